@@ -1,4 +1,4 @@
-"""The one exception for input that the user can mend."""
+"""The exceptions that a user meets."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,15 @@ class InputError(ValueError):
 
     The scripts print it without a traceback and exit with status 2.
     """
+
+
+class Interrupted(Exception):
+    """Work stopped at a signal and can be resumed.
+
+    Attributes:
+        signal_number: which signal.
+    """
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.signal_number = signal_number

@@ -1,0 +1,40 @@
+"""Turn ACDC into a dataset of slices, split by patient.
+
+python scripts/prepare_dataset.py --acdc ACDC/database --output_dir data/acdc-64
+python scripts/prepare_dataset.py --acdc acdc.zip --output_dir data/hcm-128 --resolution 128 --groups HCM
+"""
+
+import os
+from pathlib import Path
+
+import hcm_hf
+from hcm_hf.cli import run
+
+
+def main(
+    acdc: Path,
+    output_dir: Path,
+    resolution: int = 64,
+    groups: tuple[str, ...] = (),
+    all_frames: bool = False,
+    num_proc: int = os.cpu_count() or 1,
+    seed: int = 0,
+) -> None:
+    """Turn ACDC into a dataset of slices, split by patient.
+
+    Args:
+        acdc: the ACDC folder or its .zip, with training/ and testing/ or one tree of patients.
+        output_dir: where the dataset goes: a new or empty folder.
+        resolution: pixels a side of 128 mm around the heart.
+        groups: the groups to keep: DCM HCM MINF NOR RV; all of them by default.
+        all_frames: also the frames between ED and ES where the 4-D cine is there.
+        num_proc: processes that read patients.
+        seed: of the split.
+    """
+    report = hcm_hf.prepare_dataset(acdc, output_dir, resolution, groups, all_frames, num_proc, seed)
+    print(report)
+    print(f"dataset: {output_dir}")
+
+
+if __name__ == "__main__":
+    run(main)

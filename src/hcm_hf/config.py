@@ -1,0 +1,70 @@
+"""What a training run is told; free of heavy imports, so that `--help` answers at once."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class TrainingConfig:
+    """Train one family; run the same command again to resume.
+
+    What is left at None comes from the family's recipe.
+
+    Attributes:
+        family: the model family: dcgan.
+        recipe: the family's settings: "paper" follows the study.
+        dataset: folder of a prepared dataset; without one the synthetic cohort is used.
+        output_dir: the run's folder; runs/FAMILY by default.
+        resolution: pixels a side; by default the dataset's, 64 for the synthetic cohort.
+        groups: ACDC groups to train on.
+        num_epochs: passes over the training slices, at most.
+        train_batch_size: slices per step and process.
+        learning_rate: of Adam.
+        patience: stop after so many epochs without a better validation loss.
+        ema_decay: decay per step of the averaged weights that are validated, sampled and saved; 0 takes the weights.
+        mixed_precision: as accelerate has it; by default what `accelerate launch` was told.
+        seed: of initialisation, data order and noise.
+        report_to: trackers beside metrics.jsonl.
+        checkpointing_epochs: epochs between checkpoints to resume from.
+        sample_epochs: epochs between sample grids.
+    """
+
+    family: str = "dcgan"
+    recipe: str = "paper"
+    dataset: str | None = None
+    output_dir: str | None = None
+    resolution: int | None = None
+    groups: tuple[str, ...] | None = None
+    num_epochs: int | None = None
+    train_batch_size: int | None = None
+    learning_rate: float | None = None
+    patience: int | None = None
+    ema_decay: float | None = None
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    seed: int = 0
+    report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    checkpointing_epochs: int = 5
+    sample_epochs: int = 10
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A family's settings under one name.
+
+    Attributes:
+        num_epochs: passes over the training slices, at most.
+        train_batch_size: slices per step and process.
+        learning_rate: of Adam.
+        adam_betas: of Adam.
+        patience: epochs without a better validation loss before training stops.
+        ema_decay: decay per step of the averaged weights; 0 takes the weights themselves.
+        objective: arguments of the family's builder.
+    """
+
+    num_epochs: int
+    train_batch_size: int
+    learning_rate: float
+    adam_betas: tuple[float, float]
+    patience: int
+    ema_decay: float
+    objective: dict[str, float | int]

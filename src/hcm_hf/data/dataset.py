@@ -1,0 +1,407 @@
+"""Patients to a `datasets.DatasetDict`, split by patient, and its slices to tensors in [-1, 1].
+
+One row per slice. Splits are by patient and a function of the patients' names and the seed alone: where the source has
+`training/` and `testing/`, test is the official testing half and validation a tenth of each group of training; where it
+has one tree, each group is split 70/10/20. Patients whose volumes are identical never stand in two splits.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import datasets
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from hcm_hf.data import phantom
+from hcm_hf.data.acdc import GROUPS, PHASES, Patient, find_patients
+from hcm_hf.data.preprocessing import FIELD_OF_VIEW, PERCENTILES, PreparedPatient, prepare_patient
+from hcm_hf.errors import InputError
+from hcm_hf.files import replacing, require_empty, write_text
+from hcm_hf.version import __version__
+
+
+SPLITS = ("train", "validation", "test")
+VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2
+REPORT_FILE = "preparation.json"
+
+FEATURES = datasets.Features(
+    {
+        "image": datasets.Image(mode="L"),
+        "mask": datasets.Image(mode="L"),  # 0 background, 1 RV cavity, 2 myocardium, 3 LV cavity; null where unlabelled
+        "patient": datasets.Value("string"),
+        "group": datasets.ClassLabel(names=list(GROUPS)),
+        "phase": datasets.ClassLabel(names=list(PHASES)),  # null for the frames between
+        "frame": datasets.Value("int32"),  # from 1
+        "slice_index": datasets.Value("int32"),  # from 0, in the order stored
+        "num_slices": datasets.Value("int32"),
+        "pixel_spacing": datasets.Value("float32"),  # mm of the written image
+        "slice_thickness": datasets.Value("float32"),  # mm
+        "height": datasets.Value("float32"),  # cm
+        "weight": datasets.Value("float32"),  # kg
+    }
+)
+
+_ACDC_CITATION = (
+    "O. Bernard, A. Lalande, C. Zotti, F. Cervenansky, et al. Deep Learning Techniques for Automatic MRI Cardiac "
+    "Multi-structures Segmentation and Diagnosis: Is the Problem Solved? IEEE Transactions on Medical Imaging 37(11), "
+    "2514-2525, 2018, doi 10.1109/TMI.2018.2837502"
+)
+
+
+@dataclass
+class PreparationReport:
+    """What went into a prepared dataset, what stayed out, and why; saved beside it as `preparation.json`.
+
+    Attributes:
+        source: "acdc", or "synthetic" for the synthetic cohort.
+        resolution: pixels a side.
+        pixel_spacing: mm.
+        seed: of the split.
+        patients: names of the patients per split.
+        slices: number of slices per split, group and phase.
+        left_out: a sentence for each patient or kind of slice that is not in the dataset.
+        notes: what a user of the data should know: duplicates, empty masks, what the crop cut.
+        version: of this package.
+    """
+
+    source: str
+    resolution: int
+    pixel_spacing: float
+    seed: int
+    patients: dict[str, list[str]] = field(default_factory=dict)
+    slices: list[dict] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    version: str = __version__
+
+    def __str__(self) -> str:
+        phases = [*PHASES, "other"]
+        lines = [f"{'split':<11} {'group':<6} {'patients':>8} {'slices':>7} " + " ".join(f"{p:>6}" for p in phases)]
+        for row in self.slices:
+            counts = " ".join(f"{row[phase]:>6}" for phase in phases)
+            lines.append(f"{row['split']:<11} {row['group']:<6} {row['patients']:>8} {row['slices']:>7} {counts}")
+        total = {key: sum(row[key] for row in self.slices) for key in ("patients", "slices", *phases)}
+        counts = " ".join(f"{total[phase]:>6}" for phase in phases)
+        lines.append(f"{'all':<11} {'':<6} {total['patients']:>8} {total['slices']:>7} {counts}")
+        lines += [f"left out: {sentence}" for sentence in self.left_out or ["nothing"]]
+        lines += [f"note: {sentence}" for sentence in self.notes]
+        return "\n".join(lines)
+
+
+def build_dataset(
+    source: str | Path,
+    resolution: int = 64,
+    groups: Sequence[str] | None = None,
+    all_frames: bool = False,
+    num_proc: int = 1,
+    seed: int = 0,
+) -> tuple[datasets.DatasetDict, PreparationReport]:
+    """Turn a folder or `.zip` in the ACDC layout into a dataset of slices split by patient.
+
+    Args:
+        source: the folder or `.zip`, with `training/` and `testing/` or one tree of patients.
+        resolution: pixels a side of a field of view of 128 mm: 64 is 2 mm a pixel, 128 is 1 mm.
+        groups: the groups to keep, default all five. It does not move a patient to another split.
+        all_frames: also the frames between ED and ES of patients that have the 4-D cine (null `phase` and `mask`).
+        num_proc: processes that read patients.
+        seed: of the split.
+
+    Raises:
+        InputError: on unreadable or incomplete files, an unknown group, or a split without patients.
+    """
+    groups = tuple(groups or GROUPS)
+    check_groups(groups)
+    if resolution < 16:
+        raise InputError(f"--resolution is {resolution}; use 16 pixels or more.")
+    everyone = find_patients(source)
+    patients = [patient for patient in everyone if patient.group in groups]
+    prepared = _prepare(patients, resolution, all_frames, num_proc)
+
+    synthetic = any(one.description.startswith(phantom.DESCRIPTION) for one in prepared.values())
+    report = PreparationReport(
+        source="synthetic" if synthetic else "acdc",
+        resolution=resolution,
+        pixel_spacing=FIELD_OF_VIEW / resolution,
+        seed=seed,
+    )
+    others = Counter(patient.group for patient in everyone if patient.group not in groups)
+    report.left_out += [f"{count} patients of group {group}, not asked for" for group, count in sorted(others.items())]
+    duplicates = _duplicates(prepared)
+    patients = _drop_training_copies(patients, duplicates, report)
+    report.patients = split_patients(patients, seed, duplicates)
+    for split, names in report.patients.items():
+        if not names:
+            raise InputError(f"No patient is left in the {split} split: {source} has too few ({len(patients)}).")
+    _note(report, prepared, all_frames)
+
+    info = {
+        "description": f"Short-axis cine slices, {FIELD_OF_VIEW:g} mm around the heart, clipped to percentiles "
+        f"{PERCENTILES} of the volume; prepared by hcm_hf {__version__}.",
+        "citation": "" if synthetic else _ACDC_CITATION,
+        "license": "apache-2.0" if synthetic else "cc-by-nc-sa-4.0",
+    }
+    splits = datasets.DatasetDict()
+    for split, names in report.patients.items():
+        rows = [row for name in names for row in prepared[name].rows]
+        columns = {key: [row[key] for row in rows] for key in rows[0]}
+        for key in ("image", "mask"):
+            columns[key] = [png and {"bytes": png, "path": None} for png in columns[key]]
+        dataset_info = datasets.DatasetInfo(features=FEATURES, **info)
+        splits[split] = datasets.Dataset.from_dict(columns, info=dataset_info, split=datasets.NamedSplit(split))
+        _count(report, split, rows, names)
+    return splits, report
+
+
+def prepare_dataset(
+    source: str | Path,
+    output_dir: str | Path,
+    resolution: int = 64,
+    groups: Sequence[str] | None = None,
+    all_frames: bool = False,
+    num_proc: int = 1,
+    seed: int = 0,
+) -> PreparationReport:
+    """Build a dataset and save it with its report, whole or not at all; `datasets.load_from_disk` opens it.
+
+    Args:
+        source: see `build_dataset`, as for the arguments after `output_dir`.
+        output_dir: a new or empty folder.
+
+    Raises:
+        InputError: as `build_dataset`, and if `output_dir` holds something or cannot be written.
+    """
+    require_empty(output_dir, "--output_dir")
+    splits, report = build_dataset(source, resolution, groups, all_frames, num_proc, seed)
+    with replacing(output_dir) as temporary:
+        splits.save_to_disk(temporary)
+        write_text(temporary / REPORT_FILE, json.dumps(asdict(report), indent=2) + "\n")
+    return report
+
+
+def load_dataset(dataset: str | Path | None, resolution: int | None = None) -> datasets.DatasetDict:
+    """Open a prepared dataset; with None the synthetic cohort, which is written and kept on first use.
+
+    Args:
+        dataset: a folder that `prepare_dataset` wrote, or None.
+        resolution: pixels a side to insist on. The synthetic cohort comes at any, by default 64.
+
+    Raises:
+        InputError: if the folder is missing, is no prepared dataset, or has another resolution.
+    """
+    if dataset is None:
+        dataset = _synthetic_dataset(resolution or 64)
+    if not Path(dataset).is_dir():
+        raise InputError(f"--dataset {dataset} does not exist; make it with scripts/prepare_dataset.py.")
+    try:
+        splits = datasets.load_from_disk(dataset)
+    except FileNotFoundError as error:
+        raise InputError(f"--dataset {dataset} is not a dataset; make it with scripts/prepare_dataset.py.") from error
+    columns = splits["train"].features if isinstance(splits, datasets.DatasetDict) and "train" in splits else {}
+    missing = [key for key in FEATURES if key not in columns]
+    if missing:
+        raise InputError(f"--dataset {dataset} has no column '{missing[0]}' in a split 'train'; prepare it again.")
+    size = splits["train"][0]["image"].size[0]
+    if resolution is not None and size != resolution:
+        raise InputError(f"--dataset {dataset} has images of {size} px, not --resolution {resolution}; leave that out.")
+    return splits
+
+
+def check_groups(groups: Sequence[str]) -> None:
+    """Raise an `InputError` for a group that ACDC does not have."""
+    for group in groups:
+        if group not in GROUPS:
+            raise InputError(f"Unknown group '{group}' in --groups; choose among {', '.join(GROUPS)}.")
+
+
+@dataclass
+class SliceBatch:
+    """Slices as tensors.
+
+    Attributes:
+        images: float32 (B, 1, H, W) in [-1, 1].
+        masks: int64 (B, H, W), the indices of `STRUCTURES`; -1 everywhere in a slice without a segmentation.
+        class_labels: int64 (B,), the index of the group in `GROUPS`.
+        phases: int64 (B,), the index in `PHASES`; -1 for the frames between.
+        positions: float32 (B,) in [0, 1], from the first to the last slice of the volume.
+    """
+
+    images: torch.Tensor
+    masks: torch.Tensor
+    class_labels: torch.Tensor
+    phases: torch.Tensor
+    positions: torch.Tensor
+
+    def to(self, device: torch.device | str) -> "SliceBatch":
+        """The same batch on `device`."""
+        return SliceBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class Slices:
+    """A split decoded once into memory: 8-bit images and labels, from which batches are cut without decoding.
+
+    Args:
+        split: one split of the dataset.
+        groups: the groups to keep.
+
+    Raises:
+        InputError: if no slice of these groups is there.
+    """
+
+    def __init__(self, split: datasets.Dataset, groups: Sequence[str]):
+        names = split.features["group"].names
+        wanted = {names.index(group) for group in groups}
+        rows = [index for index, group in enumerate(split["group"]) if group in wanted]
+        if not rows:
+            raise InputError(f"No slice of --groups {' '.join(groups)} is in the split '{split.split}'.")
+        split = split.select(rows)
+        labels = split.remove_columns(["image", "mask"]).to_dict()
+        self.images = torch.from_numpy(np.stack([np.asarray(image) for image in split["image"]]))  # (N, H, W) uint8
+        blank = np.full(self.images.shape[1:], -1)
+        masks = [blank if mask is None else np.asarray(mask) for mask in split["mask"]]
+        self.masks = torch.from_numpy(np.stack(masks).astype(np.int8))
+        self.patients = labels["patient"]
+        self.class_labels = torch.tensor([GROUPS.index(names[group]) for group in labels["group"]])
+        self.phases = torch.tensor([-1 if phase is None else phase for phase in labels["phase"]])
+        last = np.maximum(np.array(labels["num_slices"]) - 1, 1)
+        self.positions = torch.tensor(np.array(labels["slice_index"]) / last, dtype=torch.float32)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, indices: Sequence[int] | slice) -> SliceBatch:
+        """The slices at `indices`, in that order."""
+        return SliceBatch(
+            images=self.images[indices].unsqueeze(1).float() / 127.5 - 1,
+            masks=self.masks[indices].long(),
+            class_labels=self.class_labels[indices],
+            phases=self.phases[indices],
+            positions=self.positions[indices],
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 over pixels and groups: the identity of the data, wherever it is stored."""
+        digest = hashlib.sha256(self.images.numpy())
+        digest.update(self.class_labels.numpy())
+        return digest.hexdigest()
+
+
+def split_patients(patients: Sequence[Patient], seed: int, duplicates: Sequence[set[str]] = ()) -> dict[str, list[str]]:
+    """Names of the patients per split; sets of `duplicates` stay together.
+
+    Patients of a group are ordered by a hash of the seed and their name, so neither the order of files nor the presence
+    of other groups moves anyone.
+    """
+    splits = {split: [] for split in SPLITS}
+    for group in GROUPS:
+        members = {patient.name: patient.half for patient in patients if patient.group == group}
+        official = "testing" in members.values() or "training" in members.values()
+        splits["test"] += [name for name, half in members.items() if half == "testing"]
+        units = {}
+        for name in (name for name, half in members.items() if half != "testing"):
+            unit = min((min(names) for names in duplicates if name in names), default=name)
+            units.setdefault(unit, []).append(name)
+        count = sum(map(len, units.values()))
+        room = {  # in a group of three or more, everyone gets one
+            "test": 0 if official else max(round(TEST_SHARE * count), min(1, count // 3)),
+            "validation": max(round(VALIDATION_SHARE * count), min(1, count // 3)),
+            "train": count,
+        }
+        for unit in sorted(units, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()):
+            split = next(split for split, places in room.items() if len(units[unit]) <= places)
+            room[split] -= len(units[unit])
+            splits[split] += units[unit]
+    return {split: sorted(names) for split, names in splits.items()}
+
+
+def _prepare(patients: list[Patient], resolution: int, all_frames: bool, num_proc: int) -> dict[str, PreparedPatient]:
+    names = [patient.name for patient in patients]
+    prepare = partial(prepare_patient, resolution=resolution, all_frames=all_frames)
+    progress = partial(tqdm, total=len(patients), desc="Reading patients", unit="patient")
+    if num_proc <= 1:
+        return dict(zip(names, progress(map(prepare, patients)), strict=True))
+    # Not forked: the parent may hold threads of torch.
+    with ProcessPoolExecutor(num_proc, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return dict(zip(names, progress(pool.map(prepare, patients, chunksize=4)), strict=True))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _duplicates(prepared: dict[str, PreparedPatient]) -> list[set[str]]:
+    """Sets of patients that share a volume, by the content of the voxels."""
+    sets: list[set[str]] = []
+    holders: dict[str, str] = {}
+    for name, one in prepared.items():
+        merged = {name} | {holders[digest] for digest in one.digests if digest in holders}
+        for known in [known for known in sets if known & merged]:
+            sets.remove(known)
+            merged |= known
+        holders |= {digest: name for digest in one.digests}
+        sets.append(merged)
+    return [names for names in sets if len(names) > 1]
+
+
+def _drop_training_copies(
+    patients: list[Patient], duplicates: list[set[str]], report: PreparationReport
+) -> list[Patient]:
+    """The patients without those of `training/` that are also in `testing/`; every duplicate goes into the report."""
+    halves = {patient.name: patient.half for patient in patients}
+    dropped = set()
+    for names in duplicates:
+        in_test = sorted(name for name in names if halves[name] == "testing")
+        copies = sorted(names - set(in_test))
+        if in_test and copies:
+            dropped |= set(copies)
+            report.left_out += [f"{name}: the same volumes as {in_test[0]} of the testing half" for name in copies]
+        else:
+            report.notes.append(f"{' and '.join(sorted(names))} hold the same volumes; they are kept in one split")
+    return [patient for patient in patients if patient.name not in dropped]
+
+
+def _note(report: PreparationReport, prepared: dict[str, PreparedPatient], all_frames: bool) -> None:
+    kept = [prepared[name] for names in report.patients.values() for name in names]
+    without_cine = sum(not one.has_cine for one in kept)
+    if all_frames and without_cine:
+        report.left_out.append(f"frames between ED and ES of {without_cine} patients without a 4-D cine")
+    report.notes.append(f"{sum(one.empty_masks for one in kept)} slices have an empty mask (beyond base or apex); kept")
+    cropped = 100 * np.mean([one.cropped for one in kept])
+    report.notes.append(f"{cropped:.2f} % of the segmented heart lies outside the {FIELD_OF_VIEW:g} mm crop")
+
+
+def _count(report: PreparationReport, split: str, rows: list[dict], names: list[str]) -> None:
+    group_of = {row["patient"]: row["group"] for row in rows}
+    for group in GROUPS:
+        phases = Counter(row["phase"] or "other" for row in rows if row["group"] == group)
+        if phases:
+            count = {phase: phases[phase] for phase in (*PHASES, "other")}
+            patients = sum(group_of[name] == group for name in names)
+            report.slices.append(
+                {"split": split, "group": group, "patients": patients, "slices": phases.total(), **count}
+            )
+
+
+def _synthetic_dataset(resolution: int) -> Path:
+    """The prepared synthetic cohort, kept in the cache of the Hugging Face libraries."""
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    path = home / "hcm_hf" / f"synthetic-{phantom.PHANTOM_VERSION}-{__version__}-{resolution}"
+    if not path.is_dir():
+        num_proc = os.cpu_count() or 1
+        with TemporaryDirectory() as folder:
+            cohort = Path(folder) / "cohort"
+            phantom.write_cohort(cohort, num_proc=num_proc)
+            prepare_dataset(cohort, path, resolution, num_proc=num_proc)
+    return path

@@ -1,0 +1,79 @@
+"""Pictures: grids of images and loss curves."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hcm_hf.errors import InputError
+from hcm_hf.files import replacing
+
+
+def image_grid(rows: Sequence[np.ndarray], scale: int = 2, gap: int = 2) -> Image.Image:
+    """Lay out rows of images, one array per row, on white.
+
+    Args:
+        rows: arrays (N, H, W) in [0, 1], all of one image size; N may differ.
+        scale: whole-number enlargement of each pixel.
+        gap: white pixels between images.
+    """
+    height, width = (side * scale + gap for side in rows[0].shape[1:])
+    columns = max(map(len, rows))
+    canvas = np.full((len(rows) * height - gap, columns * width - gap), 255, np.uint8)
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+            tile = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+            canvas[i * height : i * height + height - gap, j * width : j * width + width - gap] = tile
+    return Image.fromarray(canvas)
+
+
+def loss_curves(metrics_file: str | Path, figure_file: str | Path) -> None:
+    """Plot a run's losses by epoch: training losses together, the validation loss below with its best epoch marked.
+
+    Args:
+        metrics_file: a run's metrics.jsonl.
+        figure_file: the picture to write.
+
+    Raises:
+        InputError: if the metrics hold no training loss.
+    """
+    from matplotlib.figure import Figure  # slow to import
+
+    records = [json.loads(line) for line in Path(metrics_file).read_text(encoding="utf-8").splitlines()]
+    training = [record for record in records if "validation_loss" not in record]
+    validation = [record for record in records if "validation_loss" in record]
+    if not training:
+        raise InputError(f"{metrics_file} holds no training loss; train for a step or more.")
+    steps_per_epoch = validation[0]["step"] / validation[0]["epoch"] if validation else 1
+    unit = "epoch" if validation else "step"
+
+    figure = Figure(figsize=(7, 5.5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    steps = np.array([record["step"] for record in training]) / steps_per_epoch
+    for name in (name for name in training[0] if name.endswith("_loss")):
+        values = np.array([record[name] for record in training])
+        line = above.plot(steps, values, alpha=0.25, linewidth=0.8)[0]
+        above.plot(*_means(steps, values), color=line.get_color(), label=name.removesuffix("_loss"))
+    above.set_ylabel("training loss")
+    above.legend()
+    if validation:
+        steps = np.array([record["step"] for record in validation]) / steps_per_epoch
+        values = np.array([record["validation_loss"] for record in validation])
+        best = values.argmin()
+        below.plot(steps, values, color="tab:green")
+        below.plot(steps[best], values[best], "o", color="tab:red", label=f"best: {unit} {steps[best]:g}")
+        below.legend()
+    below.set_ylabel("validation loss (lower is better)")
+    below.set_xlabel(unit)
+    with replacing(figure_file) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+
+
+def _means(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means within whole units of `steps`."""
+    units = np.ceil(steps).astype(int)
+    names = np.unique(units)
+    return names, np.array([values[units == name].mean() for name in names])

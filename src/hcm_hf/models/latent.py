@@ -1,0 +1,29 @@
+"""What VAE and GANs have in common: images are a function of one latent vector each."""
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.utils.torch_utils import randn_tensor
+
+
+class LatentModel(ModelMixin, ConfigMixin):
+    """A network that decodes latents to images; `LatentPipeline` holds one.
+
+    A subclass registers its constructor as config, with at least `sample_size` (pixels a side) and `latent_dim`, and
+    defines `decode`.
+    """
+
+    def sample_latents(
+        self, batch_size: int, generator: torch.Generator | list[torch.Generator] | None = None
+    ) -> torch.Tensor:
+        """Draw latents (B, latent_dim) from the prior, a standard normal unless a subclass says otherwise.
+
+        Args:
+            batch_size: number of latents.
+            generator: source of randomness; a list gives each latent its own.
+        """
+        shape = (batch_size, self.config.latent_dim)
+        return randn_tensor(shape, generator=generator, device=self.device, dtype=self.dtype)
+
+    def decode(self, latents: torch.Tensor, class_labels: torch.Tensor | None = None) -> torch.Tensor:
+        """Turn latents (B, latent_dim) into images (B, 1, sample_size, sample_size) in [-1, 1]."""
+        raise NotImplementedError(f"{type(self).__name__} does not define decode.")

@@ -1,0 +1,132 @@
+"""Sampling from and loading of every family: each trained generator is a diffusers pipeline."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import DDPMPipeline, DiffusionPipeline, ImagePipelineOutput
+
+from hcm_hf.errors import InputError
+from hcm_hf.models import LATENT_MODELS, LatentModel
+
+
+OUTPUT_TYPES = ("pil", "np", "pt")
+
+
+class LatentPipeline(DiffusionPipeline):
+    """Images from latents in one call of one network: VAE, GAN, DCGAN, AC-GAN and InfoGAN.
+
+    Args:
+        network: the decoder or generator.
+    """
+
+    def __init__(self, network: LatentModel):
+        super().__init__()
+        self.register_modules(network=network)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        batch_size: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        class_labels: str | int | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> ImagePipelineOutput | tuple:
+        """Generate images.
+
+        Args:
+            batch_size: number of images; with `latents`, their number instead.
+            generator: source of randomness; a list gives each image its own.
+            latents: (B, latent_dim), to be used instead of random ones.
+            class_labels: the class of the images, where the network is conditional.
+            output_type: "pil" (mode L), "np" (B, H, W, 1) in [0, 1] or "pt" (B, 1, H, W) in [0, 1].
+            return_dict: whether to return an `ImagePipelineOutput` or a tuple.
+
+        Raises:
+            InputError: if an argument does not fit the network; it names the argument.
+        """
+        if output_type not in OUTPUT_TYPES:
+            raise InputError(f"Unknown output_type '{output_type}'; choose among {', '.join(OUTPUT_TYPES)}.")
+        latents = self._latents(batch_size, generator, latents)
+        if class_labels is not None:
+            raise InputError(f"class_labels {class_labels} given, but {type(self.network).__name__} has no classes.")
+
+        # A network that is being trained is put back as it was: batch normalisation samples in eval mode.
+        training = self.network.training
+        self.network.eval()
+        images = self.network.decode(latents)
+        self.network.train(training)
+
+        images = (images.float() / 2 + 0.5).clamp(0, 1)
+        if output_type != "pt":
+            images = images.permute(0, 2, 3, 1).cpu().numpy()
+        if output_type == "pil":
+            images = self.numpy_to_pil(images)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _latents(self, batch_size: int, generator, latents: torch.Tensor | None) -> torch.Tensor:
+        if latents is None:
+            if batch_size < 1:
+                raise InputError(f"batch_size is {batch_size}; ask for one image or more.")
+            if isinstance(generator, list) and len(generator) != batch_size:
+                raise InputError(f"generator has {len(generator)} entries for a batch_size of {batch_size}.")
+            return self.network.sample_latents(batch_size, generator)
+        shape = (len(latents), self.network.config.latent_dim)
+        if len(latents) == 0 or tuple(latents.shape) != shape:
+            raise InputError(f"latents have shape {tuple(latents.shape)}; this model takes (batch, {shape[1]}).")
+        return latents.to(self.network.device, self.network.dtype)
+
+
+class HCMPipeline:
+    """Loads any family: `HCMPipeline.from_pretrained(folder)` returns the pipeline that the folder was saved from."""
+
+    def __init__(self):
+        raise TypeError("HCMPipeline is not instantiated; use HCMPipeline.from_pretrained(folder).")
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, torch_dtype: torch.dtype | None = None
+    ) -> DiffusionPipeline:
+        """Load the pipeline saved in a folder, or the best one of a training run's folder, in eval mode.
+
+        Classes come from this package's own table; no code named in the folder is imported, and weights are safetensors.
+
+        Raises:
+            InputError: if the folder is missing or holds no pipeline of this package.
+        """
+        folder = find_pipeline(pretrained_model_name_or_path)
+        try:
+            index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+            name, component = index["_class_name"], index.get("network", (None, None))[1]
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise InputError(f"{folder / 'model_index.json'} is damaged; copy the model again.") from error
+        if name == DDPMPipeline.__name__:
+            return DDPMPipeline.from_pretrained(folder, torch_dtype=torch_dtype)
+        if name != LatentPipeline.__name__ or component not in LATENT_MODELS:
+            raise InputError(f"{folder} holds a {name} of {component}, which is not a model of this package.")
+        try:
+            network = LATENT_MODELS[component].from_pretrained(folder, subfolder="network", torch_dtype=torch_dtype)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(f"{folder / 'network'} cannot be loaded ({_first_line(error)}); copy it again.") from error
+        return LatentPipeline(network)
+
+
+def find_pipeline(folder: str | Path) -> Path:
+    """The folder that holds `model_index.json`: `folder` itself or, in a training run, its `best`.
+
+    Raises:
+        InputError: if there is none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"--model {folder} does not exist; name a folder that train.py wrote.")
+    for candidate in (folder, folder / "best"):
+        if (candidate / "model_index.json").is_file():
+            return candidate
+    raise InputError(f"--model {folder} holds no saved pipeline (model_index.json); train it to its first validation.")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")

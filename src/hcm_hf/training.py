@@ -1,0 +1,355 @@
+"""The one training loop: any family's objective, on any device that accelerate knows.
+
+Progress is one integer, `step`. The random numbers of step n are a function of (seed, process, n) and the data order one
+of (seed, n), so running the same command again resumes, and a resumed run equals an uninterrupted one.
+"""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import broadcast
+from tqdm.auto import tqdm
+
+from hcm_hf.checkpoints import STATE_FILE, AveragedWeights, Progress, TrainingState
+from hcm_hf.config import Recipe, TrainingConfig
+from hcm_hf.data.dataset import Slices, check_groups, load_dataset
+from hcm_hf.errors import InputError, Interrupted
+from hcm_hf.families import find_family
+from hcm_hf.figures import image_grid, loss_curves
+from hcm_hf.files import replacing, restore, write_text
+from hcm_hf.version import __version__
+
+
+CONFIG_FILE, METRICS_FILE, LOSS_FIGURE = "training_config.json", "metrics.jsonl", "losses.png"
+# What may differ between a run and its resumption.
+_FREE = ("output_dir", "dataset", "num_epochs", "patience", "report_to", "checkpointing_epochs", "sample_epochs")
+
+
+def train(config: TrainingConfig) -> Path:
+    """Train a family and keep its best pipeline; resumes what `config.output_dir` holds.
+
+    The folder gets `best/` (lowest validation loss) and `last/` (with the state to resume from), both pipelines that
+    `HCMPipeline.from_pretrained` loads, `training_config.json`, `metrics.jsonl`, `losses.png` and `samples/`.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        InputError: on bad arguments, data or disks, before anything is written or with everything as it was.
+        Interrupted: on SIGINT or SIGTERM, after the state has been saved.
+    """
+    family, recipe = find_family(config.family, config.recipe)
+    recipe = _override(recipe, config)
+    groups = tuple(config.groups or family.groups)
+    check_groups(groups)
+    accelerator = _accelerator(config)
+    output_dir = Path(config.output_dir or f"runs/{config.family}")
+
+    with accelerator.main_process_first():
+        dataset = load_dataset(config.dataset, config.resolution)
+    train_slices, validation_slices = (Slices(dataset[split], groups) for split in ("train", "validation"))
+    if len(validation_slices) < 2:
+        raise InputError(f"The validation split holds {len(validation_slices)} slice of {groups}; prepare more patients.")
+    resolution = train_slices.images.shape[-1]
+    written = _written_config(config, recipe, groups, resolution, train_slices.fingerprint())
+    with accelerator.main_process_first():
+        _claim(output_dir, written, accelerator)
+
+    # Build the networks, their optimizers and the state that ties them together.
+    torch.manual_seed(config.seed)
+    try:
+        objective = family.build(resolution, **recipe.objective).to(accelerator.device)
+    except ValueError as error:
+        raise InputError(f"{config.family} cannot be built for this dataset: {error}") from error
+    optimizers = {
+        name: accelerator.prepare(
+            torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=recipe.adam_betas)
+        )
+        for name, network in objective.named_children()
+    }
+    average = AveragedWeights(objective.get_submodule(objective.sampled), recipe.ema_decay)
+    state = TrainingState(objective, average, optimizers, accelerator.scaler, Progress())
+    if (output_dir / "last" / STATE_FILE).exists():
+        state.load(output_dir / "last")
+        accelerator.print(f"Resuming {output_dir} after step {state.progress.step}.")
+    if accelerator.is_main_process:
+        _cut_metrics(output_dir / METRICS_FILE, state.progress.step)
+    accelerator.init_trackers("hcm_hf", config={key: str(value) for key, value in written.items()})
+
+    run = _Run(accelerator, output_dir, written, state, validation_slices.batch(slice(None)).to(accelerator.device))
+    with (
+        _stop_requests() as stop,
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+    ):
+        _loop(run, recipe, train_slices, config, stop)
+    if accelerator.is_main_process:
+        loss_curves(output_dir / METRICS_FILE, output_dir / LOSS_FIGURE)
+    accelerator.end_training()
+    return output_dir
+
+
+def _loop(run: "_Run", recipe: Recipe, slices: Slices, config: TrainingConfig, stop: dict[str, int]) -> None:
+    accelerator, state, progress = run.accelerator, run.state, run.state.progress
+    batch_size = recipe.train_batch_size * accelerator.num_processes
+    epoch_steps = -(-len(slices) // batch_size)  # an epoch is one pass, rounded up to whole batches
+    num_steps = recipe.num_epochs * epoch_steps
+    started = time.monotonic() - progress.seconds
+    bar = tqdm(
+        total=num_steps,
+        initial=progress.step,
+        desc=config.family,
+        unit="step",
+        disable=not accelerator.is_local_main_process,
+    )
+    state.objective.train()
+    while progress.step < num_steps and progress.step - progress.best_step < recipe.patience * epoch_steps:
+        # One optimisation step per loss that the objective yields.
+        torch.manual_seed(step_seed(config.seed, accelerator.process_index, progress.step))
+        indices = batch_indices(
+            len(slices), batch_size, progress.step, config.seed, accelerator.process_index, accelerator.num_processes
+        )
+        losses = state.objective.losses(slices.batch(indices).to(accelerator.device))
+        record = {}
+        while (item := _next(losses, accelerator)) is not None:
+            network, loss = item
+            state.optimizers[network].zero_grad()
+            accelerator.backward(loss)
+            _average_gradients(state.objective.get_submodule(network), accelerator)
+            state.optimizers[network].step()
+            record[f"{network}_loss"] = loss.detach()
+        progress.step += 1
+        state.average.update(progress.step)
+
+        # Log.
+        record = {name: value.item() for name, value in accelerator.reduce(record, "mean").items()}
+        for name, value in record.items():
+            if not np.isfinite(value):
+                raise InputError(
+                    f"{name} is {value} at step {progress.step}: training diverged; lower --learning_rate and delete "
+                    f"{run.output_dir} to start anew, or rerun to go on from its last checkpoint."
+                )
+        bar.update()
+        bar.set_postfix({name: f"{value:.3f}" for name, value in record.items()})
+        run.log(record, progress.step // epoch_steps)
+
+        # Validate at the end of an epoch, keep the best, save at intervals and when asked to stop.
+        epoch, within = divmod(progress.step, epoch_steps)
+        signal_number = _agreed(stop["signal"], accelerator)
+        progress.seconds = time.monotonic() - started
+        if within == 0:
+            run.validate(epoch)
+            if epoch % config.sample_epochs == 0:
+                run.sample(epoch)
+        if signal_number or (within == 0 and epoch % config.checkpointing_epochs == 0):
+            run.save("last")
+        if signal_number:
+            bar.close()
+            message = f"Stopped by {signal.Signals(signal_number).name} after step {progress.step} of {num_steps}"
+            raise Interrupted(f"{message}; run the same command to go on.", signal_number)
+    bar.close()
+    run.save("last")
+    accelerator.print(
+        f"Trained {progress.step} of {num_steps} steps in {progress.seconds:.0f} s; best validation loss "
+        f"{progress.best_loss:.5g} at step {progress.best_step}."
+    )
+
+
+class _Run:
+    """A run's folder and what is written to it; only the main process writes."""
+
+    def __init__(self, accelerator: Accelerator, output_dir: Path, written: dict, state: TrainingState, validation):
+        self.accelerator = accelerator
+        self.output_dir = output_dir
+        self.written = written
+        self.state = state
+        self.validation = validation
+
+    def log(self, record: dict[str, float], epoch: int) -> None:
+        """Append to metrics.jsonl and pass on to the trackers."""
+        step = self.state.progress.step
+        if self.accelerator.is_main_process:
+            try:
+                with open(self.output_dir / METRICS_FILE, "a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": step, "epoch": epoch, **record}) + "\n")
+            except OSError as error:
+                raise InputError(f"Cannot write {self.output_dir / METRICS_FILE} ({error.strerror}).") from error
+        self.accelerator.log(record, step=step)
+
+    @torch.no_grad()
+    def validate(self, epoch: int) -> None:
+        """Score the averaged weights and keep them as `best/` if they are the best so far."""
+        state, progress = self.state, self.state.progress
+        for buffer in state.objective.buffers():
+            broadcast(buffer)
+        state.objective.eval()
+        with state.average.applied():
+            loss = broadcast(state.objective.validation_loss(self.validation)).item()
+        state.objective.train()
+        self.log({"validation_loss": loss}, epoch)
+        if loss < progress.best_loss:
+            progress.best_step, progress.best_loss = progress.step, loss
+            self.save("best", with_state=False)
+
+    def sample(self, epoch: int) -> None:
+        """Write a grid of 16 images from the same latents each time."""
+        if self.accelerator.is_main_process:
+            with self.state.average.applied():
+                generator = torch.Generator().manual_seed(0)
+                images = self.state.objective.pipeline()(batch_size=16, generator=generator, output_type="np").images
+            with replacing(self.output_dir / "samples" / f"epoch-{epoch:04d}.png") as temporary:
+                image_grid([images[:8, :, :, 0], images[8:, :, :, 0]]).save(temporary, format="PNG")
+
+    def save(self, name: str, with_state: bool = True) -> None:
+        """Write the pipeline with the averaged weights and, to resume from, the state."""
+        if self.accelerator.is_main_process:
+            with replacing(self.output_dir / name) as temporary:
+                with self.state.average.applied():
+                    self.state.objective.pipeline().save_pretrained(temporary)
+                progress = vars(self.state.progress)
+                write_text(temporary / CONFIG_FILE, json.dumps(self.written | {"progress": progress}, indent=2) + "\n")
+                if with_state:
+                    self.state.save(temporary)
+        self.accelerator.wait_for_everyone()
+
+
+def batch_indices(
+    length: int, batch_size: int, step: int, seed: int, process_index: int = 0, num_processes: int = 1
+) -> np.ndarray:
+    """Indices of one process's part of batch `step` in an endless stream of shuffled passes over `length` items.
+
+    Args:
+        length: number of items.
+        batch_size: of all processes together.
+        step: from 0.
+        seed: of the shuffling.
+        process_index: whose part; processes take every `num_processes`-th index.
+        num_processes: number of processes.
+    """
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)[process_index::num_processes]
+    return np.array([_permutation(length, seed, int(epoch))[offset] for epoch, offset in zip(*divmod(positions, length), strict=True)])
+
+
+def step_seed(seed: int, process_index: int, step: int) -> int:
+    """The seed of one process's random numbers in one step."""
+    return int(np.random.SeedSequence([seed, process_index, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@lru_cache(maxsize=2)
+def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(length)
+
+
+def _next(losses: Iterator[tuple[str, torch.Tensor]], accelerator: Accelerator) -> tuple[str, torch.Tensor] | None:
+    with accelerator.autocast():
+        return next(losses, None)
+
+
+def _average_gradients(network: torch.nn.Module, accelerator: Accelerator) -> None:
+    """Mean over processes. Done here instead of by a wrapper, so that an objective may call its networks as it likes."""
+    if accelerator.num_processes > 1:
+        for parameter in network.parameters():
+            parameter.grad = accelerator.reduce(parameter.grad, "mean")
+
+
+def _agreed(signal_number: int, accelerator: Accelerator) -> int:
+    """The highest signal that any process received: all of them stop at the same step."""
+    return int(accelerator.gather(torch.tensor([signal_number], device=accelerator.device)).max())
+
+
+@contextmanager
+def _stop_requests() -> Iterator[dict[str, int]]:
+    """Turn SIGINT and SIGTERM into a note that the loop reads; a second one acts at once."""
+    stop = {"signal": 0}
+    if threading.current_thread() is not threading.main_thread():  # Python takes signals in the main thread alone
+        yield stop
+        return
+
+    def note(signal_number: int, frame: object) -> None:
+        stop["signal"] = signal_number
+        signal.signal(signal_number, previous[signal_number])
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _accelerator(config: TrainingConfig) -> Accelerator:
+    available = [str(tracker) for tracker in get_available_trackers()]
+    for tracker in config.report_to:
+        if tracker not in available:
+            raise InputError(f"--report_to {tracker} is not installed; run pip install {tracker}.")
+    try:
+        return Accelerator(
+            mixed_precision=config.mixed_precision,
+            log_with=list(config.report_to),
+            project_dir=Path(config.output_dir or f"runs/{config.family}") / "logs",
+        )
+    except ValueError as error:
+        raise InputError(f"--mixed_precision {config.mixed_precision} does not work here: {error}") from error
+
+
+def _override(recipe: Recipe, config: TrainingConfig) -> Recipe:
+    values = vars(recipe) | {
+        name: value for name, value in vars(config).items() if name in vars(recipe) and value is not None
+    }
+    for name in ("num_epochs", "train_batch_size", "patience"):
+        if values[name] < 1:
+            raise InputError(f"--{name} is {values[name]}; it must be at least 1.")
+    if not values["learning_rate"] > 0:
+        raise InputError(f"--learning_rate is {values['learning_rate']}; it must be above 0.")
+    if not 0 <= values["ema_decay"] < 1:
+        raise InputError(f"--ema_decay is {values['ema_decay']}; it must lie in [0, 1).")
+    for name in ("checkpointing_epochs", "sample_epochs"):
+        if vars(config)[name] < 1:
+            raise InputError(f"--{name} is {vars(config)[name]}; it must be at least 1.")
+    return Recipe(**values)
+
+
+def _written_config(
+    config: TrainingConfig, recipe: Recipe, groups: tuple[str, ...], resolution: int, fingerprint: str
+) -> dict:
+    """The resolved configuration as training_config.json holds it."""
+    resolved = asdict(config) | asdict(recipe)
+    resolved |= {"groups": groups, "resolution": resolution, "dataset_fingerprint": fingerprint, "version": __version__}
+    resolved["dataset"] = config.dataset or "synthetic"
+    return json.loads(json.dumps(resolved))
+
+
+def _claim(output_dir: Path, written: dict, accelerator: Accelerator) -> None:
+    """Check that a run of this configuration may go on in `output_dir`; note the configuration there."""
+    path = output_dir / CONFIG_FILE
+    for name in ("best", "last"):
+        restore(output_dir / name)
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in written.items():
+            if name not in (*_FREE, "version") and before.get(name) != value:
+                raise InputError(
+                    f"{output_dir} holds a run with {name} {before.get(name)}, not {value}; name another --output_dir."
+                )
+    elif output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise InputError(f"--output_dir {output_dir} holds something that is not a run; name an empty or new folder.")
+    if accelerator.is_main_process:
+        write_text(path, json.dumps(written, indent=2) + "\n")
+
+
+def _cut_metrics(path: Path, step: int) -> None:
+    """Drop the records after `step`: they will be made again."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        write_text(path, "".join(f"{line}\n" for line in kept))
