@@ -22,3 +22,6 @@ def run(function: Callable[..., None]) -> None:
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(128 + stop.signal_number)
+    except KeyboardInterrupt:
+        print("Interrupted; nothing is half-written, run the same command to go on.", file=sys.stderr)
+        sys.exit(130)

@@ -29,7 +29,9 @@ class Family:
 def build_dcgan(sample_size: int, latent_dim: int = 100, base_channels: int = 64, **losses: float) -> GAN:
     """The DCGAN networks in the minimax game; `losses` are the other arguments of `GAN`."""
     return GAN(
-        DCGANGenerator(sample_size, latent_dim, base_channels), DCGANDiscriminator(sample_size, base_channels), **losses
+        DCGANGenerator(sample_size, latent_dim, base_channels),
+        DCGANDiscriminator(sample_size, base_channels),
+        **losses,
     )
 
 

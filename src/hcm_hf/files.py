@@ -34,7 +34,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         cause = _system_error(error)
         if cause is None:
             raise
-        raise InputError(f"Cannot write {path} ({cause}); nothing was changed there, free space or name another.") from error
+        raise InputError(
+            f"Cannot write {path} ({cause}); nothing was changed there, free space or name another."
+        ) from error
     finally:
         _remove(temporary)
 

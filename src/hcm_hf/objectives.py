@@ -54,7 +54,11 @@ class GAN(Objective):
     sampled = "generator"
 
     def __init__(
-        self, generator: LatentModel, discriminator: nn.Module, label_smoothing: float = 0.1, penalty_weight: float = 10.0
+        self,
+        generator: LatentModel,
+        discriminator: nn.Module,
+        label_smoothing: float = 0.1,
+        penalty_weight: float = 10.0,
     ):
         super().__init__()
         self.generator = generator

@@ -109,7 +109,9 @@ class HCMPipeline:
         try:
             network = LATENT_MODELS[component].from_pretrained(folder, subfolder="network", torch_dtype=torch_dtype)
         except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(f"{folder / 'network'} cannot be loaded ({_first_line(error)}); copy it again.") from error
+            raise InputError(
+                f"{folder / 'network'} cannot be loaded ({_first_line(error)}); copy it again."
+            ) from error
         return LatentPipeline(network)
 
 

@@ -60,7 +60,9 @@ def train(config: TrainingConfig) -> Path:
         dataset = load_dataset(config.dataset, config.resolution)
     train_slices, validation_slices = (Slices(dataset[split], groups) for split in ("train", "validation"))
     if len(validation_slices) < 2:
-        raise InputError(f"The validation split holds {len(validation_slices)} slice of {groups}; prepare more patients.")
+        raise InputError(
+            f"The validation split holds {len(validation_slices)} slice of {groups}; prepare more patients."
+        )
     resolution = train_slices.images.shape[-1]
     written = _written_config(config, recipe, groups, resolution, train_slices.fingerprint())
     with accelerator.main_process_first():
@@ -237,7 +239,12 @@ def batch_indices(
         num_processes: number of processes.
     """
     positions = np.arange(step * batch_size, (step + 1) * batch_size)[process_index::num_processes]
-    return np.array([_permutation(length, seed, int(epoch))[offset] for epoch, offset in zip(*divmod(positions, length), strict=True)])
+    return np.array(
+        [
+            _permutation(length, seed, int(epoch))[offset]
+            for epoch, offset in zip(*divmod(positions, length), strict=True)
+        ]
+    )
 
 
 def step_seed(seed: int, process_index: int, step: int) -> int:
@@ -295,7 +302,7 @@ def _accelerator(config: TrainingConfig) -> Accelerator:
     try:
         return Accelerator(
             mixed_precision=config.mixed_precision,
-            log_with=list(config.report_to),
+            log_with=list(config.report_to) or None,
             project_dir=Path(config.output_dir or f"runs/{config.family}") / "logs",
         )
     except ValueError as error:
@@ -324,7 +331,12 @@ def _written_config(
 ) -> dict:
     """The resolved configuration as training_config.json holds it."""
     resolved = asdict(config) | asdict(recipe)
-    resolved |= {"groups": groups, "resolution": resolution, "dataset_fingerprint": fingerprint, "version": __version__}
+    resolved |= {
+        "groups": groups,
+        "resolution": resolution,
+        "dataset_fingerprint": fingerprint,
+        "version": __version__,
+    }
     resolved["dataset"] = config.dataset or "synthetic"
     return json.loads(json.dumps(resolved))
 

@@ -37,7 +37,9 @@ REPORT_FILE = "preparation.json"
 FEATURES = datasets.Features(
     {
         "image": datasets.Image(mode="L"),
-        "mask": datasets.Image(mode="L"),  # 0 background, 1 RV cavity, 2 myocardium, 3 LV cavity; null where unlabelled
+        "mask": datasets.Image(
+            mode="L"
+        ),  # 0 background, 1 RV cavity, 2 myocardium, 3 LV cavity; null where unlabelled
         "patient": datasets.Value("string"),
         "group": datasets.ClassLabel(names=list(GROUPS)),
         "phase": datasets.ClassLabel(names=list(PHASES)),  # null for the frames between
@@ -212,7 +214,9 @@ def load_dataset(dataset: str | Path | None, resolution: int | None = None) -> d
         raise InputError(f"--dataset {dataset} has no column '{missing[0]}' in a split 'train'; prepare it again.")
     size = splits["train"][0]["image"].size[0]
     if resolution is not None and size != resolution:
-        raise InputError(f"--dataset {dataset} has images of {size} px, not --resolution {resolution}; leave that out.")
+        raise InputError(
+            f"--dataset {dataset} has images of {size} px, not --resolution {resolution}; leave that out."
+        )
     return splits
 
 
@@ -298,7 +302,9 @@ class Slices:
         return digest.hexdigest()
 
 
-def split_patients(patients: Sequence[Patient], seed: int, duplicates: Sequence[set[str]] = ()) -> dict[str, list[str]]:
+def split_patients(
+    patients: Sequence[Patient], seed: int, duplicates: Sequence[set[str]] = ()
+) -> dict[str, list[str]]:
     """Names of the patients per split; sets of `duplicates` stay together.
 
     Patients of a group are ordered by a hash of the seed and their name, so neither the order of files nor the presence
@@ -377,7 +383,9 @@ def _note(report: PreparationReport, prepared: dict[str, PreparedPatient], all_f
     without_cine = sum(not one.has_cine for one in kept)
     if all_frames and without_cine:
         report.left_out.append(f"frames between ED and ES of {without_cine} patients without a 4-D cine")
-    report.notes.append(f"{sum(one.empty_masks for one in kept)} slices have an empty mask (beyond base or apex); kept")
+    report.notes.append(
+        f"{sum(one.empty_masks for one in kept)} slices have an empty mask (beyond base or apex); kept"
+    )
     cropped = 100 * np.mean([one.cropped for one in kept])
     report.notes.append(f"{cropped:.2f} % of the segmented heart lies outside the {FIELD_OF_VIEW:g} mm crop")
 

@@ -1,0 +1,185 @@
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from hcm_hf.data.acdc import GROUPS, find_patients, read_volumes
+from hcm_hf.errors import InputError
+
+
+ACDC = Path(os.environ.get("HCM_ACDC", Path(__file__).parents[3] / "shared" / "acdc"))
+
+
+@pytest.fixture
+def broken(cohort, tmp_path):
+    """A copy of one patient to damage."""
+    source = sorted(cohort.rglob("patient*"))[0]
+    folder = tmp_path / "acdc" / "training" / source.name
+    shutil.copytree(source, folder)
+    return folder
+
+
+def images(folder):
+    return sorted(path for path in folder.glob("*frame*.nii.gz") if "_gt" not in path.name)
+
+
+def read_all(folder):
+    return [list(read_volumes(patient)) for patient in find_patients(folder.parents[1])]
+
+
+def save(array, path):
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([-1.5, -1.5, 10, 1])), path)
+
+
+def test_volumes_are_what_the_files_hold(cohort):
+    for patient in find_patients(cohort):
+        folder = cohort / patient.folder
+        volumes = list(read_volumes(patient))
+        assert [volume.phase for volume in volumes] == ["ED", "ES"]
+        for volume in volumes:
+            stem = folder / f"{patient.name}_frame{volume.frame:02d}"
+            image, mask = nibabel.load(f"{stem}.nii.gz"), nibabel.load(f"{stem}_gt.nii.gz")
+            np.testing.assert_array_equal(volume.image, np.asarray(image.dataobj))
+            np.testing.assert_array_equal(volume.mask, np.asarray(mask.dataobj))
+            np.testing.assert_allclose(volume.spacing, image.header.get_zooms())
+
+
+def test_zip_folder_and_flat_tree_give_the_same(cohort, tmp_path):
+    with zipfile.ZipFile(tmp_path / "acdc.zip", "w") as archive:
+        for path in cohort.rglob("*"):
+            archive.write(path, Path("ACDC/database") / path.relative_to(cohort))
+        archive.writestr("__MACOSX/ACDC/database/training/patient001/._Info.cfg", "")
+    trees = [cohort, tmp_path / "acdc.zip", cohort / "training"]
+    first, *others = ([(p.name, p.group, p.phases, p.height, p.half) for p in find_patients(tree)] for tree in trees)
+    assert all(other == first for other in others)
+    volumes = [next(read_volumes(find_patients(tree)[0])) for tree in trees]
+    for volume in volumes[1:]:
+        np.testing.assert_array_equal(volume.image, volumes[0].image)
+
+
+def test_halves_are_told_apart_where_both_are_there(cohort, tmp_path):
+    shutil.copytree(cohort, tmp_path / "acdc")
+    patient = sorted((tmp_path / "acdc/training").glob("patient*"))[-1]
+    (tmp_path / "acdc/testing").mkdir()
+    patient.rename(tmp_path / "acdc/testing" / patient.name)
+    halves = {one.name: one.half for one in find_patients(tmp_path / "acdc")}
+    assert halves.pop(patient.name) == "testing"
+    assert set(halves.values()) == {"training"}
+
+
+def test_cine_yields_the_frames_between(tmp_path, broken):
+    stored = np.asarray(nibabel.load(images(broken)[0]).dataobj)
+    save(np.stack([stored + i for i in range(4)], axis=-1), broken / f"{broken.name}_4d.nii.gz")
+    info = broken / "Info.cfg"
+    lines = [line for line in info.read_text().splitlines() if not line.startswith(("ED", "ES"))]
+    info.write_text("\n".join(["ED: 1", "ES: 3", *lines]))
+    es = images(broken)[1]
+    for suffix in ("", "_gt"):
+        es.with_name(es.name.replace(".nii.gz", f"{suffix}.nii.gz")).rename(
+            broken / f"{broken.name}_frame03{suffix}.nii.gz"
+        )
+    (patient,) = find_patients(tmp_path)
+    volumes = list(read_volumes(patient, all_frames=True))
+    assert [(volume.frame, volume.phase) for volume in volumes] == [(1, "ED"), (3, "ES"), (2, None), (4, None)]
+    assert volumes[2].mask is None
+    np.testing.assert_array_equal(volumes[3].image, stored + 3)
+
+
+def test_plain_nifti_is_read_like_compressed(broken):
+    (before,) = read_all(broken)
+    for path in broken.glob("*.nii.gz"):
+        nibabel.save(nibabel.load(path), path.with_suffix(""))
+        path.unlink()
+    (after,) = read_all(broken)
+    np.testing.assert_array_equal(before[0].image, after[0].image)
+
+
+def edit_info(folder, old, new):
+    path = folder / "Info.cfg"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def reshape(path):
+    save(np.ones((3, 3, 3), np.uint8), path)
+
+
+def mask_of(folder, index=0):
+    path = images(folder)[index]
+    return path.with_name(path.name.replace(".nii.gz", "_gt.nii.gz"))
+
+
+def with_nan(path):
+    array = np.asarray(nibabel.load(path).dataobj).astype(np.float32)
+    array[0, 0, 0] = np.nan
+    save(array, path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: truncate(images(f)[0]), r"frame01.nii.gz cannot be read as NIfTI"),
+        (lambda f: images(f)[0].write_bytes(b"not a NIfTI"), r"frame01.nii.gz cannot be read as NIfTI"),
+        (
+            lambda f: mask_of(f).unlink(),
+            r"Info.cfg says ED: 1, but its mask patient\d+_frame01_gt.nii.gz is not there",
+        ),
+        (lambda f: reshape(mask_of(f)), r"_gt.nii.gz has shape \(3, 3, 3\) and its image"),
+        (lambda f: save(np.zeros_like(np.asarray(nibabel.load(mask_of(f)).dataobj)), mask_of(f)), "marks no voxel"),
+        (lambda f: save(np.full(nibabel.load(mask_of(f)).shape, 7, np.uint8), mask_of(f)), "other than 0, 1, 2 and 3"),
+        (
+            lambda f: save(np.ones(nibabel.load(images(f)[0]).shape, np.uint8), images(f)[0]),
+            "frame01.nii.gz is constant",
+        ),
+        (lambda f: with_nan(images(f)[0]), r"frame01.nii.gz holds values that are not finite"),
+        (lambda f: save(np.ones((4, 4), np.uint8), images(f)[0]), r"has shape \(4, 4\); 3 dimensions"),
+        (lambda f: (f / "Info.cfg").unlink(), r"Info.cfg is missing"),
+        (lambda f: edit_info(f, "Group", "Gruppe"), r"Info.cfg has no line 'Group:'"),
+        (lambda f: edit_info(f, "ED:", "EE:"), r"Info.cfg has no line 'ED:'"),
+        (lambda f: edit_info(f, "Group: HCM", "Group: ABC"), r"the group 'ABC', which is not one of DCM, HCM"),
+        (lambda f: edit_info(f, "ED: 1", "ED: one"), r"'ED: one', which is not a number"),
+        (lambda f: edit_info(f, "ED: 1", "ED: 99"), r"says ED: 99, but its image patient\d+_frame99.nii.gz is not"),
+    ],
+)
+def test_damaged_files_are_named_in_one_sentence(broken, damage, message):
+    damage(broken)
+    with pytest.raises(InputError, match=message) as caught:
+        read_all(broken)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_acdc_is_refused(tmp_path, cohort):
+    with pytest.raises(InputError, match="does not exist"):
+        find_patients(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="holds no ACDC patients"):
+        find_patients(tmp_path)
+    archive = tmp_path / "acdc.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(next(cohort.rglob("Info.cfg")), "a/Info.cfg")
+    with pytest.raises(InputError, match="holds no ACDC patients"):
+        find_patients(archive)
+    truncate(archive)
+    with pytest.raises(InputError, match="neither a folder nor a complete .zip"):
+        find_patients(archive)
+    for copy in ("one", "two"):
+        shutil.copytree(cohort, tmp_path / "twice" / copy)
+    with pytest.raises(InputError, match="twice"):
+        find_patients(tmp_path / "twice")
+
+
+@pytest.mark.skipif(not ACDC.is_dir(), reason="the real ACDC is not here; name it in HCM_ACDC")
+def test_real_acdc_is_read():
+    patients = find_patients(ACDC)
+    assert len(patients) >= 100
+    assert {patient.group for patient in patients} == set(GROUPS)
+    volumes = [next(read_volumes(patient)) for patient in patients[::25]]
+    assert all(0.7 < volume.spacing[0] < 2 for volume in volumes)

@@ -1,0 +1,212 @@
+import hashlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+
+from hcm_hf.data.acdc import GROUPS, Patient, find_patients, read_volumes
+from hcm_hf.data.dataset import (
+    FEATURES,
+    SPLITS,
+    Slices,
+    build_dataset,
+    load_dataset,
+    prepare_dataset,
+    split_patients,
+)
+from hcm_hf.errors import InputError
+
+
+ACDC = Path(os.environ.get("HCM_ACDC", Path(__file__).parents[3] / "shared" / "acdc"))
+
+
+def patients(number, groups=GROUPS, half=""):
+    return [
+        Patient(f"patient{half}{group}{index:03d}", half, group, {"ED": 1, "ES": 2}, None, None, "", "")
+        for group in groups
+        for index in range(number)
+    ]
+
+
+def test_split_is_70_10_20_of_each_group():
+    everyone = patients(20)
+    splits = split_patients(everyone, seed=0)
+    assert sorted(sum(splits.values(), [])) == sorted(patient.name for patient in everyone)
+    for group in GROUPS:
+        assert [sum(group in name for name in splits[split]) for split in SPLITS] == [14, 2, 4]
+
+
+def test_split_depends_on_names_and_seed_alone():
+    everyone = patients(20)
+    splits = split_patients(everyone, seed=0)
+    assert split_patients(everyone[::-1], seed=0) == splits
+    assert split_patients(everyone, seed=1) != splits
+    only = split_patients([patient for patient in everyone if patient.group == "HCM"], seed=0)
+    assert only == {split: [name for name in names if "HCM" in name] for split, names in splits.items()}
+
+
+def test_official_halves_are_kept():
+    everyone = patients(20, half="training") + patients(10, half="testing")
+    splits = split_patients(everyone, seed=0)
+    assert splits["test"] == sorted(patient.name for patient in everyone if patient.half == "testing")
+    assert len(splits["validation"]) == 10 and len(splits["train"]) == 90
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_duplicates_stand_in_one_split(seed):
+    everyone = patients(10)
+    names = {"patientHCM003", "patientHCM007"}
+    splits = split_patients(everyone, seed, [names])
+    assert sum(bool(names & set(members)) for members in splits.values()) == 1
+    assert sorted(sum(splits.values(), [])) == sorted(patient.name for patient in everyone)
+
+
+@pytest.mark.parametrize("number", [3, 4, 5, 7])
+def test_small_groups_reach_every_split(number):
+    assert all(split_patients(patients(number), seed=0).values())
+
+
+def test_dataset_holds_what_the_files_hold(cohort, splits):
+    everyone = {patient.name: patient for patient in find_patients(cohort)}
+    assert splits["train"].features == FEATURES
+    seen = []
+    for split in splits.values():
+        for row in split:
+            patient = everyone[row["patient"]]
+            assert GROUPS[row["group"]] == patient.group and row["height"] == pytest.approx(patient.height)
+            assert row["frame"] == patient.phases[["ED", "ES"][row["phase"]]]
+            assert row["image"].size == row["mask"].size == (16, 16) and row["pixel_spacing"] == 8
+            assert set(np.unique(row["mask"])) <= {0, 1, 2, 3}
+            seen.append((row["patient"], row["frame"], row["slice_index"]))
+    expected = [
+        (patient.name, volume.frame, index)
+        for patient in everyone.values()
+        for volume in read_volumes(patient)
+        for index in range(volume.image.shape[2])
+    ]
+    assert sorted(seen) == sorted(expected)
+    names = [set(split["patient"]) for split in splits.values()]
+    assert not names[0] & names[1] and not names[0] & names[2] and not names[1] & names[2]
+
+
+def test_several_processes_give_the_same(cohort, splits):
+    again, _ = build_dataset(cohort, resolution=16, num_proc=2)
+    for split in SPLITS:
+        assert again[split].data.equals(splits[split].data)
+
+
+def test_report_counts_and_says_what_is_left_out(cohort, tmp_path):
+    output_dir = tmp_path / "data" / "hcm"
+    report = prepare_dataset(cohort, output_dir, resolution=16, groups=["HCM"])
+    opened = datasets.load_from_disk(output_dir)
+    assert {split: row["slices"] for row in report.slices for split in [row["split"]]} == opened.num_rows
+    assert report.left_out == ["4 patients of group NOR, not asked for"]
+    assert report.source == "synthetic" and "4 patients of group NOR" in str(report)
+    assert json.loads((output_dir / "preparation.json").read_text())["patients"] == report.patients
+    assert [path.name for path in output_dir.parent.iterdir()] == ["hcm"]
+
+
+def copy_patient(source, name, target):
+    shutil.copytree(source, target / name)
+    for path in (target / name).glob("*.nii.gz"):
+        path.rename(path.with_name(path.name.replace(source.name, name)))
+
+
+def test_duplicates_are_found_by_content(cohort, tmp_path):
+    tree = tmp_path / "acdc"
+    shutil.copytree(cohort, tree)
+    source = sorted((tree / "training").iterdir())[0]
+    copy_patient(source, "patient201", tree / "training")
+    splits, report = build_dataset(tree, resolution=16)
+    assert f"{source.name} and patient201 hold the same volumes" in "\n".join(report.notes)
+    assert sum({source.name, "patient201"} <= set(split["patient"]) for split in splits.values()) == 1
+
+    # The same pair across the halves: the training copy is left out.
+    copy_patient(source, "patient301", tree / "testing")
+    splits, report = build_dataset(tree, resolution=16)
+    assert set(splits["test"]["patient"]) == {"patient301"}
+    everyone = set().union(*(split["patient"] for split in splits.values()))
+    assert not {source.name, "patient201"} & everyone
+    assert f"{source.name}: the same volumes as patient301 of the testing half" in report.left_out
+
+
+def test_bad_arguments_leave_nothing_behind(cohort, tmp_path):
+    for arguments, message in [
+        ({"groups": ["ABC"]}, "Unknown group 'ABC' in --groups"),
+        ({"groups": ["DCM"]}, "No patient is left in the train split"),
+        ({"resolution": 4}, "--resolution is 4"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            prepare_dataset(cohort, tmp_path / "out", **arguments)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match="holds something else"):
+        prepare_dataset(cohort, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_full_disk_leaves_nothing_behind(cohort, tmp_path):
+    code = (
+        "import resource, sys; from hcm_hf.data.dataset import prepare_dataset\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, (4096, {resource.RLIM_INFINITY}))\n"
+        f"prepare_dataset({str(cohort)!r}, {str(tmp_path / 'out')!r}, resolution=64)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "InputError: Cannot write" in result.stderr and str(tmp_path / "out") in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_load_dataset_names_what_is_wrong(dataset_dir, tmp_path):
+    assert load_dataset(dataset_dir)["train"].num_rows
+    with pytest.raises(InputError, match="images of 16 px, not --resolution 64"):
+        load_dataset(dataset_dir, resolution=64)
+    with pytest.raises(InputError, match="does not exist"):
+        load_dataset(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="is not a dataset"):
+        load_dataset(tmp_path)
+    datasets.DatasetDict(train=datasets.Dataset.from_dict({"image": [1]})).save_to_disk(tmp_path / "other")
+    with pytest.raises(InputError, match="no column 'mask'"):
+        load_dataset(tmp_path / "other")
+
+
+def test_batches_hold_the_pixels_in_the_documented_range(splits):
+    slices = Slices(splits["train"], ("HCM",))
+    batch = slices.batch([2, 0])
+    row = next(row for row in splits["train"] if GROUPS[row["group"]] == "HCM")
+    np.testing.assert_allclose(batch.images[1, 0], np.asarray(row["image"]) / 127.5 - 1, atol=1e-6)
+    np.testing.assert_array_equal(batch.masks[1], np.asarray(row["mask"]))
+    assert batch.images.dtype == torch.float32 and batch.images.shape == (2, 1, 16, 16)
+    assert batch.images.min() >= -1 and batch.images.max() <= 1
+    assert batch.class_labels.tolist() == [GROUPS.index("HCM")] * 2
+    assert batch.positions[1] == 0 and slices.batch(slice(None)).positions.max() == 1
+    assert set(slices.patients) == {row["patient"] for row in splits["train"] if GROUPS[row["group"]] == "HCM"}
+    with pytest.raises(InputError, match="No slice of --groups DCM"):
+        Slices(splits["train"], ("DCM",))
+
+
+def test_fingerprint_follows_the_content(splits):
+    slices = Slices(splits["train"], ("HCM", "NOR"))
+    assert slices.fingerprint() == Slices(splits["train"], ("HCM", "NOR")).fingerprint()
+    assert slices.fingerprint() != Slices(splits["train"], ("HCM",)).fingerprint()
+
+
+@pytest.mark.skipif(not ACDC.is_dir(), reason="the real ACDC is not here; name it in HCM_ACDC")
+def test_real_acdc_has_its_known_counts_and_a_duplicate():
+    splits, report = build_dataset(ACDC, num_proc=2)
+    rows = (
+        [row for row in report.slices if row["split"] != "test"] if len(find_patients(ACDC)) > 100 else report.slices
+    )
+    assert sum(row["slices"] for row in rows) == 1902 and sum(row["patients"] for row in rows) == 100
+    assert sum(row["slices"] for row in rows if row["group"] == "HCM") == 378
+    assert "patient074 and patient076" in "\n".join(report.notes)
+    assert report.source == "acdc" and splits["train"].info.license == "cc-by-nc-sa-4.0"
+    digests = [{hashlib.sha256(image.tobytes()).digest() for image in split["image"]} for split in splits.values()]
+    assert not digests[0] & digests[1] and not digests[0] & digests[2] and not digests[1] & digests[2]

@@ -1,0 +1,92 @@
+"""What holds for every family, once."""
+
+import pytest
+import torch
+from tiny import TINY
+
+from hcm_hf.data.dataset import Slices
+from hcm_hf.errors import InputError
+from hcm_hf.families import FAMILIES, find_family
+
+
+ORDER = ["vae", "gan", "dcgan", "acgan", "infogan", "ddpm"]
+every_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+@pytest.fixture
+def batch(splits):
+    return Slices(splits["train"], ("HCM",)).batch(range(6))
+
+
+def build(family, seed=0):
+    torch.manual_seed(seed)
+    return FAMILIES[family].build(16, **TINY[family])
+
+
+def test_tiny_sizes_cover_the_families():
+    assert list(TINY) == list(FAMILIES) == [family for family in ORDER if family in FAMILIES]
+
+
+@every_family
+def test_paper_recipe_is_the_studys(family):
+    recipe = FAMILIES[family].recipes["paper"]
+    assert (recipe.learning_rate, recipe.adam_betas, recipe.train_batch_size) == (2e-4, (0.5, 0.999), 32)
+    assert recipe.num_epochs == (115 if family == "ddpm" else 100)
+
+
+@every_family
+def test_each_loss_reaches_every_parameter_of_its_network_and_no_other(family, batch):
+    objective = build(family)
+    networks = dict(objective.named_children())
+    seen = []
+    for name, loss in objective.losses(batch):
+        objective.zero_grad(set_to_none=True)
+        loss.backward()
+        seen.append(name)
+        for other, network in networks.items():
+            grads = [parameter.grad for parameter in network.parameters()]
+            if other == name:
+                assert all(grad is not None and grad.abs().sum() > 0 for grad in grads)
+            else:
+                assert all(grad is None for grad in grads)
+    assert set(seen) == set(networks)
+    assert all(parameter.requires_grad for parameter in objective.parameters())
+
+
+@every_family
+def test_losses_are_a_function_of_the_random_seed(family, batch):
+    values = []
+    for _ in range(2):
+        objective = build(family)
+        torch.manual_seed(1)
+        values.append([loss.item() for _, loss in objective.losses(batch)])
+    assert values[0] == values[1]
+
+
+@every_family
+def test_validation_loss_is_deterministic_and_changes_nothing(family, batch):
+    objective = build(family).eval()
+    before = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
+    with torch.no_grad():
+        first = objective.validation_loss(batch)
+        torch.manual_seed(5)
+        assert objective.validation_loss(batch) == first
+    assert first.ndim == 0 and torch.isfinite(first)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in objective.state_dict().items())
+
+
+@every_family
+def test_pipeline_makes_images_in_range_and_repeats_itself(family):
+    pipeline = build(family).pipeline()
+    images = [
+        pipeline(batch_size=3, generator=torch.Generator().manual_seed(0), output_type="np").images for _ in range(2)
+    ]
+    assert images[0].shape == (3, 16, 16, 1) and images[0].min() >= 0 and images[0].max() <= 1
+    assert (images[0] == images[1]).all()
+
+
+def test_unknown_names_list_those_that_exist():
+    with pytest.raises(InputError, match="Unknown --family 'stylegan'; choose among .*dcgan"):
+        find_family("stylegan", "paper")
+    with pytest.raises(InputError, match="Unknown --recipe 'best' of dcgan; choose among paper"):
+        find_family("dcgan", "best")

@@ -1,0 +1,32 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hcm_hf.errors import InputError
+from hcm_hf.figures import image_grid, loss_curves
+
+
+def test_grid_places_rows_and_columns():
+    rows = [np.zeros((3, 4, 4)), np.full((2, 4, 4), 0.5)]
+    pixels = np.asarray(image_grid(rows, scale=2, gap=1))
+    assert pixels.shape == (17, 26)
+    assert (pixels[:8, :8] == 0).all() and (pixels[9:, :8] == 128).all()
+    assert (pixels[8] == 255).all() and (pixels[9:, 18:] == 255).all()
+
+
+def test_loss_curves_draw_each_loss(tmp_path):
+    records = [{"step": s, "epoch": s // 4, "a_loss": 1 / s, "b_loss": 2 / s} for s in range(1, 13)]
+    records += [{"step": s, "epoch": s // 4, "validation_loss": abs(s - 8)} for s in (4, 8, 12)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    loss_curves(tmp_path / "metrics.jsonl", tmp_path / "losses.png")
+    with Image.open(tmp_path / "losses.png") as picture:
+        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 20
+
+
+def test_no_losses_is_an_error(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(InputError, match="metrics.jsonl holds no training loss"):
+        loss_curves(tmp_path / "metrics.jsonl", tmp_path / "losses.png")
+    assert not (tmp_path / "losses.png").exists()

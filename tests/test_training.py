@@ -1,0 +1,298 @@
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hcm_hf import checkpoints, families, training
+from hcm_hf.config import TrainingConfig
+from hcm_hf.errors import InputError, Interrupted
+from hcm_hf.families import FAMILIES
+from hcm_hf.pipeline import HCMPipeline
+from hcm_hf.training import batch_indices, step_seed, train
+from tiny import TINY
+
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+every_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+@pytest.fixture(autouse=True)
+def tiny_families(monkeypatch):
+    """Every family at its tiny size; all else is the real thing."""
+    for name, family in FAMILIES.items():
+        recipes = {
+            key: replace(recipe, objective=recipe.objective | TINY[name]) for key, recipe in family.recipes.items()
+        }
+        monkeypatch.setitem(families.FAMILIES, name, replace(family, recipes=recipes))
+
+
+@pytest.fixture
+def config(dataset_dir, tmp_path):
+    return TrainingConfig(
+        dataset=str(dataset_dir),
+        output_dir=str(tmp_path / "run"),
+        groups=("HCM",),
+        num_epochs=3,
+        train_batch_size=16,
+        checkpointing_epochs=1,
+        sample_epochs=2,
+    )
+
+
+def metrics(output_dir):
+    return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def tensors(output_dir, name="last"):
+    return load_file(output_dir / name / checkpoints.STATE_FILE)
+
+
+def assert_same_run(one, other):
+    assert metrics(one) == metrics(other)
+    first, second = tensors(one), tensors(other)
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    for name in ("best", "last"):
+        weights = [load_file(next((run / name).rglob("diffusion_pytorch_model.safetensors"))) for run in (one, other)]
+        assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@every_family
+def test_a_run_leaves_what_it_promises(family, config):
+    output_dir = train(replace(config, family=family))
+    steps = [record for record in metrics(output_dir) if "validation_loss" not in record]
+    validations = [record for record in metrics(output_dir) if "validation_loss" in record]
+    assert [record["step"] for record in steps] == list(range(1, len(steps) + 1))
+    assert [record["epoch"] for record in validations] == [1, 2, 3]
+    best = min(validations, key=lambda record: record["validation_loss"])
+    written = json.loads((output_dir / "best" / "training_config.json").read_text())
+    assert written["progress"]["best_step"] == best["step"] and written["family"] == family
+    assert [path.name for path in (output_dir / "samples").iterdir()] == ["epoch-0002.png"]
+    assert (output_dir / "losses.png").exists()
+    for name in ("best", "last"):
+        images = HCMPipeline.from_pretrained(output_dir / name)(batch_size=2, output_type="np").images
+        assert images.shape == (2, 16, 16, 1)
+    assert not [path for path in output_dir.rglob("*") if path.name.endswith((".tmp", ".previous", ".bin", ".pt"))]
+
+
+class StopAfter:
+    """Delivers a real signal to this process when a run's metrics reach a step."""
+
+    def __init__(self, output_dir, step, number=signal.SIGTERM):
+        self.path, self.step, self.number = Path(output_dir) / "metrics.jsonl", step, number
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+
+    def watch(self):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if self.path.exists() and f'"step": {self.step},' in self.path.read_text():
+                os.kill(os.getpid(), self.number)
+                return
+            time.sleep(0.001)
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *_):
+        self.thread.join()
+
+
+@every_family
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_and_resumed_equals_uninterrupted(family, number, config, tmp_path):
+    config = replace(config, family=family, ema_decay=0.9, num_epochs=8)
+    whole = train(config)
+    config = replace(config, output_dir=str(tmp_path / "halves"))
+    with (
+        pytest.raises(Interrupted, match="run the same command to go on") as stop,
+        StopAfter(config.output_dir, 3, number),
+    ):
+        train(config)
+    assert stop.value.signal_number == number
+    stopped = json.loads((tmp_path / "halves/last/training_config.json").read_text())["progress"]["step"]
+    assert 3 <= stopped < metrics(whole)[-1]["step"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert_same_run(whole, train(config))
+
+
+@every_family
+def test_killed_and_resumed_equals_uninterrupted(family, config, tmp_path, monkeypatch):
+    """A crash between checkpoints: the steps after the last one are made again, and logged once."""
+    config = replace(config, family=family, num_epochs=4, checkpointing_epochs=2)
+    whole = train(config)
+    config = replace(config, output_dir=str(tmp_path / "halves"))
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(training._Run, "sample", lambda run, epoch: crash() if epoch == 4 else None)
+        train(config)
+    assert metrics(tmp_path / "halves")[-1]["epoch"] == 4
+    assert_same_run(whole, train(config))
+
+
+def crash():
+    raise MemoryError
+
+
+def test_more_epochs_go_on_and_a_finished_run_stays(config):
+    output_dir = train(replace(config, num_epochs=1))
+    before = metrics(output_dir)
+    assert metrics(train(replace(config, num_epochs=1))) == before
+    after = metrics(train(config))
+    assert after[: len(before)] == before and after[-1]["epoch"] == 3
+
+
+def test_early_stopping_keeps_the_best(config, monkeypatch):
+    losses = iter([3.0, 1.0, 2.0, 2.0, 2.0, 2.0])
+    monkeypatch.setattr("hcm_hf.objectives.GAN.validation_loss", lambda self, batch: torch.tensor(next(losses)))
+    output_dir = train(replace(config, num_epochs=50, patience=3))
+    records = [record for record in metrics(output_dir) if "validation_loss" in record]
+    assert [record["validation_loss"] for record in records] == [3.0, 1.0, 2.0, 2.0, 2.0]
+    written = json.loads((output_dir / "best" / "training_config.json").read_text())
+    assert written["progress"]["best_loss"] == 1.0
+
+
+def test_an_overfitted_batch_drives_the_discriminator_loss_down(config):
+    output_dir = train(replace(config, num_epochs=25, learning_rate=2e-3))
+    losses = [record["discriminator_loss"] for record in metrics(output_dir) if "discriminator_loss" in record]
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+
+
+def test_averaged_weights_are_saved_and_sampled(config):
+    output_dir = train(replace(config, ema_decay=0.99))
+    state = tensors(output_dir)
+    saved = load_file(output_dir / "last" / "network" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(saved[name], state[f"average.{name}"]) for name in saved)
+    assert any(not torch.equal(saved[name], state[f"objective.generator.{name}"]) for name in saved)
+
+
+def test_batch_order_is_whole_shuffled_passes():
+    stream = np.concatenate([batch_indices(10, 4, step, seed=1) for step in range(5)])
+    for epoch in (stream[:10], stream[10:]):
+        assert sorted(epoch) == list(range(10))
+    assert (stream[:10] != stream[10:]).any() and (stream[:10] != np.arange(10)).any()
+    assert (batch_indices(10, 4, 3, seed=2) != batch_indices(10, 4, 3, seed=1)).any()
+
+
+def test_processes_share_the_batch():
+    whole = batch_indices(10, 8, 3, seed=0)
+    parts = [batch_indices(10, 8, 3, seed=0, process_index=rank, num_processes=2) for rank in (0, 1)]
+    assert (np.stack(parts, axis=1).flatten() == whole).all()
+
+
+def test_seeds_differ_by_step_process_and_seed():
+    seeds = {step_seed(s, p, n) for s in range(5) for p in range(5) for n in range(5)}
+    assert len(seeds) == 125 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"family": "stylegan"}, "Unknown --family 'stylegan'"),
+        ({"recipe": "best"}, "Unknown --recipe 'best'"),
+        ({"dataset": "nowhere"}, "--dataset nowhere does not exist"),
+        ({"resolution": 64}, "images of 16 px, not --resolution 64"),
+        ({"groups": ("ABC",)}, "Unknown group 'ABC'"),
+        ({"groups": ("RV",)}, "No slice of --groups RV is in the split 'train'"),
+        ({"num_epochs": 0}, "--num_epochs is 0"),
+        ({"train_batch_size": 0}, "--train_batch_size is 0"),
+        ({"learning_rate": -1.0}, "--learning_rate is -1.0"),
+        ({"ema_decay": 1.0}, "--ema_decay is 1.0"),
+        ({"sample_epochs": 0}, "--sample_epochs is 0"),
+        ({"report_to": ("wandb",)}, "--report_to wandb is not installed"),
+        ({"mixed_precision": "fp16"}, "--mixed_precision fp16 does not work here"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(config, change, message):
+    with pytest.raises(InputError, match=message) as caught:
+        train(replace(config, **change))
+    assert "\n" not in str(caught.value)
+    assert not Path(config.output_dir).exists()
+
+
+def test_a_folder_of_another_run_or_of_something_else_is_left_alone(config, tmp_path):
+    output_dir = train(replace(config, num_epochs=1))
+    before = {path: path.read_bytes() for path in output_dir.rglob("*") if path.is_file()}
+    for change, message in [
+        ({"seed": 1}, "holds a run with seed 0, not 1"),
+        ({"groups": ("NOR",)}, "holds a run with groups"),
+        ({"learning_rate": 1e-3}, "holds a run with learning_rate 0.0002, not 0.001"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            train(replace(config, **change))
+    assert before == {path: path.read_bytes() for path in output_dir.rglob("*") if path.is_file()}
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter.tex").write_text("precious")
+    with pytest.raises(InputError, match="holds something that is not a run"):
+        train(replace(config, output_dir=str(tmp_path / "thesis")))
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
+
+
+def test_divergence_is_reported_and_the_checkpoint_kept(config, monkeypatch):
+    output_dir = train(replace(config, num_epochs=1))
+    before = tensors(output_dir)
+    monkeypatch.setattr("hcm_hf.objectives.adversarial_loss", lambda logits, target: logits.mean() * float("nan"))
+    with pytest.raises(InputError, match="discriminator_loss is nan at step .* lower --learning_rate"):
+        train(config)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors(output_dir).items())
+
+
+def test_full_disk_keeps_the_previous_checkpoint(config):
+    output_dir = train(replace(config, num_epochs=1))
+    before = tensors(output_dir)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"Cannot write .*(best|last)"):
+            train(config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors(output_dir).items())
+    assert not [path for path in output_dir.rglob("*") if path.name.endswith(".tmp")]
+    train(config)  # and it goes on once there is room
+
+
+def test_trackers_get_the_losses(config):
+    output_dir = train(replace(config, num_epochs=1, report_to=("tensorboard",)))
+    assert list((output_dir / "logs").rglob("events.out.tfevents.*"))
+
+
+def launch(config, *arguments):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", *arguments]
+    return [*command, str(SCRIPTS / "train.py"), "--dataset", config.dataset, "--output_dir", config.output_dir]
+
+
+def test_script_under_accelerate_launch_with_two_processes(config):
+    command = [
+        *launch(config, "--num_processes", "2"),
+        "--groups",
+        "HCM",
+        "--num_epochs",
+        "1",
+        "--train_batch_size",
+        "8",
+    ]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert result.returncode == 0, result.stderr
+    assert str(Path(config.output_dir) / "best") in result.stdout
+    records = metrics(Path(config.output_dir))
+    assert [record["step"] for record in records] == sorted(record["step"] for record in records)
+    shutil.rmtree(config.output_dir)
+
+
+def test_script_says_what_is_wrong_in_one_line(config):
+    command = [sys.executable, str(SCRIPTS / "train.py"), "--family", "stylegan"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (2, "error: Unknown --family 'stylegan'; choose among dcgan.\n")
+    result = subprocess.run([*command[:2], "--famly", "dcgan"], capture_output=True, text=True)
+    assert result.returncode == 2 and "--famly" in result.stderr and "Traceback" not in result.stderr
