@@ -1,11 +1,11 @@
 import pytest
 import torch
+from tiny import TINY
 from torch import nn
 
 from hcm_hf.checkpoints import STATE_FILE, AveragedWeights, Progress, TrainingState
 from hcm_hf.errors import InputError
 from hcm_hf.families import FAMILIES
-from tiny import TINY
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.999])

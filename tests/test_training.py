@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import TINY
 
 from hcm_hf import checkpoints, families, training
 from hcm_hf.config import TrainingConfig
@@ -21,7 +22,6 @@ from hcm_hf.errors import InputError, Interrupted
 from hcm_hf.families import FAMILIES
 from hcm_hf.pipeline import HCMPipeline
 from hcm_hf.training import batch_indices, step_seed, train
-from tiny import TINY
 
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"

@@ -11,7 +11,8 @@ from pathlib import Path
 from hcm_hf.errors import InputError
 
 
-_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO}
+# What the operating system says when it will not write; None is Pillow's own error.
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, None}
 
 
 @contextmanager
@@ -89,7 +90,7 @@ def _remove(path: Path) -> None:
 def _system_error(error: Exception) -> str | None:
     """What the operating system said, also where a library wraps it: safetensors raises its own class."""
     if isinstance(error, OSError) and error.errno in _REFUSALS:
-        return os.strerror(error.errno)
+        return os.strerror(error.errno) if error.errno else str(error)
     if type(error).__name__ == "SafetensorError" and "I/O error" in str(error):
         return str(error)
     return None

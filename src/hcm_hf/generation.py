@@ -6,6 +6,7 @@ size nor the number of processes changes it. The files are the record of what is
 
 import gzip
 import hashlib
+import io
 import itertools
 import json
 from pathlib import Path
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.errors import InputError
-from hcm_hf.files import replacing, write_text
+from hcm_hf.files import replacing, require_empty, write_text
 from hcm_hf.pipeline import HCMPipeline, find_pipeline
 from hcm_hf.version import __version__
 
@@ -68,8 +69,9 @@ def generate_images(
     state, output_dir = PartialState(), Path(output_dir)
     pipeline = HCMPipeline.from_pretrained(model).to(device or state.device)
     settings = {"model": str(model), "model_hash": hash_model(model), "seed": seed, "class": class_labels}
-    with state.main_process_first():
-        _claim(output_dir, settings | {"version": __version__}, state.is_main_process)
+    settings["version"] = __version__
+    _check(output_dir, settings)
+    state.wait_for_everyone()
 
     suffixes = (".png", ".npy") if save_npy else (".png",)
     mine = range(state.process_index, num_images, state.num_processes)
@@ -77,17 +79,19 @@ def generate_images(
     pipeline.set_progress_bar_config(disable=True)
     with tqdm(total=len(mine), desc="Generating", unit="image", disable=not state.is_main_process) as bar:
         while indices := list(itertools.islice(missing, batch_size)):
-            for index, image in zip(indices, _images(pipeline, indices, seed, class_labels), strict=True):
+            images = _images(pipeline, indices, seed, class_labels)
+            if not (output_dir / SETTINGS_FILE).exists():  # not before the model has accepted the arguments
+                write_text(output_dir / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
+            for index, image in zip(indices, images, strict=True):
                 _save(image, [_path(output_dir, index, suffix) for suffix in suffixes])
             bar.update(mine.index(indices[-1]) + 1 - bar.n)
         bar.update(len(mine) - bar.n)
     state.wait_for_everyone()
 
     if state.is_main_process:
-        line = settings | {"version": __version__}
         with replacing(output_dir / MANIFEST_FILE) as temporary, open(temporary, "w", encoding="utf-8") as file:
             for index in range(num_images):
-                file.write(json.dumps({"file": _path(output_dir, index, ".png").name} | line) + "\n")
+                file.write(json.dumps({"file": _path(output_dir, index, ".png").name} | settings) + "\n")
         if save_nifti:
             write_stack(output_dir, num_images, output_dir / STACK_FILE)
     state.wait_for_everyone()
@@ -130,7 +134,6 @@ def write_stack(image_dir: Path, num_images: int, path: Path) -> None:
     header["magic"], header["vox_offset"] = b"n+1", 352
     with replacing(path) as temporary, gzip.open(temporary, "wb") as file:
         header.write_to(file)
-        file.write(b"\0" * 4)  # no extensions
         for index in range(num_images):
             with Image.open(_path(image_dir, index, ".png")) as image:
                 file.write(np.asarray(image).tobytes())  # rows along Y, so that X varies fastest as NIfTI has it
@@ -153,22 +156,22 @@ def _save(image: np.ndarray, paths: list[Path]) -> None:
         ".npy": lambda file: np.save(file, image.astype(np.float32)),
     }
     for path in paths:
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            writers[path.suffix](file)
+        buffer = io.BytesIO()  # numpy and Pillow do not report every failure when they write to a file themselves
+        writers[path.suffix](buffer)
+        with replacing(path) as temporary:
+            temporary.write_bytes(buffer.getvalue())
 
 
-def _claim(output_dir: Path, settings: dict, is_main_process: bool) -> None:
-    """Check that images of these settings may go into `output_dir`; note the settings there."""
+def _check(output_dir: Path, settings: dict) -> None:
+    """Raise an `InputError` unless images of these settings may go into `output_dir`."""
     path = output_dir / SETTINGS_FILE
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("model_hash", "seed", "class", "version"):
-            if before.get(name) != settings[name]:
-                raise InputError(
-                    f"{output_dir} holds images with {name} {before.get(name)}, not {settings[name]}; "
-                    "name another --output_dir."
-                )
-    elif output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise InputError(f"--output_dir {output_dir} holds something else; name an empty or new folder.")
-    elif is_main_process:
-        write_text(path, json.dumps(settings, indent=2) + "\n")
+    if not path.exists():
+        require_empty(output_dir, "--output_dir")
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("model_hash", "seed", "class", "version"):
+        if before.get(name) != settings[name]:
+            raise InputError(
+                f"{output_dir} holds images with {name} {before.get(name)}, not {settings[name]}; "
+                "name another --output_dir."
+            )

@@ -116,7 +116,7 @@ class Scene:
         outline = np.maximum(ring.epi, ring.rv)
         outline_p, outline_q = -outline * np.cos(ANGLES + body.septum), outline * np.sin(ANGLES + body.septum)
         semi_p, semi_q = body.girth
-        middle = 25 + 25 * z / heart.length  # of the body along q
+        middle = 70 + 25 * z / heart.length  # of the body along q: the heart lies to the left
         drop = semi_p * (1 - np.sqrt(np.clip(1 - ((outline_q - middle) / semi_q) ** 2, 0, 1)))
         front = float(np.max(drop - outline_p)) + body.room + body.fat + body.muscle  # from the axis to the skin
         side = float(np.max(outline_q)) + 4  # from the axis to the diaphragm
@@ -131,7 +131,7 @@ class Scene:
         patch, grain, fine = (self._field(name, z) for name in ("patch", "grain", "fine"))
         fat = body.fat * (1 + 0.35 * self._field("warp_q", z + 40)) + 6 * np.clip(q / 100, -0.5, 1)
         muscle = skin - np.clip(fat, 3, None)
-        chest = muscle - body.muscle - np.clip(p / 8, 0, 16)  # thicker at the back
+        chest = muscle - body.muscle - np.clip(p / 6, 0, 20)  # thicker at the back
         image = _cover(skin, self.spacing) * (body.bright_fat * (1 + 0.05 * grain))
         self._over(image, muscle, body.flesh * (1 + 0.25 * grain))
         self._over(image, 1.2 - np.abs(muscle - 0.42 * body.muscle + 1.5 * grain), 0.55 * body.bright_fat)
@@ -149,7 +149,7 @@ class Scene:
     ) -> None:
         body = self.body
         patch, bent, grain, fine = (
-            self._field(*field) for field in (("patch", z), ("patch", z + 55), ("grain", z), ("fine", z))
+            self._field(*field) for field in (("patch", z), ("patch", z + 1.6 * _COHERENCE), ("grain", z), ("fine", z))
         )
         abdomen = np.minimum(chest - 1, _ellipse_depth(p - 5, q - side - 125, 135, 125))
         self._over(image, abdomen, 0.3)  # the diaphragm
@@ -256,7 +256,7 @@ class Scene:
         """Depth of the left ventricle's trabeculae at each of `ANGLES`, mm."""
         first, second = self._ripples
         rough = np.cos(z / _COHERENCE) * first + np.sin(z / _COHERENCE) * second
-        return self.body.trabeculae * (0.25 + 0.75 * level) * np.clip(rough, 0, 2)
+        return self.body.trabeculae * (0.3 + 0.5 * level) * np.clip(rough, 0, 2)
 
     def _add_papillary(
         self, view: np.ndarray, ring: Ring, p: np.ndarray, q: np.ndarray, muscle: np.ndarray, edge: float

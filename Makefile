@@ -1,0 +1,42 @@
+# Each target sets up .venv itself, once. PYTHON chooses the interpreter (3.10 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+SOURCES := src scripts tests
+RUN := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+DEMO_EPOCHS := 100
+
+.PHONY: demo test style quality
+
+# Synthetic patients to a scored DCGAN. Every step keeps what is done: a second call goes on where the first one stopped.
+demo: $(INSTALLED) demo/dataset
+	$(RUN) scripts/train.py --dataset demo/dataset --output_dir demo/run --num_epochs $(DEMO_EPOCHS)
+	$(BIN)/python scripts/generate.py --model demo/run --output_dir demo/images --num_images 200
+	$(BIN)/python scripts/score.py --images demo/images --dataset demo/dataset --output_dir demo/report
+	@echo
+	@echo "grid:       demo/report/grid.png (real slices above generated ones)"
+	@echo "loss curve: demo/run/losses.png"
+	@echo "report:     demo/report/report.md"
+
+demo/cohort: | $(INSTALLED)
+	$(BIN)/python scripts/write_phantom.py --output_dir $@ --num_patients_per_group 10
+
+demo/dataset: | demo/cohort
+	$(BIN)/python scripts/prepare_dataset.py --acdc demo/cohort --output_dir $@ --resolution 32
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+style: $(INSTALLED)
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+quality: $(INSTALLED)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "hcm_hf needs Python 3.10 or newer; name one with make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@

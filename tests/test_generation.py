@@ -1,0 +1,172 @@
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import TINY
+
+from hcm_hf import generation
+from hcm_hf.errors import InputError
+from hcm_hf.generation import generate_images, hash_model, image_generator
+from hcm_hf.models import DCGANGenerator
+from hcm_hf.pipeline import LatentPipeline
+from hcm_hf.version import __version__
+
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "generate.py"
+
+
+def save_model(folder, seed):
+    torch.manual_seed(seed)
+    network = DCGANGenerator(16, **TINY["dcgan"])
+    for parameter in network.parameters():  # away from the grey images of an untrained network
+        parameter.data *= 5
+    LatentPipeline(network).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("models") / "one", seed=0)
+
+
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("models") / "other", seed=1)
+
+
+def pictures(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.png")}
+
+
+@pytest.fixture(scope="module")
+def reference(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images") / "reference"
+    generate_images(model, folder, num_images=11, batch_size=4, save_npy=True, save_nifti=True)
+    return folder
+
+
+def test_manifest_says_where_each_image_comes_from(reference, model):
+    lines = [json.loads(line) for line in (reference / "manifest.jsonl").read_text().splitlines()]
+    assert [line["file"] for line in lines] == sorted(pictures(reference))
+    expected = {"seed": 0, "class": None, "model": str(model), "model_hash": hash_model(model), "version": __version__}
+    assert all(line == {"file": line["file"]} | expected for line in lines)
+
+
+def test_files_hold_what_the_pipeline_makes(reference, model):
+    image = LatentPipeline.from_pretrained(model)(1, generator=image_generator(0, 3), output_type="np").images[0]
+    np.testing.assert_allclose(np.load(reference / "000003.npy"), image, atol=1e-6)
+    with Image.open(reference / "000003.png") as picture:
+        assert picture.mode == "L"
+        np.testing.assert_allclose(np.asarray(picture) / 255, image[:, :, 0], atol=0.5 / 255 + 1e-6)
+    assert np.ptp(image) > 0.5
+    stack = nibabel.load(reference / "images.nii.gz")
+    assert stack.shape == (16, 16, 11) and stack.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(stack.header.get_zooms()[:2], (8.0, 8.0))
+    for index in range(11):
+        with Image.open(reference / f"{index:06d}.png") as picture:
+            np.testing.assert_array_equal(np.asarray(stack.dataobj)[:, :, index].T, np.asarray(picture))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 11, 32])
+def test_batch_size_does_not_change_the_images(reference, model, tmp_path, batch_size):
+    generate_images(model, tmp_path / "images", num_images=11, batch_size=batch_size)
+    assert pictures(tmp_path / "images") == pictures(reference)
+
+
+def test_two_processes_make_the_same_images(reference, model, tmp_path):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", str(SCRIPT)]
+    arguments = ["--model", str(model), "--output_dir", str(tmp_path / "images"), "--num_images", "11"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command + arguments, capture_output=True, text=True, env=env)
+    assert result.returncode == 0, result.stderr
+    assert pictures(tmp_path / "images") == pictures(reference)
+    assert (tmp_path / "images/manifest.jsonl").read_text() == (reference / "manifest.jsonl").read_text()
+
+
+def test_a_rerun_makes_what_is_missing_and_nothing_else(reference, model, tmp_path):
+    folder = generate_images(model, tmp_path / "images", num_images=5)
+    (folder / "000002.png").unlink()
+    kept = (folder / "000004.png").stat().st_mtime_ns
+    generate_images(model, folder, num_images=11)
+    assert pictures(folder) == pictures(reference)
+    assert (folder / "000004.png").stat().st_mtime_ns == kept
+    assert len((folder / "manifest.jsonl").read_text().splitlines()) == 11
+
+
+def test_an_interrupted_run_continues(reference, model, tmp_path, monkeypatch):
+    save, count = generation._save, iter(range(100))
+
+    def interrupted(image, paths):
+        if next(count) == 6:
+            raise KeyboardInterrupt
+        save(image, paths)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(generation, "_save", interrupted)
+        generate_images(model, tmp_path / "images", num_images=11, batch_size=4)
+    assert len(pictures(tmp_path / "images")) == 6 and not (tmp_path / "images/manifest.jsonl").exists()
+    generate_images(model, tmp_path / "images", num_images=11)
+    assert pictures(tmp_path / "images") == pictures(reference)
+
+
+def test_another_seed_makes_other_images(reference, model, tmp_path):
+    folder = generate_images(model, tmp_path / "images", num_images=3, seed=1)
+    assert not set(pictures(folder).values()) & set(pictures(reference).values())
+    assert len(set(pictures(reference).values())) == 11
+
+
+def test_two_models_never_share_a_folder(reference, model, other_model, tmp_path):
+    before = pictures(reference)
+    assert hash_model(model) != hash_model(other_model)
+    for arguments, message in [
+        ({"model": other_model}, "holds images with model_hash"),
+        ({"model": model, "seed": 1}, "holds images with seed 0, not 1"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            generate_images(output_dir=reference, num_images=20, **arguments)
+    assert pictures(reference) == before
+    (tmp_path / "note").write_text("")
+    with pytest.raises(InputError, match="holds something else"):
+        generate_images(model, tmp_path)
+
+
+def test_bad_arguments_write_nothing(model, tmp_path):
+    for arguments, message in [
+        ({"num_images": 0}, "--num_images is 0"),
+        ({"batch_size": 0}, "--batch_size is 0"),
+        ({"class_labels": "HCM"}, "class_labels HCM given, but DCGANGenerator has no classes"),
+        ({"model": tmp_path / "nowhere"}, "nowhere does not exist"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            generate_images(**{"model": model, "output_dir": tmp_path / "images"} | arguments)
+        assert not list(tmp_path.iterdir())
+
+
+def test_full_disk_is_one_sentence_and_leaves_whole_images(model, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"Cannot write .*000000.npy"):
+            generate_images(model, tmp_path / "images", num_images=3, save_npy=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == ["000000.png", "generation.json"]
+
+
+def test_memory_does_not_grow_with_the_number_of_images(model, tmp_path):
+    code = (
+        "import resource, torch; torch.set_num_threads(1); from hcm_hf import generate_images\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"generate_images({str(model)!r}, {str(tmp_path / 'few')!r}, 64, save_nifti=True); few = peak()\n"
+        f"generate_images({str(model)!r}, {str(tmp_path / 'many')!r}, 3000, save_nifti=True); print(peak() - few)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(result.stdout) < 3000 * 16 * 16 * 4 / 1024  # KiB; under the size of the images as floats
