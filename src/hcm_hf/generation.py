@@ -1,7 +1,8 @@
 """N images to disk, restartable and by any number of processes.
 
-Image i of seed s is a function of the model, i and s alone: each image has its own random generator, so neither the batch
-size nor the number of processes changes it. The files are the record of what is done; a rerun makes those that are missing.
+Image i of seed s is a function of the model, i and s alone: each image has its own random generator, so neither the
+batch size nor the number of processes changes it. The files are the record of what is done; a rerun makes those that
+are missing.
 """
 
 import gzip
@@ -46,8 +47,8 @@ def generate_images(
 
     Args:
         model: folder of a saved pipeline or of a training run.
-        output_dir: a new folder, or one that an earlier call with the same model, seed and class began; what is missing
-            is added. `num_images` may grow from call to call.
+        output_dir: a new folder, or one that an earlier call with the same model, seed and class began; what is
+            missing is added. `num_images` may grow from call to call.
         num_images: number of images.
         batch_size: images per call of the pipeline; it changes speed and memory, not images.
         seed: image i comes from the generator of (seed, i).

@@ -1,7 +1,7 @@
 """Every loss of every family, in one file: reading it is reading the comparison.
 
-An objective holds a family's networks. It never sees an optimizer, a step number, a path or a device's name: the loop in
-`training.py` steps the named network's optimizer each time `losses` yields, before it lets `losses` go on.
+An objective holds a family's networks. It never sees an optimizer, a step number, a path or a device's name: the loop
+in `training.py` steps the named network's optimizer each time `losses` yields, before it lets `losses` go on.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class Objective(nn.Module):
     sampled: str
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield `(network name, scalar loss)` in the order of the paper's algorithm; gradients reach that network only."""
+        """Yield `(network name, scalar loss)` in the order of the paper's algorithm; gradients reach that network."""
         raise NotImplementedError(f"{type(self).__name__} does not define losses.")
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
@@ -99,7 +99,7 @@ def gradient_penalty(discriminator: nn.Module, images: torch.Tensor) -> torch.Te
     """E (||grad D(x + d)|| - 1)^2 with noise d around real images, https://huggingface.co/papers/1705.07215.
 
     This form of the penalty is made for the minimax game and, as it looks at one kind of image at a time, goes with a
-    batch-normalised discriminator. As in the authors' code, d = 0.5 std(x) u with u uniform on [0, 1]. Always in float32.
+    batch-normalised discriminator. As in the authors' code, d = 0.5 std(x) u with u uniform on [0, 1]. In float32.
 
     Args:
         discriminator: maps images to logits (B,).

@@ -91,7 +91,7 @@ class HCMPipeline:
     ) -> DiffusionPipeline:
         """Load the pipeline saved in a folder, or the best one of a training run's folder, in eval mode.
 
-        Classes come from this package's own table; no code named in the folder is imported, and weights are safetensors.
+        Classes come from this package's own table: no code named in the folder is imported. Weights are safetensors.
 
         Raises:
             InputError: if the folder is missing or holds no pipeline of this package.

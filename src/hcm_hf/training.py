@@ -1,7 +1,7 @@
 """The one training loop: any family's objective, on any device that accelerate knows.
 
-Progress is one integer, `step`. The random numbers of step n are a function of (seed, process, n) and the data order one
-of (seed, n), so running the same command again resumes, and a resumed run equals an uninterrupted one.
+Progress is one integer, `step`. The random numbers of step n are a function of (seed, process, n) and the data order
+one of (seed, n), so running the same command again resumes, and a resumed run equals an uninterrupted one.
 """
 
 import json
@@ -263,7 +263,7 @@ def _next(losses: Iterator[tuple[str, torch.Tensor]], accelerator: Accelerator) 
 
 
 def _average_gradients(network: torch.nn.Module, accelerator: Accelerator) -> None:
-    """Mean over processes. Done here instead of by a wrapper, so that an objective may call its networks as it likes."""
+    """Mean over processes; done here and not by a wrapper, so that an objective may call its networks as it likes."""
     if accelerator.num_processes > 1:
         for parameter in network.parameters():
             parameter.grad = accelerator.reduce(parameter.grad, "mean")

@@ -85,7 +85,7 @@ def find_patients(source: str | Path) -> list[Patient]:
     """Find and check the patients in a folder or a `.zip` in the ACDC layout, sorted by name; reads no voxels.
 
     Raises:
-        InputError: if nothing is there, it is not ACDC, an `Info.cfg` is incomplete, or a file that it names is missing.
+        InputError: if nothing is there, it is not ACDC, an `Info.cfg` is incomplete, or a file it names is missing.
     """
     root = _open(source)
     folders = sorted(_patient_folders(root), key=lambda folder: folder.name)

@@ -1,8 +1,8 @@
 """Patients to a `datasets.DatasetDict`, split by patient, and its slices to tensors in [-1, 1].
 
-One row per slice. Splits are by patient and a function of the patients' names and the seed alone: where the source has
-`training/` and `testing/`, test is the official testing half and validation a tenth of each group of training; where it
-has one tree, each group is split 70/10/20. Patients whose volumes are identical never stand in two splits.
+One row per slice. Splits are by patient and a function of the patients' names and the seed alone: where the source
+has `training/` and `testing/`, test is the official testing half and validation a tenth of each group of training;
+where it has one tree, each group is split 70/10/20. Patients whose volumes are identical never stand in two splits.
 """
 
 import hashlib
@@ -176,8 +176,13 @@ def prepare_dataset(
     """Build a dataset and save it with its report, whole or not at all; `datasets.load_from_disk` opens it.
 
     Args:
-        source: see `build_dataset`, as for the arguments after `output_dir`.
+        source: the folder or `.zip` in the ACDC layout.
         output_dir: a new or empty folder.
+        resolution: as in `build_dataset`.
+        groups: as in `build_dataset`.
+        all_frames: as in `build_dataset`.
+        num_proc: as in `build_dataset`.
+        seed: as in `build_dataset`.
 
     Raises:
         InputError: as `build_dataset`, and if `output_dir` holds something or cannot be written.
@@ -307,8 +312,8 @@ def split_patients(
 ) -> dict[str, list[str]]:
     """Names of the patients per split; sets of `duplicates` stay together.
 
-    Patients of a group are ordered by a hash of the seed and their name, so neither the order of files nor the presence
-    of other groups moves anyone.
+    Patients of a group are ordered by a hash of the seed and their name, so neither the order of files nor the
+    presence of other groups moves anyone.
     """
     splits = {split: [] for split in SPLITS}
     for group in GROUPS:
@@ -356,7 +361,7 @@ def _duplicates(prepared: dict[str, PreparedPatient]) -> list[set[str]]:
         for known in [known for known in sets if known & merged]:
             sets.remove(known)
             merged |= known
-        holders |= {digest: name for digest in one.digests}
+        holders |= dict.fromkeys(one.digests, name)
         sets.append(merged)
     return [names for names in sets if len(names) > 1]
 

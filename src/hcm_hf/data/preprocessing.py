@@ -1,7 +1,7 @@
 """One patient's volumes to 8-bit slices of a fixed field of view around the heart; numpy and Pillow alone.
 
-In this order: orientation as stored (rows along Y, columns along X), in-plane resampling to a fixed spacing, crop around
-the centre of the mask, clip to the volume's percentiles, scale to 8 bit.
+In this order: orientation as stored (rows along Y, columns along X), in-plane resampling to a fixed spacing, crop
+around the centre of the mask, clip to the volume's percentiles, scale to 8 bit.
 """
 
 import hashlib
@@ -81,7 +81,7 @@ def prepare_patient(patient: Patient, resolution: int, all_frames: bool = False)
 
 
 def mask_centre(mask: np.ndarray) -> tuple[float, float]:
-    """Centre in X and Y of the box around all marked voxels, in voxels; it loses less of the heart than the centroid."""
+    """Centre in X and Y of the box around all marked voxels, in voxels; it cuts off less than the centroid does."""
     axes = (np.flatnonzero(mask.any(axis=other)) for other in ((1, 2), (0, 2)))
     return tuple(float(marked[0] + marked[-1]) / 2 for marked in axes)
 
@@ -100,8 +100,8 @@ def prepare_volume(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Cut `FIELD_OF_VIEW` around `centre` out of every slice at `resolution` pixels a side.
 
-    Images are resampled with a triangle filter that widens when it shrinks (no aliasing), masks by the structure that
-    covers most of a pixel under the same filter.
+    Images are resampled with a triangle filter that widens when it shrinks (no aliasing), masks by the structure
+    that covers most of a pixel under the same filter.
 
     Returns:
         Images and masks, uint8 (Z, resolution, resolution), values 0 to 255 and 0 to 3; None for a volume without mask.
@@ -124,7 +124,7 @@ def prepare_volume(
 def _crop(
     voxels: np.ndarray, centre: tuple[float, float], spacing: tuple[float, float, float], resolution: int, fill: float
 ) -> np.ndarray:
-    """(X, Y, Z) float32 to (Z, resolution, resolution): a box of `FIELD_OF_VIEW` mm, `fill` where it leaves the frame."""
+    """(X, Y, Z) float32 to (Z, resolution, resolution): a box of `FIELD_OF_VIEW` mm, `fill` outside."""
     half = [FIELD_OF_VIEW / size / 2 for size in spacing[:2]]
     low = [middle + 0.5 - extent for middle, extent in zip(centre, half, strict=True)]  # voxel i spans [i, i + 1]
     high = [middle + 0.5 + extent for middle, extent in zip(centre, half, strict=True)]

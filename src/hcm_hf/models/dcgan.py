@@ -1,7 +1,8 @@
 """DCGAN: all-convolutional generator and discriminator, https://huggingface.co/papers/1511.06434.
 
 Strided convolutions instead of pooling, no hidden dense layers, batch normalisation in both networks, ReLU in the
-generator and LeakyReLU in the discriminator. Widths are those of the authors' 64-pixel code: 64, doubled at each level.
+generator and LeakyReLU in the discriminator. Widths are those of the authors' code for 64 pixels: 64, doubled at each
+level.
 """
 
 import math
