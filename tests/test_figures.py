@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from hcm_hf.errors import InputError
-from hcm_hf.figures import image_grid, loss_curves
+from hcm_hf.figures import image_grid, loss_curves, write_grid
 
 
 def test_grid_places_rows_and_columns():
@@ -30,3 +30,13 @@ def test_no_losses_is_an_error(tmp_path):
     with pytest.raises(InputError, match="metrics.jsonl holds no training loss"):
         loss_curves(tmp_path / "metrics.jsonl", tmp_path / "losses.png")
     assert not (tmp_path / "losses.png").exists()
+
+
+def test_comparison_grid_has_a_real_row_above_the_generated_ones(tmp_path):
+    real, generated = np.zeros((12, 8, 8)), np.ones((25, 8, 8)) * np.linspace(0.2, 1, 25)[:, None, None]
+    write_grid(real, generated, tmp_path / "grid.png", columns=10)
+    with Image.open(tmp_path / "grid.png") as picture:
+        pixels = np.asarray(picture)[:, 20:]  # beside the labels
+    assert pixels.shape == (4 * 16 + 3 * 2, 10 * 16 + 9 * 2)
+    assert (pixels[:16, :16] == 0).all() and (pixels[18:34, :16] == round(0.2 * 255)).all()
+    assert (pixels[-16:, 5 * 18 :] == 255).all()  # the last row holds what is left

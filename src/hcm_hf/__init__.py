@@ -26,8 +26,10 @@ _PUBLIC = {
     "load_dataset": "data.dataset",
     "prepare_dataset": "data.dataset",
     "read_images": "evaluation",
+    "read_split": "evaluation",
     "train": "training",
     "write_cohort": "data.phantom",
+    "write_grid": "figures",
     "write_report": "evaluation",
 }
 

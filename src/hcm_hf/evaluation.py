@@ -6,8 +6,7 @@ which real image a generated one is compared with, and beside every number what 
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,13 +18,13 @@ from tqdm.auto import tqdm
 from hcm_hf.errors import InputError
 from hcm_hf.files import write_text
 from hcm_hf.metrics import pixel
+from hcm_hf.metrics.pixel import ImageSet
 from hcm_hf.version import __version__
 
 
-RESAMPLES = 1000  # of the reference's patients, for a 95 % interval
 FEW_PATIENTS = 5
 MANIFEST = "manifest.jsonl"
-_CHUNK = 128  # images between two steps of the progress bar
+MANIFEST_KEYS = ("file", "seed", "class", "model", "version")
 
 DEFINITIONS = {
     "images": "floats in [0, 1]",
@@ -36,11 +35,11 @@ DEFINITIONS = {
     "cc_max_shift": "largest Pearson correlation of the overlap over whole-pixel shifts of at most an eighth of the "
     "image in each direction; higher is more alike",
     "direction": "no number is better for being higher or lower: compare it with the row 'real'",
-    "interval": f"low and high: 95 % by bootstrap over the patients of the real reference, {RESAMPLES} resamples; "
+    "interval": f"low and high: 95 % by bootstrap over the patients of the real reference, {pixel.RESAMPLES} times; "
     "shifted by the bootstrap's own bias, since a resample misses a third of the patients among which to find a match",
 }
 PROTOCOLS = {
-    "random": "each offered image against {real_per_image} random held-out slices (the mean image against all of them)",
+    "random": "each offered image against {real_per_image} random held-out slices (a single image: against all)",
     "best_train": "each offered image against the most alike of {n_reference} random training slices",
     "best_heldout": "each offered image against the most alike of {n_reference} random held-out slices",
     "copy_gap": "how much nearer the most alike training slice is than the most alike held-out one (best_train less "
@@ -62,55 +61,214 @@ LIMITS = (
     "namely whether it copies."
 )
 ARTEFACT = (
-    "ARTEFACT, not a result: images in [-1, 1] scored by SSIM with data_range 255. The constants of SSIM then outweigh "
-    "the images, and any two of them look alike, real patients too."
+    "ARTEFACT, not a result: images in [-1, 1] scored by SSIM with data_range 255. The constants of SSIM then "
+    "outweigh the images, and any two of them look alike, real patients too."
 )
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """Images, float32 (N, H, W) in [0, 1], and the patient of each; "" for images of no patient."""
+def evaluate_images(
+    images: np.ndarray,
+    dataset: datasets.DatasetDict,
+    *,
+    source: dict | None = None,
+    dataset_name: str = "",
+    split: str = "test",
+    groups: Sequence[str] = ("HCM",),
+    real_per_image: int = 50,
+    paper_compat: bool = False,
+    seed: int = 0,
+    device: str = "cpu",
+) -> dict:
+    """Compare generated images with the slices of training and of held-out patients.
 
-    images: np.ndarray
-    patients: np.ndarray
+    Args:
+        images: generated images, float (N, H, W) in [0, 1].
+        dataset: a prepared dataset; its training split is what the generator was trained on.
+        source: what `read_images` found out about the images; copied into the report.
+        dataset_name: as it shall stand in the report.
+        split: the held-out split.
+        groups: the groups whose slices are the reference; frames that are neither ED nor ES are left out.
+        real_per_image: real images per generated one in the protocol `random`.
+        paper_compat: also score images in [-1, 1] with SSIM's data_range at 255, to show what that gives.
+        seed: of the random pairs, subsamples and resamples.
+        device: where to compute the metrics.
 
-    def __len__(self) -> int:
-        return len(self.images)
+    Returns:
+        The report: counts and definitions, and `rows` of numbers with flat names such as `ssim_random`.
+    """
+    training, heldout = (read_split(dataset, name, groups) for name in ("train", split))
+    shared = sorted(set(training.patients) & set(heldout.patients))
+    if shared:
+        raise InputError(
+            f"Patient {shared[0]} is both in split 'train' and in split '{split}'; prepare the data again."
+        )
+    if images.ndim != 3 or images.shape[1:] != heldout.images.shape[1:]:
+        expected = "x".join(map(str, heldout.images.shape[1:]))
+        raise InputError(f"images have shape {images.shape}; the dataset's slices ask for (N, H, W) of {expected} px.")
+    mean_image = training.images.mean(0, keepdims=True, dtype=np.float64)
+    offered = {
+        "generated": ImageSet(images, np.full(len(images), "")),
+        "real": heldout,
+        "mean_image": ImageSet(mean_image, np.array([""])),
+    }
+    report = {
+        "hcm_hf_version": __version__,
+        "generator": source or {},
+        "dataset": {
+            "name": dataset_name,
+            "fingerprint": _fingerprint(training, heldout),
+            "split": split,
+            "groups": list(groups),
+            "resolution": images.shape[2],
+        },
+        "seed": seed,
+        "real_per_image": real_per_image,
+        "n_generated": len(images),
+        "n_reference": min(len(training.images), len(heldout.images)),
+        "n_train": len(training.images),
+        "n_train_patients": len(np.unique(training.patients)),
+        "n_heldout": len(heldout.images),
+        "n_heldout_patients": len(np.unique(heldout.patients)),
+        "definitions": DEFINITIONS,
+    }
+    # Distribution, memorisation and anatomy will add their numbers to the same rows here.
+    with tqdm(desc="pixel metrics", unit=" pairs", unit_scale=True) as bar:
+        compare = partial(
+            pixel.compare_rows, real_per_image=real_per_image, seed=seed, device=device, advance=bar.update
+        )
+        report["rows"] = compare(offered, training, heldout, max_shift=images.shape[1] // 8)
+        if paper_compat:
+            signed = {name: offered[name].signed() for name in ("generated", "real")}
+            rows = compare(signed, training.signed(), heldout.signed(), metrics=pixel.ARTEFACT_METRICS)
+            report["paper_compat_artefact"] = {"warning": ARTEFACT, "rows": rows}
+    return report
 
-    def take(self, index: np.ndarray | slice) -> "ImageSet":
-        """The images at `index`."""
-        return ImageSet(self.images[index], self.patients[index])
+
+def read_split(dataset: datasets.DatasetDict, split: str, groups: Sequence[str]) -> ImageSet:
+    """The ED and ES slices of some groups of patients, in [0, 1]."""
+    if split not in dataset:
+        raise InputError(f"The dataset has no split '{split}'; choose among {', '.join(dataset)}.")
+    features = dataset[split].features
+    unknown = sorted(set(groups) - set(features["group"].names))
+    if unknown or not groups:
+        raise InputError(f"Unknown groups {unknown}; choose among {', '.join(features['group'].names)}.")
+    codes = {features["group"].str2int(group) for group in groups}
+    columns = zip(dataset[split]["group"], dataset[split]["phase"], strict=True)
+    kept = [i for i, (group, phase) in enumerate(columns) if group in codes and phase is not None and phase >= 0]
+    if not kept:
+        raise InputError(f"Split '{split}' has no slices of {', '.join(groups)}; name other groups or another split.")
+    rows = dataset[split].select(kept)
+    images = np.stack([np.asarray(image, np.float32) for image in rows["image"]]) / 255
+    return ImageSet(images, np.array(rows["patient"]))
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A pixel metric: a matrix of all pairs, the sign that makes higher more alike, and its value for equal images."""
+def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
+    """Read generated images: a folder with `manifest.jsonl`, or of PNG files alone.
 
-    name: str
-    matrix: Callable[..., np.ndarray]
-    sign: int
-    limit: float
+    Returns:
+        float32 (N, H, W) in [0, 1], and `model` (the folder's name without a manifest), `version`, `classes`.
+
+    Raises:
+        InputError: if the folder holds no images, images of several models or sizes, or what cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"The folder of images {folder} does not exist.")
+    if (folder / MANIFEST).is_file():
+        entries = _read_manifest(folder / MANIFEST)
+    else:
+        entries = [{"file": path.name, "model": folder.resolve().name} for path in sorted(folder.glob("*.png"))]
+    if not entries:
+        raise InputError(f"{folder} holds no images; generate some there first.")
+    source = {}
+    for key in ("model", "version"):
+        values = sorted({str(entry[key]) for entry in entries if entry.get(key) is not None})
+        if len(values) > 1:
+            raise InputError(f"{folder} holds images of more than one {key}: {', '.join(values)}; score them apart.")
+        source[key] = values[0] if values else None
+    source["classes"] = sorted({str(entry["class"]) for entry in entries if entry.get("class") is not None})
+    images = [_read_png(folder / entry["file"]) for entry in entries]
+    for entry, image in zip(entries, images, strict=True):
+        if image.shape != images[0].shape:
+            raise InputError(f"{folder / entry['file']} differs in size from {entries[0]['file']}; keep one size.")
+    return np.stack(images), source
 
 
-METRICS = (
-    Metric("ssim", pixel.ssim_matrix, 1, 1.0),
-    Metric("cc", pixel.cc_matrix, 1, 1.0),
-    Metric("mse", pixel.mse_matrix, -1, 0.0),
-)
+def _read_manifest(path: Path) -> list[dict]:
+    entries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        try:
+            entries.append(json.loads(line))
+            missing = [key for key in MANIFEST_KEYS if key not in entries[-1]]
+        except (json.JSONDecodeError, TypeError) as error:
+            raise InputError(f"{path}, line {number}, is not a JSON object; generate the images again.") from error
+        if missing:
+            raise InputError(f"{path}, line {number}, has no key '{missing[0]}'; generate the images again.")
+    return entries
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """One number with its 95 % interval; not a number where the reference has no patient to compare with."""
+def _read_png(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            pixels, mode = np.asarray(image), image.mode
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is named in {MANIFEST} but missing; generate the images again.") from error
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow's SyntaxError: a broken PNG chunk
+        raise InputError(f"{path} cannot be read as an image; remove it or write it again.") from error
+    if mode != "L":
+        raise InputError(f"{path} has mode {mode}; expected 8-bit grey (L).")
+    return pixels.astype(np.float32) / 255
 
-    value: float
-    resampled: np.ndarray
 
-    def record(self, protocol: str, limit: Metric | None = None, **counts: int) -> dict:
-        """The number as it stands in the report; the interval ends at the metric's limit."""
-        finite = self.resampled[np.isfinite(self.resampled)]
-        low, high = value = None, None
-        if np.isfinite(self.value):
-            value = self.value
-            low, high = (float(x) for x in np.quantile(finite, (0.025, 0.975)) + value - finite.mean())
-        return {"value": value, "low": low, "high": high, "protocol": protocol, **counts}
+def write_report(report: dict, output_dir: str | Path) -> None:
+    """Write `report.json` and `report.md` into a folder."""
+    write_text(Path(output_dir) / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
+    write_text(Path(output_dir) / "report.md", render_markdown(report))
+
+
+def render_markdown(report: dict) -> str:
+    """The report for reading: one table for each protocol."""
+    data, model = report["dataset"], report["generator"].get("model", "images")
+    lines = [
+        f"# {model} against {data['name'] or 'the dataset'}, split {data['split']}, {', '.join(data['groups'])}",
+        f"{report['n_generated']} generated images of {data['resolution']} px; {report['n_train']} training slices of "
+        f"{report['n_train_patients']} patients; {report['n_heldout']} held-out slices of "
+        f"{report['n_heldout_patients']} patients. In brackets: 95 % interval over the reference's patients.",
+    ]
+    if report["n_heldout_patients"] < FEW_PATIENTS:
+        lines.append(
+            f"**Warning: only {report['n_heldout_patients']} held-out patients; patients, not slices, are the sample "
+            "size, so neither the numbers nor their intervals can be relied on.**"
+        )
+    lines += _tables(report["rows"], report) + ["Rows: " + "; ".join(f"*{k}*: {v}" for k, v in ROWS.items()) + "."]
+    lines += [LIMITS] + [f"- {name}: {text}." for name, text in report["definitions"].items()]
+    if "paper_compat_artefact" in report:
+        artefact = report["paper_compat_artefact"]
+        lines += ["## paper_compat", f"**{artefact['warning']}**", *_tables(artefact["rows"], report, "artefact: ")]
+    lines.append(f"hcm_hf {report['hcm_hf_version']}, dataset {data['fingerprint']}, seed {report['seed']}.")
+    return "\n\n".join(lines).replace(".\n\n- ", ".\n- ") + "\n"
+
+
+def _tables(rows: dict[str, dict], report: dict, prefix: str = "") -> list[str]:
+    blocks = []
+    for protocol, sentence in PROTOCOLS.items():
+        names = [name for name in rows["generated"] if name.endswith(f"_{protocol}")]
+        table = [["row", *(prefix + name for name in names)], ["---"] * (len(names) + 1)]
+        table += [[label, *(_cell(row[name]) for name in names)] for label, row in rows.items()]
+        sentence = sentence.format_map(report)
+        blocks += [f"**{protocol}**: {sentence}.", "\n".join("| " + " | ".join(line) + " |" for line in table)]
+    return blocks
+
+
+def _cell(number: dict) -> str:
+    if number["value"] is None:
+        return "no other patient"
+    return "{value:.3f} [{low:.3f}, {high:.3f}]".format_map(number)
+
+
+def _fingerprint(*sets: ImageSet) -> str:
+    """Of the pixels and patients compared with, so that it does not depend on how the dataset was stored."""
+    digest = hashlib.sha256()
+    for one in sets:
+        digest.update(one.images.tobytes() + "\n".join(one.patients).encode())
+    return digest.hexdigest()[:16]

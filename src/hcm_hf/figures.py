@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from hcm_hf.errors import InputError
 from hcm_hf.files import replacing
@@ -28,6 +28,32 @@ def image_grid(rows: Sequence[np.ndarray], scale: int = 2, gap: int = 2) -> Imag
             tile = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
             canvas[i * height : i * height + height - gap, j * width : j * width + width - gap] = tile
     return Image.fromarray(canvas)
+
+
+def write_grid(
+    real: np.ndarray, generated: np.ndarray, figure_file: str | Path, columns: int = 10, seed: int = 0
+) -> None:
+    """Write a row of random real images above three rows of generated ones, the first there are: none is chosen.
+
+    Args:
+        real: (N, H, W) in [0, 1].
+        generated: (M, H, W) in [0, 1], of the same size.
+        figure_file: the PNG file to write.
+        columns: images in a row, at most.
+        seed: which real images.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(real))[:columns]
+    generated = generated[: 3 * columns]
+    grid = image_grid([real[chosen], *(generated[i : i + columns] for i in range(0, len(generated), columns))])
+    row, margin = grid.height // (1 + -(-len(generated) // columns)), 20
+    canvas = Image.new("L", (grid.width + margin, grid.height), 255)
+    canvas.paste(grid, (margin, 0))
+    for text, centre in (("real", row / 2), ("generated", (row + grid.height) / 2)):
+        label = Image.new("L", (100, margin), 255)
+        ImageDraw.Draw(label).text((50, margin / 2), text, fill=0, anchor="mm", font_size=14)
+        canvas.paste(label.rotate(90, expand=True), (0, round(centre) - 50))
+    with replacing(figure_file) as temporary:
+        canvas.save(temporary, format="PNG")
 
 
 def loss_curves(metrics_file: str | Path, figure_file: str | Path) -> None:

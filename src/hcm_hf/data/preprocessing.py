@@ -104,7 +104,7 @@ def prepare_volume(
     that covers most of a pixel under the same filter.
 
     Returns:
-        Images and masks, uint8 (Z, resolution, resolution), values 0 to 255 and 0 to 3; None for a volume without mask.
+        Images and masks, uint8 (Z, resolution, resolution), values 0 to 255 and 0 to 3; None for a volume without one.
     """
     image = volume.image.astype(np.float32)
     low, high = np.percentile(image, PERCENTILES)

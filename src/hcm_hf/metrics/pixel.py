@@ -1,0 +1,475 @@
+"""Similarity of every image of one set with every image of another, and the protocols that make a number of it.
+
+SSIM: https://doi.org/10.1109/TIP.2003.819861 (Wang et al. 2004)
+
+Images are floating-point numpy arrays of shape (N, H, W) with values in [0, 1]; results are float64 numpy arrays.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from hcm_hf.errors import InputError
+
+
+WINDOW = 11  # Wang et al.: 11 x 11 Gaussian window,
+SIGMA = 1.5  # of this standard deviation in pixels,
+K1, K2 = 0.01, 0.03  # and these two stabilising constants
+RESAMPLES = 1000  # of the reference's patients, for a 95 % interval
+
+_CHUNK = 256  # images or pairs at a time
+_SSIM_CHUNKS = 16, 384  # images of the first and of the second set at a time: what a block needs stays in the cache
+_BAND = 18  # neighbouring positions that share one small matrix product
+
+
+def ssim_matrix(
+    first: np.ndarray,
+    second: np.ndarray,
+    data_range: float = 1.0,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    device: str | torch.device = "cpu",
+) -> np.ndarray:
+    """Structural similarity of all pairs, averaged over the window positions that lie wholly inside the image.
+
+    Equal to `skimage.metrics.structural_similarity(x, y, gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False, data_range=data_range)`.
+
+    Args:
+        first: images, (N, H, W), H and W at least 11.
+        second: images, (M, H, W).
+        data_range: width of the interval the values can take. A width that is too large makes any two images
+            look alike: random images in [-1, 1] score over .9 with 255.
+        value_range: the interval itself; values outside are refused.
+        device: where to compute.
+
+    Returns:
+        (N, M) in [-1, 1], higher is more alike, 1 for identical images.
+    """
+    first, second = _checked_pair(first, second, value_range)
+    if min(first.shape[1:]) < WINDOW:
+        size = f"{first.shape[1]}x{first.shape[2]}"
+        raise InputError(f"first and second are {size} pixels, smaller than SSIM's window of {WINDOW}x{WINDOW}.")
+    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+    result = np.empty((len(first), len(second)))
+    for columns in _chunks(len(second), _SSIM_CHUNKS[1]):
+        right = _windows(_tensor(second[columns], device))
+        for rows in _chunks(len(first), _SSIM_CHUNKS[0]):
+            left = _windows(_tensor(first[rows], device))
+            result[rows, columns] = _ssim_block(left, right, c1, c2).cpu().numpy()
+    return result
+
+
+def cc_matrix(
+    first: np.ndarray,
+    second: np.ndarray,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    device: str | torch.device = "cpu",
+) -> np.ndarray:
+    """Pearson correlation coefficient of all pairs, without shifting.
+
+    Args:
+        first: images, (N, H, W).
+        second: images, (M, H, W).
+        value_range: the interval of the values; values outside are refused.
+        device: where to compute.
+
+    Returns:
+        (N, M) in [-1, 1], higher is more alike, 1 for images that differ in brightness and contrast only; 0 where
+        an image is constant, since it follows nothing.
+    """
+    first, second = _checked_pair(first, second, value_range)
+    result = np.empty((len(first), len(second)))
+    for rows in _chunks(len(first)):
+        for columns in _chunks(len(second)):
+            left = _standardised(_tensor(first[rows], device))
+            right = _standardised(_tensor(second[columns], device))
+            result[rows, columns] = (left @ right.T).clamp(-1, 1).cpu().numpy()
+    return result
+
+
+def mse_matrix(
+    first: np.ndarray,
+    second: np.ndarray,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    device: str | torch.device = "cpu",
+) -> np.ndarray:
+    """Mean squared error of all pairs.
+
+    Args:
+        first: images, (N, H, W).
+        second: images, (M, H, W).
+        value_range: the interval of the values; values outside are refused.
+        device: where to compute.
+
+    Returns:
+        (N, M), 0 or more, lower is more alike, 0 for identical images.
+    """
+    first, second = _checked_pair(first, second, value_range)
+    result = np.empty((len(first), len(second)))
+    for rows in _chunks(len(first)):
+        for columns in _chunks(len(second)):
+            left = _tensor(first[rows], device).double().flatten(1)
+            right = _tensor(second[columns], device).double().flatten(1)
+            squares = left.square().mean(1)[:, None] + right.square().mean(1)
+            result[rows, columns] = (squares - left @ right.T * (2 / left.shape[1])).clamp(min=0).cpu().numpy()
+    return result
+
+
+def cc_max_shift(
+    first: np.ndarray, second: np.ndarray, pairs: np.ndarray, max_shift: int, device: str | torch.device = "cpu"
+) -> np.ndarray:
+    """Peak of the normalised cross-correlation while one image slides over the other.
+
+    At each whole-pixel shift of at most `max_shift` in both directions, the Pearson correlation coefficient of the
+    pixels where the two images overlap; the largest of these is returned. Without the limit, overlaps of a few
+    pixels in a corner would decide.
+
+    Args:
+        first: images, (N, H, W).
+        second: images, (M, H, W).
+        pairs: whole numbers, (P, 2): an index into `first` and one into `second`.
+        max_shift: pixels, at most half the smaller side of the images.
+        device: where to compute.
+
+    Returns:
+        (P,) in [-1, 1], higher is more alike; never below the unshifted correlation. An overlap where an image is
+        constant counts as 0.
+    """
+    first, second = _checked_pair(first, second)
+    if not 0 <= max_shift <= min(first.shape[1:]) // 2:
+        raise InputError(f"max_shift is {max_shift}, not between 0 and half the smaller side of the images.")
+    result = np.empty(len(pairs))
+    for rows in _chunks(len(pairs)):
+        left, left_index = np.unique(pairs[rows, 0], return_inverse=True)
+        right, right_index = np.unique(pairs[rows, 1], return_inverse=True)
+        peaks = _peak_correlations(
+            _tensor(first[left], device), _tensor(second[right], device), left_index, right_index, max_shift
+        )
+        result[rows] = peaks.cpu().numpy()
+    return result
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images, floats (N, H, W), and the patient of each: "" where there is none."""
+
+    images: np.ndarray
+    patients: np.ndarray
+
+    def signed(self) -> "ImageSet":
+        """The same images in [-1, 1]."""
+        return ImageSet(2 * self.images - 1, self.patients)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A pixel metric of all pairs of images; `sign` 1 where higher is more alike, -1 where lower is."""
+
+    name: str
+    matrix: Callable[..., np.ndarray]
+    sign: int
+    bounds: tuple[float, float]
+
+
+METRICS = (
+    Metric("ssim", ssim_matrix, 1, (-1.0, 1.0)),
+    Metric("cc", cc_matrix, 1, (-1.0, 1.0)),
+    Metric("mse", mse_matrix, -1, (0.0, np.inf)),
+)
+ARTEFACT_METRICS = (
+    Metric("ssim", partial(ssim_matrix, data_range=255.0, value_range=(-1.0, 1.0)), 1, (-1.0, 1.0)),
+    Metric("cc", partial(cc_matrix, value_range=(-1.0, 1.0)), 1, (-1.0, 1.0)),
+    Metric("mse", partial(mse_matrix, value_range=(-1.0, 1.0)), -1, (0.0, np.inf)),
+)
+
+
+def random_pairs(allowed: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Pairs of each row with `count` of its allowed columns, or all of them where they are fewer: (P, 2)."""
+    pairs = []
+    for row, columns in enumerate(allowed):
+        columns = np.flatnonzero(columns)
+        chosen = generator.choice(columns, min(count, len(columns)), replace=False) if len(columns) else columns
+        pairs.append(np.stack([np.full(len(chosen), row), chosen], axis=1))
+    return np.concatenate(pairs)
+
+
+def mean_over_pairs(values: np.ndarray, codes: np.ndarray, draws: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean of the pairs' values, (P,), and the same for every resample of patients; `codes` (P,) is each pair's."""
+    sums, counts = (np.bincount(codes, weights, minlength=draws.shape[1]) for weights in (values, None))
+    with np.errstate(invalid="ignore"):  # no pair at all: not a number
+        return float(sums.sum() / counts.sum()), sums[draws].sum(1) / counts[draws].sum(1)
+
+
+def mean_of_best(
+    likeness: np.ndarray, allowed: np.ndarray, codes: np.ndarray, draws: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Mean over the rows of the highest allowed value, and the same for every resample of the columns' patients.
+
+    Args:
+        likeness: (N, M), higher is more alike.
+        allowed: (N, M), whether the pair may count.
+        codes: (M,), the index of each column's patient.
+        draws: (resamples, patients), indices of patients.
+
+    Returns:
+        The mean, and (resamples,); not a number where no pair may count.
+    """
+    likeness = np.where(allowed, likeness, -np.inf)
+    best = np.full((draws.shape[1], len(likeness)), -np.inf)  # of every patient, for every row
+    for patient in np.unique(codes):
+        best[patient] = likeness[:, codes == patient].max(1)
+    return _finite_mean(best.max(0)), np.array([_finite_mean(best[np.unique(draw)].max(0)) for draw in draws])
+
+
+def compare_rows(
+    offered: dict[str, ImageSet],
+    training: ImageSet,
+    heldout: ImageSet,
+    *,
+    metrics: Sequence[Metric] = METRICS,
+    max_shift: int | None = None,
+    real_per_image: int = 50,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    advance: Callable[[int], object] = int,
+) -> dict[str, dict]:
+    """Every row's numbers under the protocols random, best_train, best_heldout and copy_gap.
+
+    A protocol is a matrix of the pairs that may be compared and a statistic over them. Images of a patient are never
+    compared with the same patient's, and get as many training slices to match as held-out ones remain.
+
+    Args:
+        offered: the rows, each a set of images to compare with real ones.
+        training: slices of the patients that a generator has seen.
+        heldout: slices of other patients.
+        metrics: the metrics to compute of all pairs.
+        max_shift: also compute `cc_max_shift` of the random pairs, with shifts up to this.
+        real_per_image: real images per offered one under `random`; a single offered image meets all of them.
+        seed: of the random pairs, subsamples and resamples.
+        device: where to compute.
+        advance: called with the number of pairs done.
+
+    Returns:
+        Row to flat name to number: value, 95 % interval, protocol, n_generated, n_real, n_patients.
+    """
+    train, held = (_Reference(split, np.random.default_rng((seed, i))) for i, split in enumerate((training, heldout)))
+    size = min(len(train.codes), len(held.codes))
+    n_train, n_held = (len(np.unique(reference.codes[:size])) for reference in (train, held))
+    rows = {}
+    for name, one in offered.items():
+        count = real_per_image if len(one.images) > 1 else len(held.codes)
+        other = one.patients[:, None] != held.patients
+        pairs = random_pairs(other, count, np.random.default_rng((seed, 2)))
+        codes = held.codes[pairs[:, 1]]
+        as_many = np.arange(size) < other[:, :size].sum(1, keepdims=True)
+        n = {"n_generated": len(one.images)}
+        n_random = {"protocol": "random", **n, "n_real": len(held.codes), "n_patients": held.draws.shape[1]}
+        rows[name] = row = {}
+        for metric in metrics:
+            label, sign, bounds = metric.name, metric.sign, metric.bounds
+            to_train = _in_chunks(metric.matrix, one.images, train.images[:size], device, advance)
+            to_held = _in_chunks(metric.matrix, one.images, held.images, device, advance)
+            value, resampled = mean_over_pairs(to_held[tuple(pairs.T)], codes, held.draws)
+            row[f"{label}_random"] = _number(value, resampled, bounds, **n_random)
+            best = mean_of_best(sign * to_train, as_many, train.codes[:size], train.draws)
+            counts = {"protocol": "best_train", **n, "n_real": size, "n_patients": n_train}
+            row[f"{label}_best_train"] = _number(sign * best[0], sign * best[1], bounds, **counts)
+            other_best = mean_of_best(sign * to_held[:, :size], other[:, :size], held.codes[:size], held.draws)
+            counts = {"protocol": "best_heldout", **n, "n_real": size, "n_patients": n_held}
+            row[f"{label}_best_heldout"] = _number(sign * other_best[0], sign * other_best[1], bounds, **counts)
+            counts = {"protocol": "copy_gap", **n, "n_real": 2 * size, "n_patients": n_train + n_held}
+            gap = best[0] - other_best[0], best[1] - other_best[1]
+            row[f"{label}_copy_gap"] = _number(*gap, (-np.inf, np.inf), **counts)
+        if max_shift is not None:
+            value, resampled = mean_over_pairs(
+                cc_max_shift(one.images, held.images, pairs, max_shift, device), codes, held.draws
+            )
+            row["cc_max_shift_random"] = _number(value, resampled, (-1.0, 1.0), **n_random)
+            advance(len(pairs))
+    return rows
+
+
+class _Reference:
+    """Real images in random order, the index of each one's patient, and resamples of the patients."""
+
+    def __init__(self, slices: ImageSet, generator: np.random.Generator):
+        order = generator.permutation(len(slices.images))
+        self.images, self.patients = slices.images[order], slices.patients[order]
+        names, self.codes = np.unique(self.patients, return_inverse=True)
+        self.draws = generator.integers(len(names), size=(RESAMPLES, len(names)))
+
+
+def _in_chunks(
+    matrix: Callable[..., np.ndarray],
+    first: np.ndarray,
+    second: np.ndarray,
+    device: str | torch.device,
+    advance: Callable[[int], object],
+) -> np.ndarray:
+    parts = []
+    for rows in _chunks(len(first)):
+        parts.append(matrix(first[rows], second, device=device))
+        advance(parts[-1].size)
+    return np.concatenate(parts)
+
+
+def _number(value: float, resampled: np.ndarray, bounds: tuple[float, float], **counts: int | str) -> dict:
+    """A number of the report; null where nothing may be compared.
+
+    The interval is shifted by the bootstrap's own bias: a resample misses a third of the patients, so its best matches
+    are worse than those among all of them.
+    """
+    low = high = None
+    resampled = resampled[np.isfinite(resampled)]
+    if len(resampled):
+        interval = np.quantile(resampled, (0.025, 0.975)) + (value - resampled.mean())
+        low, high = (float(end) for end in interval.clip(*bounds))
+    return {"value": value if len(resampled) else None, "low": low, "high": high, **counts}
+
+
+def _finite_mean(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
+
+
+class _Windows(NamedTuple):
+    """What SSIM needs to know of one set of images; H' and W' count the window positions, H - 10 and W - 10."""
+
+    pixels: torch.Tensor  # (H, W, N), less the image's median: covariances of small numbers round less
+    mean: torch.Tensor  # (H', W', N), of the window around each position
+    centred: torch.Tensor  # the same, less the image's median
+    variance: torch.Tensor  # (H', W', N)
+
+
+def _windows(images: torch.Tensor) -> _Windows:
+    median = images.flatten(1).median(1).values.double()[:, None, None]
+    pixels = images.double() - median
+    rows, columns = (_smoothing(size, images.device) for size in images.shape[1:])
+    centred = rows @ pixels @ columns.T
+    variance = (rows @ pixels.square() @ columns.T - centred.square()).clamp(min=0)
+    return _Windows(*(x.permute(1, 2, 0).float().contiguous() for x in (pixels, centred + median, centred, variance)))
+
+
+def _smoothing(size: int, device: torch.device) -> torch.Tensor:
+    """The Gaussian window along one axis as a banded matrix, (size - 10, size), rows of sum 1."""
+    half = torch.exp(-0.5 * (torch.arange(WINDOW // 2, 0, -1).double() / SIGMA) ** 2)
+    half = (half / (1 + 2 * half.sum())).float().double()  # means need the very weights of the float32 products
+    profile = torch.cat([half, 1 - 2 * half.sum(0, keepdim=True), half.flip(0)])
+    matrix = torch.zeros(size - WINDOW + 1, size, dtype=torch.float64)
+    for row in range(len(matrix)):
+        matrix[row, row : row + WINDOW] = profile
+    return matrix.to(device)
+
+
+def _ssim_block(first: _Windows, second: _Windows, c1: float, c2: float) -> torch.Tensor:
+    """SSIM of all pairs of two small sets, (N, M).
+
+    Equation 13 of the paper, with every factor of every pair as a small matrix product at each position: where
+    mean, variance and covariance belong to a position,
+    (2 mean1 mean2 + c1) (2 covariance + c2) / ((mean1^2 + mean2^2 + c1) (variance1 + variance2 + c2)).
+    """
+    (height, width), (n, m) = first.mean.shape[:2], (first.pixels.shape[2], second.pixels.shape[2])
+    squares1, squares2 = first.mean.square() + c1, second.mean.square()
+    variance1, variance2 = first.variance + c2, second.variance
+    ones1, ones2 = torch.ones_like(squares1), torch.ones_like(squares2)
+    luminance1, luminance2 = _rows(2 * first.mean, c1 * ones1), _columns(second.mean, ones2)
+    below1 = _rows(squares1 * variance1, squares1, variance1, ones1)
+    below2 = _columns(ones2, variance2, squares2, squares2 * variance2)
+    offset1, offset2 = _rows(-2 * first.centred, c2 * ones1), _columns(second.centred, ones2)
+
+    smoothing = _smoothing(_BAND + WINDOW - 1, first.pixels.device).float()  # (18, 28)
+    profile = smoothing[0, :WINDOW, None, None]
+    products = first.pixels.new_empty(len(first.pixels[0]), n, m)
+    above, luminance, below = (products.new_empty(width, n, m) for _ in range(3))
+    total = products.new_zeros(width, n, m)
+    for row in range(height):
+        # Products of pixels, smoothed downwards by the sum inside a matrix product, then sideways by a second one.
+        strip1 = (first.pixels[row : row + WINDOW] * profile).permute(1, 2, 0)  # (W, N, 11)
+        strip2 = second.pixels[row : row + WINDOW].transpose(0, 1)  # (W, 11, M)
+        torch.bmm(strip1, strip2, out=products)
+        torch.bmm(offset1[row], offset2[row], out=above)
+        for start in range(0, width, _BAND):
+            stop = min(start + _BAND, width)
+            weights = 2 * smoothing[: stop - start, : stop - start + WINDOW - 1]
+            above[start:stop].flatten(1).addmm_(weights, products[start : stop + WINDOW - 1].flatten(1))
+        torch.bmm(luminance1[row], luminance2[row], out=luminance)
+        torch.bmm(below1[row], below2[row], out=below)
+        total.addcdiv_(above.mul_(luminance), below)
+    return total.sum(0, dtype=torch.float64) / (height * width)
+
+
+def _rows(*terms: torch.Tensor) -> torch.Tensor:
+    """Terms of shape (H', W', N) as left factors of matrix products, (H', W', N, terms)."""
+    return torch.stack(terms, dim=3)
+
+
+def _columns(*terms: torch.Tensor) -> torch.Tensor:
+    """Terms of shape (H', W', M) as right factors, (H', W', terms, M)."""
+    return torch.stack(terms, dim=2)
+
+
+def _standardised(images: torch.Tensor) -> torch.Tensor:
+    """Pixels as rows of mean 0 and length 1; rows of zeros for constant images."""
+    flat = images.double().flatten(1)
+    constant = flat.amax(1) == flat.amin(1)
+    flat = flat - flat.mean(1, keepdim=True)
+    flat[constant] = 0
+    return flat / torch.where(constant, 1.0, flat.norm(dim=1))[:, None]
+
+
+def _peak_correlations(
+    first: torch.Tensor, second: torch.Tensor, left: np.ndarray, right: np.ndarray, max_shift: int
+) -> torch.Tensor:
+    first, second = _standardised(first).view_as(first), _standardised(second).view_as(second)
+    height, width = first.shape[1:]
+    padded = (height + max_shift, width + max_shift)  # room for every shift, so that none wraps around
+    spectrum = torch.fft.rfft2(first, padded)[left].conj() * torch.fft.rfft2(second, padded)[right]
+    shifts = torch.arange(-max_shift, max_shift + 1, device=first.device)
+    products = torch.fft.irfft2(spectrum, padded)[:, shifts[:, None] % padded[0], shifts % padded[1]]
+
+    # Sums over the overlap: `second` moves by (dy, dx), so that pixel (y, x) of `first` meets (y + dy, x + dx).
+    count = ((height - shifts.abs())[:, None] * (width - shifts.abs())).double()
+    sum1, square1 = (_overlap_sums(x, -shifts)[left] for x in (first, first.square()))
+    sum2, square2 = (_overlap_sums(x, shifts)[right] for x in (second, second.square()))
+    covariance = products - sum1 * sum2 / count
+    variances = (square1 - sum1.square() / count) * (square2 - sum2.square() / count)
+    correlation = covariance / variances.clamp(min=0).sqrt()
+    return torch.where(variances > 1e-16, correlation, 0.0).clamp(-1, 1).amax((1, 2))
+
+
+def _overlap_sums(images: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
+    """Sums over rows max(0, dy) to H + min(0, dy), and columns likewise, for all shifts: (N, shifts, shifts)."""
+    table = functional.pad(images.cumsum(1).cumsum(2), (1, 0, 1, 0))
+    top, left = shifts.clamp(min=0)[:, None], shifts.clamp(min=0)
+    bottom, right = (images.shape[1] + shifts.clamp(max=0))[:, None], images.shape[2] + shifts.clamp(max=0)
+    return table[:, bottom, right] - table[:, top, right] - table[:, bottom, left] + table[:, top, left]
+
+
+def _tensor(images: np.ndarray, device: str | torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).to(device)
+
+
+def _chunks(length: int, size: int = _CHUNK) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, length, size))
+
+
+def _checked_pair(
+    first: np.ndarray, second: np.ndarray, value_range: tuple[float, float] = (0.0, 1.0)
+) -> tuple[np.ndarray, np.ndarray]:
+    for name, images in (("first", first), ("second", second)):
+        if images.ndim != 3 or 0 in images.shape or not np.issubdtype(images.dtype, np.floating):
+            raise InputError(f"{name} must be floats of shape (N, H, W), not {images.dtype} of shape {images.shape}.")
+        low, high = images.min(), images.max()
+        if not value_range[0] <= low <= high <= value_range[1]:  # false for NaN too
+            raise InputError(
+                f"{name} holds values from {low} to {high}; expected finite values in "
+                f"[{value_range[0]:g}, {value_range[1]:g}]."
+            )
+    if first.shape[1:] != second.shape[1:]:
+        raise InputError(f"first and second differ in image size: {first.shape[1:]} and {second.shape[1:]}.")
+    return first, second
