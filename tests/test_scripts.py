@@ -32,7 +32,8 @@ def test_from_patients_to_a_report(tmp_path):
     assert "train       HCM" in table and "left out: nothing" in table and f"dataset: {dataset}" in table
     said = succeed("train.py", "--dataset", dataset, "--output_dir", model, "--num_epochs", 1)
     assert f"best model: {model / 'best'}" in said and (model / "losses.png").exists()
-    succeed("score.py", "--model", model, "--dataset", dataset, "--output_dir", tmp_path / "report", "--num_images", 20)
+    arguments = ("--dataset", dataset, "--output_dir", tmp_path / "report", "--num_images", 20)
+    succeed("score.py", "--model", model, *arguments)
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["n_generated"] == 20 and set(report["rows"]) == {"generated", "real", "mean_image"}
     with Image.open(tmp_path / "report" / "grid.png") as grid:

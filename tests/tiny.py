@@ -1,5 +1,19 @@
-"""Tiny sizes of every family, for tests: real networks, a few channels wide."""
+"""Small things that several tests share."""
 
+import numpy as np
+
+
+# Tiny sizes of every family: real networks, a few channels wide.
 TINY = {
     "dcgan": {"latent_dim": 6, "base_channels": 4},
 }
+
+
+def random_images(n: int, seed: int = 0, height: int = 33, width: int = 40) -> np.ndarray:
+    """Grainy, smooth, saturated and half-flat images."""
+    generator = np.random.default_rng(seed)
+    images = generator.random((n, height, width))
+    images[1::4] = 0.4 + 0.2 * images[1::4].cumsum(1) / height
+    images[2::4] = (images[2::4] * 4 - 1.5).clip(0, 1)
+    images[3::4, : height // 2] = 0
+    return images.astype(np.float32)

@@ -17,8 +17,7 @@ from tqdm.auto import tqdm
 
 from hcm_hf.errors import InputError
 from hcm_hf.files import write_text
-from hcm_hf.metrics import pixel
-from hcm_hf.metrics.pixel import ImageSet
+from hcm_hf.metrics.protocols import ARTEFACT_METRICS, METRICS, RESAMPLES, ImageSet, compare_rows
 from hcm_hf.version import __version__
 
 
@@ -35,7 +34,7 @@ DEFINITIONS = {
     "cc_max_shift": "largest Pearson correlation of the overlap over whole-pixel shifts of at most an eighth of the "
     "image in each direction; higher is more alike",
     "direction": "no number is better for being higher or lower: compare it with the row 'real'",
-    "interval": f"low and high: 95 % by bootstrap over the patients of the real reference, {pixel.RESAMPLES} times; "
+    "interval": f"low and high: 95 % by bootstrap over the patients of the real reference, {RESAMPLES} times; "
     "shifted by the bootstrap's own bias, since a resample misses a third of the patients among which to find a match",
 }
 PROTOCOLS = {
@@ -102,9 +101,13 @@ def evaluate_images(
         raise InputError(
             f"Patient {shared[0]} is both in split 'train' and in split '{split}'; prepare the data again."
         )
-    if images.ndim != 3 or images.shape[1:] != heldout.images.shape[1:]:
-        expected = "x".join(map(str, heldout.images.shape[1:]))
-        raise InputError(f"images have shape {images.shape}; the dataset's slices ask for (N, H, W) of {expected} px.")
+    if images.ndim != 3 or not len(images) or images.shape[1:] != heldout.images.shape[1:]:
+        size = "x".join(map(str, heldout.images.shape[1:]))
+        raise InputError(f"images have shape {images.shape}; the dataset's slices ask for (N, H, W) of {size} px.")
+    if not 0 <= images.min() <= images.max() <= 1:  # false for NaN too
+        raise InputError(f"images hold values from {images.min()} to {images.max()}; expected [0, 1].")
+    if real_per_image < 1:
+        raise InputError(f"real_per_image is {real_per_image}; compare with at least one.")
     mean_image = training.images.mean(0, keepdims=True, dtype=np.float64)
     offered = {
         "generated": ImageSet(images, np.full(len(images), "")),
@@ -132,14 +135,14 @@ def evaluate_images(
         "definitions": DEFINITIONS,
     }
     # Distribution, memorisation and anatomy will add their numbers to the same rows here.
-    with tqdm(desc="pixel metrics", unit=" pairs", unit_scale=True) as bar:
-        compare = partial(
-            pixel.compare_rows, real_per_image=real_per_image, seed=seed, device=device, advance=bar.update
-        )
+    signed = {name: offered[name].signed() for name in ("generated", "real")} if paper_compat else {}
+    n_offered = sum(len(row.images) for row in (*offered.values(), *signed.values()))
+    total = len(METRICS) * n_offered * (report["n_heldout"] + report["n_reference"])
+    with tqdm(desc="Pixel metrics", total=total, unit="pair", unit_scale=True) as bar:
+        compare = partial(compare_rows, real_per_image=real_per_image, seed=seed, device=device, advance=bar.update)
         report["rows"] = compare(offered, training, heldout, max_shift=images.shape[1] // 8)
         if paper_compat:
-            signed = {name: offered[name].signed() for name in ("generated", "real")}
-            rows = compare(signed, training.signed(), heldout.signed(), metrics=pixel.ARTEFACT_METRICS)
+            rows = compare(signed, training.signed(), heldout.signed(), metrics=ARTEFACT_METRICS)
             report["paper_compat_artefact"] = {"warning": ARTEFACT, "rows": rows}
     return report
 
@@ -166,7 +169,8 @@ def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
     """Read generated images: a folder with `manifest.jsonl`, or of PNG files alone.
 
     Returns:
-        float32 (N, H, W) in [0, 1], and `model` (the folder's name without a manifest), `version`, `classes`.
+        float32 (N, H, W) in [0, 1], and their `model` (without a manifest the folder's name), `model_hash`,
+        `version` and `classes`.
 
     Raises:
         InputError: if the folder holds no images, images of several models or sizes, or what cannot be read.
@@ -181,13 +185,13 @@ def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
     if not entries:
         raise InputError(f"{folder} holds no images; generate some there first.")
     source = {}
-    for key in ("model", "version"):
+    for key in ("model", "model_hash", "version"):
         values = sorted({str(entry[key]) for entry in entries if entry.get(key) is not None})
         if len(values) > 1:
-            raise InputError(f"{folder} holds images of more than one {key}: {', '.join(values)}; score them apart.")
+            raise InputError(f"{folder} holds images of more than one {key} ({', '.join(values)}); score them apart.")
         source[key] = values[0] if values else None
     source["classes"] = sorted({str(entry["class"]) for entry in entries if entry.get("class") is not None})
-    images = [_read_png(folder / entry["file"]) for entry in entries]
+    images = [_read_png(folder / str(entry["file"])) for entry in entries]
     for entry, image in zip(entries, images, strict=True):
         if image.shape != images[0].shape:
             raise InputError(f"{folder / entry['file']} differs in size from {entries[0]['file']}; keep one size.")
@@ -241,12 +245,12 @@ def render_markdown(report: dict) -> str:
             "size, so neither the numbers nor their intervals can be relied on.**"
         )
     lines += _tables(report["rows"], report) + ["Rows: " + "; ".join(f"*{k}*: {v}" for k, v in ROWS.items()) + "."]
-    lines += [LIMITS] + [f"- {name}: {text}." for name, text in report["definitions"].items()]
+    lines += [LIMITS, "\n".join(f"- {name}: {text}." for name, text in report["definitions"].items())]
     if "paper_compat_artefact" in report:
         artefact = report["paper_compat_artefact"]
         lines += ["## paper_compat", f"**{artefact['warning']}**", *_tables(artefact["rows"], report, "artefact: ")]
     lines.append(f"hcm_hf {report['hcm_hf_version']}, dataset {data['fingerprint']}, seed {report['seed']}.")
-    return "\n\n".join(lines).replace(".\n\n- ", ".\n- ") + "\n"
+    return "\n\n".join(lines) + "\n"
 
 
 def _tables(rows: dict[str, dict], report: dict, prefix: str = "") -> list[str]:
@@ -254,16 +258,20 @@ def _tables(rows: dict[str, dict], report: dict, prefix: str = "") -> list[str]:
     for protocol, sentence in PROTOCOLS.items():
         names = [name for name in rows["generated"] if name.endswith(f"_{protocol}")]
         table = [["row", *(prefix + name for name in names)], ["---"] * (len(names) + 1)]
-        table += [[label, *(_cell(row[name]) for name in names)] for label, row in rows.items()]
+        table += [
+            [label, *(_cell(row[name], 4 if name.startswith("mse") else 3) for name in names)]
+            for label, row in rows.items()
+        ]
         sentence = sentence.format_map(report)
         blocks += [f"**{protocol}**: {sentence}.", "\n".join("| " + " | ".join(line) + " |" for line in table)]
     return blocks
 
 
-def _cell(number: dict) -> str:
+def _cell(number: dict, digits: int) -> str:
     if number["value"] is None:
         return "no other patient"
-    return "{value:.3f} [{low:.3f}, {high:.3f}]".format_map(number)
+    value, low, high = (f"{number[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _fingerprint(*sets: ImageSet) -> str:

@@ -1,0 +1,220 @@
+import json
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hcm_hf import evaluation
+from hcm_hf.errors import InputError
+from hcm_hf.evaluation import evaluate_images, read_images, read_split, render_markdown, write_report
+
+
+torch.set_num_threads(1)
+SIZE = 16
+GROUPS = ["DCM", "HCM", "MINF", "NOR", "RV"]
+FEATURES = datasets.Features(
+    {
+        "image": datasets.Image(mode="L"),
+        "patient": datasets.Value("string"),
+        "group": datasets.ClassLabel(names=GROUPS),
+        "phase": datasets.ClassLabel(names=["ED", "ES"]),
+    }
+)
+
+
+def make_split(patients: dict[str, str], seed: int) -> datasets.Dataset:
+    """Six slices of each patient, named with his group; the last lies between ED and ES."""
+    generator = np.random.default_rng(seed)
+    rows = {key: [] for key in FEATURES}
+    for patient, group in patients.items():
+        look = generator.integers(0, 200, (SIZE, SIZE))
+        for phase in ("ED", "ED", "ED", "ES", "ES", None):
+            pixels = look + generator.integers(0, 55, (SIZE, SIZE))
+            values = Image.fromarray(pixels.astype(np.uint8)), patient, group, phase
+            for key, value in zip(FEATURES, values, strict=True):
+                rows[key].append(value)
+    return datasets.Dataset.from_dict(rows, features=FEATURES)
+
+
+def make_dataset(n_heldout: int = 6) -> datasets.DatasetDict:
+    return datasets.DatasetDict(
+        train=make_split({f"train{i}": "HCM" for i in range(5)} | {"healthy": "NOR"}, 0),
+        test=make_split({f"test{i}": "HCM" for i in range(n_heldout)} | {"dilated": "DCM"}, 1),
+    )
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return make_dataset()
+
+
+@pytest.fixture(scope="module")
+def copies(dataset):
+    return read_split(dataset, "train", ["HCM"]).images[::2]
+
+
+@pytest.fixture(scope="module")
+def report(dataset, copies):
+    return evaluate_images(copies, dataset, source={"model": "copier"}, dataset_name="tiny", paper_compat=True)
+
+
+def write_images(folder, n=3, size=SIZE, **changes):
+    folder.mkdir(exist_ok=True)
+    lines = []
+    for i in range(n):
+        pixels = np.full((size, size), 50 * i, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:06}.png")
+        entry = {"file": f"{i:06}.png", "seed": 0, "class": "HCM", "model": "runs/dcgan", "version": "0.1.0"}
+        lines.append(json.dumps(entry | (changes if i == n - 1 else {})))
+    (folder / "manifest.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_the_report_counts_what_it_compared(report):
+    assert (report["n_train"], report["n_train_patients"]) == (25, 5)  # other groups and unlabelled frames left out
+    assert (report["n_heldout"], report["n_heldout_patients"], report["n_generated"]) == (30, 6, 13)
+    assert report["n_reference"] == 25
+    assert report["dataset"]["groups"] == ["HCM"] and report["dataset"]["resolution"] == SIZE
+    assert list(report["rows"]) == ["generated", "real", "mean_image"]
+    names = [f"{m}_{p}" for m in ("ssim", "cc", "mse") for p in ("random", "best_train", "best_heldout", "copy_gap")]
+    for row in report["rows"].values():
+        assert list(row) == [*names, "cc_max_shift_random"]
+    expected = {"protocol": "best_train", "n_generated": 30, "n_real": 25, "n_patients": 5}
+    assert expected.items() <= report["rows"]["real"]["cc_best_train"].items()
+
+
+def test_copies_stand_out_and_real_slices_do_not(report):
+    rows = report["rows"]
+    assert rows["generated"]["ssim_best_train"]["value"] == pytest.approx(1, abs=1e-6)
+    assert rows["generated"]["mse_best_train"]["value"] == pytest.approx(0, abs=1e-9)
+    assert rows["generated"]["ssim_copy_gap"]["low"] > 0.2
+    assert abs(rows["real"]["ssim_copy_gap"]["value"]) < 0.1
+    assert rows["real"]["ssim_best_heldout"]["value"] < 0.5  # slices of one patient would give .9
+
+
+def test_the_mean_image_beats_real_patients(report):
+    rows = report["rows"]
+    assert rows["mean_image"]["mse_random"]["value"] < rows["real"]["mse_random"]["value"]
+
+
+def test_numbers_equal_those_computed_by_hand(dataset, copies, report):
+    heldout, training = (read_split(dataset, split, ["HCM"]) for split in ("test", "train"))
+    errors = np.square(copies[:, None].astype(float) - heldout.images).mean((2, 3))
+    number = report["rows"]["generated"]["mse_random"]  # 30 held-out slices, fewer than 50: all of them
+    assert number["value"] == pytest.approx(errors.mean(), abs=1e-7)
+    errors = np.square(training.images.mean(0, dtype=float) - heldout.images).mean((1, 2))
+    assert report["rows"]["mean_image"]["mse_random"]["value"] == pytest.approx(errors.mean(), abs=1e-7)
+
+
+def test_reports_are_functions_of_the_seed(dataset, copies, report):
+    again = evaluate_images(copies, dataset, source={"model": "copier"}, dataset_name="tiny", paper_compat=True)
+    assert again == report
+    other = evaluate_images(copies, dataset, seed=1)
+    assert other["rows"] != report["rows"] and other["dataset"]["fingerprint"] == report["dataset"]["fingerprint"]
+
+
+def test_paper_compat_is_an_artefact_beside_the_rows(dataset, copies, report):
+    artefact = report["paper_compat_artefact"]
+    assert list(artefact["rows"]) == ["generated", "real"] and "ARTEFACT" in artefact["warning"]
+    assert artefact["rows"]["real"]["ssim_random"]["value"] > 0.95
+    assert report["rows"]["real"]["ssim_random"]["value"] < 0.2
+    assert artefact["rows"]["real"]["mse_random"]["value"] == pytest.approx(
+        4 * report["rows"]["real"]["mse_random"]["value"], rel=1e-5
+    )
+    assert "paper_compat_artefact" not in evaluate_images(copies, dataset)
+
+
+def test_a_single_heldout_patient_has_no_other_to_be_compared_with(copies):
+    report = evaluate_images(copies, make_dataset(n_heldout=1))
+    assert report["rows"]["real"]["ssim_random"]["value"] is None
+    assert report["rows"]["real"]["ssim_best_heldout"]["value"] is None
+    assert report["rows"]["generated"]["ssim_random"]["value"] is not None
+    assert "no other patient" in render_markdown(report)
+
+
+def test_reports_are_written_as_json_and_markdown(report, tmp_path):
+    write_report(report, tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "report.json").read_text()) == report
+    text = (tmp_path / "new" / "report.md").read_text()
+    assert text.startswith("# copier against tiny, split test, HCM\n")
+    assert text.count("| generated |") == 8 and text.count("| mean_image |") == 4
+    assert "ARTEFACT" in text and evaluation.LIMITS in text and "Warning" not in text
+
+
+def test_few_patients_bring_a_warning(copies):
+    assert "**Warning: only 4 held-out patients" in render_markdown(evaluate_images(copies, make_dataset(4)))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"split": "validation"}, "no split 'validation'"),
+        ({"groups": ["ABC"]}, "ABC"),
+        ({"groups": ["RV"]}, "no slices of RV"),
+        ({"split": "train"}, "both in split"),
+        ({"real_per_image": 0}, "real_per_image"),
+        ({"images": np.zeros((2, 32, 32))}, "16x16 px"),
+        ({"images": np.zeros((0, SIZE, SIZE))}, "shape"),
+        ({"images": np.full((2, SIZE, SIZE), np.nan)}, "nan"),
+        ({"images": np.full((2, SIZE, SIZE), 255.0)}, "255"),
+    ],
+)
+def test_wrong_arguments_are_refused(dataset, copies, arguments, message):
+    with pytest.raises(InputError, match=message):
+        evaluate_images(**{"images": copies, "dataset": dataset} | arguments)
+
+
+def test_images_are_read_with_their_manifest(tmp_path):
+    images, source = read_images(write_images(tmp_path / "images"))
+    assert images.shape == (3, SIZE, SIZE) and images.dtype == np.float32
+    np.testing.assert_allclose(images[:, 0, 0], np.array([0, 50, 100]) / 255, rtol=1e-6)
+    assert source == {"model": "runs/dcgan", "model_hash": None, "version": "0.1.0", "classes": ["HCM"]}
+
+
+def test_a_plain_folder_of_images_is_named_after_itself(tmp_path):
+    (write_images(tmp_path / "other_model") / "manifest.jsonl").unlink()
+    images, source = read_images(tmp_path / "other_model")
+    assert len(images) == 3 and source["model"] == "other_model" and source["classes"] == []
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model": "runs/vae"}, "more than one model"),
+        ({"version": "9"}, "more than one version"),
+        ({"file": "missing.png"}, "missing.png is named in manifest.jsonl but missing"),
+        ({"file": "manifest.jsonl"}, "cannot be read"),
+    ],
+)
+def test_a_wrong_manifest_is_refused(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        read_images(write_images(tmp_path / "images", **changes))
+
+
+@pytest.mark.parametrize("line", ["{", "7", "[]", '{"file": "000000.png"}'])
+def test_a_broken_manifest_line_is_named(tmp_path, line):
+    folder = write_images(tmp_path / "images")
+    with open(folder / "manifest.jsonl", "a") as file:
+        file.write(line + "\n")
+    with pytest.raises(InputError, match="line 4"):
+        read_images(folder)
+
+
+def test_unusable_folders_are_refused(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        read_images(tmp_path / "nothing")
+    with pytest.raises(InputError, match="holds no images"):
+        read_images(tmp_path)
+    Image.new("RGB", (SIZE, SIZE)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="mode RGB"):
+        read_images(tmp_path)
+    Image.new("L", (SIZE, SIZE)).save(tmp_path / "a.png")
+    Image.new("L", (SIZE, SIZE + 1)).save(tmp_path / "b.png")
+    with pytest.raises(InputError, match="b.png differs in size from a.png"):
+        read_images(tmp_path)
+    Image.effect_noise((SIZE, SIZE), 50).save(tmp_path / "b.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:150])
+    with pytest.raises(InputError, match="b.png cannot be read"):
+        read_images(tmp_path)
