@@ -134,7 +134,6 @@ def evaluate_images(
         "n_heldout_patients": len(np.unique(heldout.patients)),
         "definitions": DEFINITIONS,
     }
-    # Distribution, memorisation and anatomy will add their numbers to the same rows here.
     signed = {name: offered[name].signed() for name in ("generated", "real")} if paper_compat else {}
     n_offered = sum(len(row.images) for row in (*offered.values(), *signed.values()))
     total = len(METRICS) * n_offered * (report["n_heldout"] + report["n_reference"])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from tiny import random_images
 
-from hcm_hf.metrics.protocols import ImageSet, compare_rows
+from hcm_hf.metrics.protocols import ImageSet, compare_rows, mean_of_best, mean_over_pairs, random_pairs
 
 
 def test_random_pairs_are_allowed_distinct_and_seeded():
