@@ -49,7 +49,8 @@ FAMILIES = {
                 adam_betas=(0.5, 0.999),
                 patience=50,
                 ema_decay=0.0,
-                objective={"label_smoothing": 0.1, "penalty_weight": 10.0},
+                # gamma by the rule 2e-4 * pixels / batch size (https://huggingface.co/papers/2006.06676, appendix C)
+                objective={"label_smoothing": 0.1, "penalty_weight": 0.0256},
             ),
         },
     ),
