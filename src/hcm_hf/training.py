@@ -5,6 +5,7 @@ one of (seed, n), so running the same command again resumes, and a resumed run e
 """
 
 import json
+import os
 import signal
 import threading
 import time
@@ -54,6 +55,7 @@ def train(config: TrainingConfig) -> Path:
     groups = tuple(config.groups or family.groups)
     check_groups(groups)
     accelerator = _accelerator(config)
+    _warn_of_idle_cores(accelerator)
     output_dir = Path(config.output_dir or f"runs/{config.family}")
 
     with accelerator.main_process_first():
@@ -307,6 +309,15 @@ def _accelerator(config: TrainingConfig) -> Accelerator:
         )
     except ValueError as error:
         raise InputError(f"--mixed_precision {config.mixed_precision} does not work here: {error}") from error
+
+
+def _warn_of_idle_cores(accelerator: Accelerator) -> None:
+    cores = (os.cpu_count() or 1) // accelerator.num_processes
+    if accelerator.device.type == "cpu" and torch.get_num_threads() == 1 < cores:
+        accelerator.print(
+            f"Training on one core of {cores} per process; `accelerate launch --num_cpu_threads_per_process {cores}` "
+            "uses all."
+        )
 
 
 def _override(recipe: Recipe, config: TrainingConfig) -> Recipe:
