@@ -91,6 +91,7 @@ def loss_curves(metrics_file: str | Path, figure_file: str | Path) -> None:
         best = values.argmin()
         below.plot(steps, values, color="tab:green")
         below.plot(steps[best], values[best], "o", color="tab:red", label=f"best: {unit} {steps[best]:g}")
+        below.set_yscale("log" if values.min() > 0 else "linear")  # it often falls by orders of magnitude
         below.legend()
     below.set_ylabel("validation loss (lower is better)")
     below.set_xlabel(unit)
