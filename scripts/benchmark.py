@@ -98,7 +98,7 @@ def step_overhead(folder: Path, rounds: int, num_steps: int) -> None:
     """A step of the training loop, logging and all, against the same step written bare; same networks and data."""
     import torch
 
-    from hcm_hf.data.dataset import Slices
+    from hcm_hf.data.slices import Slices
 
     family = hcm_hf.FAMILIES["dcgan"]
     recipe = family.recipes["paper"]

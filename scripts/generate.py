@@ -1,7 +1,7 @@
 """Generate images into a folder; run the same command again to continue.
 
 python scripts/generate.py --model runs/dcgan --output_dir images/dcgan
-accelerate launch --cpu --num_processes 2 scripts/generate.py --model runs/dcgan --output_dir images/dcgan
+torchrun --nproc_per_node 2 scripts/generate.py --model runs/dcgan --output_dir images/dcgan    # two processes
 """
 
 from pathlib import Path

@@ -1,11 +1,10 @@
 import pytest
 import torch
-from tiny import TINY
+from tiny import build_tiny
 from torch import nn
 
 from hcm_hf.checkpoints import STATE_FILE, AveragedWeights, Progress, TrainingState
 from hcm_hf.errors import InputError
-from hcm_hf.families import FAMILIES
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.999])
@@ -35,7 +34,7 @@ def test_own_weights_come_back_whatever_happens():
 
 def state(seed):
     torch.manual_seed(seed)
-    objective = FAMILIES["dcgan"].build(16, **TINY["dcgan"])
+    objective = build_tiny("dcgan")
     optimizers = {name: torch.optim.Adam(child.parameters()) for name, child in objective.named_children()}
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:

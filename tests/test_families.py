@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tiny import TINY
+from tiny import TINY, build_tiny
 
-from hcm_hf.data.dataset import Slices
+from hcm_hf.data.slices import Slices
 from hcm_hf.errors import InputError
 from hcm_hf.families import FAMILIES, find_family
 
@@ -20,7 +20,7 @@ def batch(splits):
 
 def build(family, seed=0):
     torch.manual_seed(seed)
-    return FAMILIES[family].build(16, **TINY[family])
+    return build_tiny(family)
 
 
 def test_tiny_sizes_cover_the_families():

@@ -37,6 +37,6 @@ def test_comparison_grid_has_a_real_row_above_the_generated_ones(tmp_path):
     write_grid(real, generated, tmp_path / "grid.png", columns=10)
     with Image.open(tmp_path / "grid.png") as picture:
         pixels = np.asarray(picture)[:, 20:]  # beside the labels
-    assert pixels.shape == (4 * 16 + 3 * 2, 10 * 16 + 9 * 2)
-    assert (pixels[:16, :16] == 0).all() and (pixels[18:34, :16] == round(0.2 * 255)).all()
-    assert (pixels[-16:, 5 * 18 :] == 255).all()  # the last row holds what is left
+    assert pixels.shape == (4 * 128 + 3 * 2, 10 * 128 + 9 * 2)
+    assert (pixels[:128, :128] == 0).all() and (pixels[130:258, :128] == round(0.2 * 255)).all()
+    assert (pixels[-128:, 5 * 130 :] == 255).all()  # the last row holds what is left

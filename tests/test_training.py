@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import TINY
 
-from hcm_hf import checkpoints, families, training
+from hcm_hf import checkpoints, families, runs
 from hcm_hf.config import TrainingConfig
 from hcm_hf.errors import InputError, Interrupted
 from hcm_hf.families import FAMILIES
@@ -133,7 +133,7 @@ def test_killed_and_resumed_equals_uninterrupted(family, config, tmp_path, monke
     whole = train(config)
     config = replace(config, output_dir=str(tmp_path / "halves"))
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(training._Run, "sample", lambda run, epoch: crash() if epoch == 4 else None)
+        patch.setattr(runs.Run, "sample", lambda run, epoch: crash() if epoch == 4 else None)
         train(config)
     assert metrics(tmp_path / "halves")[-1]["epoch"] == 4
     assert_same_run(whole, train(config))
@@ -232,7 +232,7 @@ def test_a_folder_of_another_run_or_of_something_else_is_left_alone(config, tmp_
     assert before == {path: path.read_bytes() for path in output_dir.rglob("*") if path.is_file()}
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter.tex").write_text("precious")
-    with pytest.raises(InputError, match="holds something that is not a run"):
+    with pytest.raises(InputError, match="holds something else"):
         train(replace(config, output_dir=str(tmp_path / "thesis")))
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from hcm_hf.families import FAMILIES
+
 
 # Tiny sizes of every family: real networks, a few channels wide.
 TINY = {
@@ -17,3 +19,8 @@ def random_images(n: int, seed: int = 0, height: int = 33, width: int = 40) -> n
     images[2::4] = (images[2::4] * 4 - 1.5).clip(0, 1)
     images[3::4, : height // 2] = 0
     return images.astype(np.float32)
+
+
+def build_tiny(family: str):
+    """A family's objective at its tiny size, 16 pixels, with its paper's losses."""
+    return FAMILIES[family].build(16, **FAMILIES[family].recipes["paper"].objective | TINY[family])

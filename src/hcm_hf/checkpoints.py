@@ -126,9 +126,7 @@ class TrainingState:
                 optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
             self.progress = Progress(**json.loads(metadata["progress"]))
         except (OSError, SafetensorError, RuntimeError, KeyError) as error:
-            raise InputError(
-                f"{path} is damaged or of another model; delete {folder.parent} and train anew."
-            ) from error
+            raise InputError(f"{path} is damaged or of another model; delete {folder} to train anew.") from error
         if self.scaler:
             self.scaler.load_state_dict(json.loads(metadata["scaler"]))
 

@@ -26,12 +26,19 @@ class Family:
     recipes: dict[str, Recipe]
 
 
-def build_dcgan(sample_size: int, latent_dim: int = 100, base_channels: int = 64, **losses: float) -> GAN:
-    """The DCGAN networks in the minimax game; `losses` are the other arguments of `GAN`."""
+def build_dcgan(
+    sample_size: int,
+    label_smoothing: float,
+    penalty_per_pixel: float,
+    latent_dim: int = 100,
+    base_channels: int = 64,
+) -> GAN:
+    """The DCGAN networks in the minimax game, with the gradient penalty's weight in proportion to the image's area."""
     return GAN(
         DCGANGenerator(sample_size, latent_dim, base_channels),
         DCGANDiscriminator(sample_size, base_channels),
-        **losses,
+        label_smoothing,
+        penalty_weight=penalty_per_pixel * sample_size**2,
     )
 
 
@@ -49,8 +56,8 @@ FAMILIES = {
                 adam_betas=(0.5, 0.999),
                 patience=50,
                 ema_decay=0.0,
-                # gamma by the rule 2e-4 * pixels / batch size (https://huggingface.co/papers/2006.06676, appendix C)
-                objective={"label_smoothing": 0.1, "penalty_weight": 0.0256},
+                # R1's gamma is 2e-4 pixels / batch size: https://huggingface.co/papers/2006.06676, appendix C.
+                objective={"label_smoothing": 0.1, "penalty_per_pixel": 2e-4 / 32},
             ),
         },
     ),

@@ -1,5 +1,6 @@
 """Pictures: grids of images and loss curves."""
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hcm_hf.errors import InputError
-from hcm_hf.files import replacing
+from hcm_hf.files import write_bytes
 
 
 def image_grid(rows: Sequence[np.ndarray], scale: int = 2, gap: int = 2) -> Image.Image:
@@ -30,6 +31,13 @@ def image_grid(rows: Sequence[np.ndarray], scale: int = 2, gap: int = 2) -> Imag
     return Image.fromarray(canvas)
 
 
+def save_png(image: Image.Image, path: str | Path) -> None:
+    """Save a picture as PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    write_bytes(path, buffer.getvalue())
+
+
 def write_grid(
     real: np.ndarray, generated: np.ndarray, figure_file: str | Path, columns: int = 10, seed: int = 0
 ) -> None:
@@ -44,16 +52,16 @@ def write_grid(
     """
     chosen = np.random.default_rng(seed).permutation(len(real))[:columns]
     generated = generated[: 3 * columns]
-    grid = image_grid([real[chosen], *(generated[i : i + columns] for i in range(0, len(generated), columns))])
-    row, margin = grid.height // (1 + -(-len(generated) // columns)), 20
+    rows = [real[chosen], *(generated[i : i + columns] for i in range(0, len(generated), columns))]
+    grid = image_grid(rows, scale=max(1, 128 // real.shape[1]))
+    row, margin = grid.height // len(rows), 20
     canvas = Image.new("L", (grid.width + margin, grid.height), 255)
     canvas.paste(grid, (margin, 0))
     for text, centre in (("real", row / 2), ("generated", (row + grid.height) / 2)):
         label = Image.new("L", (100, margin), 255)
         ImageDraw.Draw(label).text((50, margin / 2), text, fill=0, anchor="mm", font_size=14)
         canvas.paste(label.rotate(90, expand=True), (0, round(centre) - 50))
-    with replacing(figure_file) as temporary:
-        canvas.save(temporary, format="PNG")
+    save_png(canvas, figure_file)
 
 
 def loss_curves(metrics_file: str | Path, figure_file: str | Path) -> None:
@@ -95,8 +103,9 @@ def loss_curves(metrics_file: str | Path, figure_file: str | Path) -> None:
         below.legend()
     below.set_ylabel("validation loss (lower is better)")
     below.set_xlabel(unit)
-    with replacing(figure_file) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120, format="png")
+    write_bytes(figure_file, buffer.getvalue())
 
 
 def _means(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

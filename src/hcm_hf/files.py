@@ -11,8 +11,11 @@ from pathlib import Path
 from hcm_hf.errors import InputError
 
 
-# What the operating system says when it will not write; None is Pillow's own error.
-_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, None}
+# What the operating system says when it will not write, or not rename onto a mount point.
+_REFUSALS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO),
+    *(errno.EBUSY, errno.EXDEV, errno.ENOTDIR),
+}
 
 
 @contextmanager
@@ -25,7 +28,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Raises:
         InputError: if the operating system refuses to write (disk full, no permission); names `path`.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,15 +45,25 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _remove(temporary)
 
 
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write `data` at `path`, whole or not at all.
+
+    Pictures and arrays go through here too: numpy and Pillow do not report every failure when they write themselves.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` as UTF-8 at `path`, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode("utf-8"))
 
 
 def restore(path: str | Path) -> None:
-    """Finish a folder replacement that a crash cut between its two renames: bring the previous version back."""
-    path = Path(path)
+    """Clear up after a crash: bring a folder back that was cut between its two renames, and remove temporaries."""
+    path = Path(path).resolve()
+    for stale in path.parent.glob(f".{path.name}.*.tmp"):
+        _remove(stale)
     previous = _previous(path)
     if previous.exists():
         if path.exists():
@@ -71,13 +84,19 @@ def _previous(path: Path) -> Path:
 
 
 def _exchange(temporary: Path, path: Path) -> None:
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
     if not path.is_dir():  # a file, or nothing: one atomic call
         os.replace(temporary, path)
         return
-    restore(path)
-    path.rename(_previous(path))
-    temporary.rename(path)
-    _remove(_previous(path))
+    previous = _previous(path)
+    path.rename(previous)
+    try:
+        temporary.rename(path)
+    except OSError:
+        previous.rename(path)
+        raise
+    _remove(previous)
 
 
 def _remove(path: Path) -> None:
@@ -90,7 +109,7 @@ def _remove(path: Path) -> None:
 def _system_error(error: Exception) -> str | None:
     """What the operating system said, also where a library wraps it: safetensors raises its own class."""
     if isinstance(error, OSError) and error.errno in _REFUSALS:
-        return os.strerror(error.errno) if error.errno else str(error)
+        return os.strerror(error.errno)
     if type(error).__name__ == "SafetensorError" and "I/O error" in str(error):
         return str(error)
     return None

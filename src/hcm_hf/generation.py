@@ -15,19 +15,20 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import torch
-from accelerate import PartialState
 from diffusers import DiffusionPipeline
 from PIL import Image
 from tqdm.auto import tqdm
 
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
+from hcm_hf.devices import make_accelerator
 from hcm_hf.errors import InputError
-from hcm_hf.files import replacing, require_empty, write_text
+from hcm_hf.files import replacing, require_empty, write_bytes, write_text
 from hcm_hf.pipeline import HCMPipeline, find_pipeline
 from hcm_hf.version import __version__
 
 
 SETTINGS_FILE, MANIFEST_FILE, STACK_FILE = "generation.json", "manifest.jsonl", "images.nii.gz"
+NIFTI_LIMIT = 32767  # a NIfTI-1 axis is counted in 16 bits
 
 
 def generate_images(
@@ -39,11 +40,10 @@ def generate_images(
     class_labels: str | None = None,
     save_npy: bool = False,
     save_nifti: bool = False,
-    device: str | None = None,
 ) -> Path:
     """Generate images into a folder: `000000.png` and so on, and `manifest.jsonl` with one line per image.
 
-    Under `accelerate launch` the processes share the work. Memory does not grow with `num_images`.
+    Under `accelerate launch` or `torchrun` the processes share the work. Memory does not grow with `num_images`.
 
     Args:
         model: folder of a saved pipeline or of a training run.
@@ -55,7 +55,6 @@ def generate_images(
         class_labels: the class of the images, where the model is conditional.
         save_npy: also save each image as float32 (H, W, 1) in [0, 1], `000000.npy` and so on.
         save_nifti: also save all images as one NIfTI volume (W, H, N), uint8, with the pixel spacing in mm.
-        device: by default the one that accelerate chooses.
 
     Returns:
         The folder.
@@ -67,8 +66,12 @@ def generate_images(
         raise InputError(f"--num_images is {num_images}; ask for one image or more.")
     if batch_size < 1:
         raise InputError(f"--batch_size is {batch_size}; it must be at least 1.")
-    state, output_dir = PartialState(), Path(output_dir)
-    pipeline = HCMPipeline.from_pretrained(model).to(device or state.device)
+    if seed < 0:
+        raise InputError(f"--seed is {seed}; it must be 0 or more.")
+    if save_nifti and num_images > NIFTI_LIMIT:
+        raise InputError(f"--save_nifti takes {NIFTI_LIMIT} images at most, not {num_images}; leave it out.")
+    state, output_dir = make_accelerator(), Path(output_dir)
+    pipeline = HCMPipeline.from_pretrained(model).to(state.device)
     settings = {"model": str(model), "model_hash": hash_model(model), "seed": seed, "class": class_labels}
     settings["version"] = __version__
     _check(output_dir, settings)
@@ -157,10 +160,9 @@ def _save(image: np.ndarray, paths: list[Path]) -> None:
         ".npy": lambda file: np.save(file, image.astype(np.float32)),
     }
     for path in paths:
-        buffer = io.BytesIO()  # numpy and Pillow do not report every failure when they write to a file themselves
+        buffer = io.BytesIO()
         writers[path.suffix](buffer)
-        with replacing(path) as temporary:
-            temporary.write_bytes(buffer.getvalue())
+        write_bytes(path, buffer.getvalue())
 
 
 def _check(output_dir: Path, settings: dict) -> None:

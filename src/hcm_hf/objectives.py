@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hcm_hf.data.dataset import SliceBatch
+from hcm_hf.data.slices import SliceBatch
 from hcm_hf.models import LatentModel
 from hcm_hf.pipeline import LatentPipeline
 
@@ -57,8 +57,8 @@ class GAN(Objective):
         self,
         generator: LatentModel,
         discriminator: nn.Module,
-        label_smoothing: float = 0.1,
-        penalty_weight: float = 0.0256,
+        label_smoothing: float,
+        penalty_weight: float,
     ):
         super().__init__()
         self.generator = generator
@@ -122,7 +122,8 @@ def kernel_distance(generated: torch.Tensor, real: torch.Tensor) -> torch.Tensor
         real: (M, 1, H, W) in [-1, 1], M of 2 or more.
     """
     blocks = []
-    for fake, true in zip(describe(generated), describe(real), strict=True):
+    descriptions = (describe(images.cpu()) for images in (generated, real))  # not every device has float64
+    for fake, true in zip(*descriptions, strict=True):
         centre = true.mean(0)
         scale = (true - centre).square().sum(1).mean().sqrt()  # both blocks weigh the same
         blocks.append(((fake - centre) / scale, (true - centre) / scale))

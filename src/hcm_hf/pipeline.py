@@ -50,14 +50,15 @@ class LatentPipeline(DiffusionPipeline):
         if output_type not in OUTPUT_TYPES:
             raise InputError(f"Unknown output_type '{output_type}'; choose among {', '.join(OUTPUT_TYPES)}.")
         latents = self._latents(batch_size, generator, latents)
-        if class_labels is not None:
-            raise InputError(f"class_labels {class_labels} given, but {type(self.network).__name__} has no classes.")
+        labels = self.network.prepare_class_labels(class_labels, len(latents))
 
         # A network that is being trained is put back as it was: batch normalisation samples in eval mode.
         training = self.network.training
         self.network.eval()
-        images = self.network.decode(latents)
-        self.network.train(training)
+        try:
+            images = self.network.decode(latents, labels)
+        finally:
+            self.network.train(training)
 
         images = (images.float() / 2 + 0.5).clamp(0, 1)
         if output_type != "pt":
@@ -102,16 +103,15 @@ class HCMPipeline:
             name, component = index["_class_name"], index.get("network", (None, None))[1]
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise InputError(f"{folder / 'model_index.json'} is damaged; copy the model again.") from error
-        if name == DDPMPipeline.__name__:
-            return DDPMPipeline.from_pretrained(folder, torch_dtype=torch_dtype)
-        if name != LatentPipeline.__name__ or component not in LATENT_MODELS:
+        if name != DDPMPipeline.__name__ and (name != LatentPipeline.__name__ or component not in LATENT_MODELS):
             raise InputError(f"{folder} holds a {name} of {component}, which is not a model of this package.")
         try:
+            if name == DDPMPipeline.__name__:
+                return DDPMPipeline.from_pretrained(folder, torch_dtype=torch_dtype)
             network = LATENT_MODELS[component].from_pretrained(folder, subfolder="network", torch_dtype=torch_dtype)
         except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"{folder / 'network'} cannot be loaded ({_first_line(error)}); copy it again."
-            ) from error
+            reason = _first_line(error.__cause__ or error)  # diffusers hides the true error behind a vague one
+            raise InputError(f"The model in {folder} cannot be loaded ({reason}); copy it again.") from error
         return LatentPipeline(network)
 
 

@@ -4,14 +4,12 @@ Progress is one integer, `step`. The random numbers of step n are a function of 
 one of (seed, n), so running the same command again resumes, and a resumed run equals an uninterrupted one.
 """
 
-import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,22 +17,16 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import broadcast
 from tqdm.auto import tqdm
 
-from hcm_hf.checkpoints import STATE_FILE, AveragedWeights, Progress, TrainingState
+from hcm_hf.checkpoints import AveragedWeights, Progress, TrainingState
 from hcm_hf.config import Recipe, TrainingConfig
-from hcm_hf.data.dataset import Slices, check_groups, load_dataset
+from hcm_hf.data.dataset import check_groups, load_dataset
+from hcm_hf.data.slices import Slices
+from hcm_hf.devices import make_accelerator
 from hcm_hf.errors import InputError, Interrupted
 from hcm_hf.families import find_family
-from hcm_hf.figures import image_grid, loss_curves
-from hcm_hf.files import replacing, restore, write_text
-from hcm_hf.version import __version__
-
-
-CONFIG_FILE, METRICS_FILE, LOSS_FIGURE = "training_config.json", "metrics.jsonl", "losses.png"
-# What may differ between a run and its resumption.
-_FREE = ("output_dir", "dataset", "num_epochs", "patience", "report_to", "checkpointing_epochs", "sample_epochs")
+from hcm_hf.runs import Run, check_finite, resolved_config
 
 
 def train(config: TrainingConfig) -> Path:
@@ -58,7 +50,7 @@ def train(config: TrainingConfig) -> Path:
     _warn_of_idle_cores(accelerator)
     output_dir = Path(config.output_dir or f"runs/{config.family}")
 
-    with accelerator.main_process_first():
+    with accelerator.main_process_first() if config.dataset is None else nullcontext():  # one writes the synthetic one
         dataset = load_dataset(config.dataset, config.resolution)
     train_slices, validation_slices = (Slices(dataset[split], groups) for split in ("train", "validation"))
     if len(validation_slices) < 2:
@@ -66,9 +58,8 @@ def train(config: TrainingConfig) -> Path:
             f"The validation split holds {len(validation_slices)} slice of {groups}; prepare more patients."
         )
     resolution = train_slices.images.shape[-1]
-    written = _written_config(config, recipe, groups, resolution, train_slices.fingerprint())
-    with accelerator.main_process_first():
-        _claim(output_dir, written, accelerator)
+    fingerprint = train_slices.fingerprint() + validation_slices.fingerprint()
+    written = resolved_config(config, recipe, groups, resolution, fingerprint, accelerator)
 
     # Build the networks, their optimizers and the state that ties them together.
     torch.manual_seed(config.seed)
@@ -84,30 +75,28 @@ def train(config: TrainingConfig) -> Path:
     }
     average = AveragedWeights(objective.get_submodule(objective.sampled), recipe.ema_decay)
     state = TrainingState(objective, average, optimizers, accelerator.scaler, Progress())
-    if (output_dir / "last" / STATE_FILE).exists():
-        state.load(output_dir / "last")
-        accelerator.print(f"Resuming {output_dir} after step {state.progress.step}.")
-    if accelerator.is_main_process:
-        _cut_metrics(output_dir / METRICS_FILE, state.progress.step)
-    accelerator.init_trackers("hcm_hf", config={key: str(value) for key, value in written.items()})
-
-    run = _Run(accelerator, output_dir, written, state, validation_slices.batch(slice(None)).to(accelerator.device))
+    run = Run(accelerator, output_dir, written, state, validation_slices.batch(slice(None)).to(accelerator.device))
     with (
+        run.claimed(),
         _stop_requests() as stop,
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
     ):
+        run.resume()
         _loop(run, recipe, train_slices, config, stop)
-    if accelerator.is_main_process:
-        loss_curves(output_dir / METRICS_FILE, output_dir / LOSS_FIGURE)
+        run.draw_losses()
     accelerator.end_training()
     return output_dir
 
 
-def _loop(run: "_Run", recipe: Recipe, slices: Slices, config: TrainingConfig, stop: dict[str, int]) -> None:
+def _loop(run: Run, recipe: Recipe, slices: Slices, config: TrainingConfig, stop: dict[str, int]) -> None:
     accelerator, state, progress = run.accelerator, run.state, run.state.progress
     batch_size = recipe.train_batch_size * accelerator.num_processes
     epoch_steps = -(-len(slices) // batch_size)  # an epoch is one pass, rounded up to whole batches
     num_steps = recipe.num_epochs * epoch_steps
+
+    def finished() -> bool:
+        return progress.step >= num_steps or progress.step - progress.best_step >= recipe.patience * epoch_steps
+
     started = time.monotonic() - progress.seconds
     bar = tqdm(
         total=num_steps,
@@ -116,8 +105,9 @@ def _loop(run: "_Run", recipe: Recipe, slices: Slices, config: TrainingConfig, s
         unit="step",
         disable=not accelerator.is_local_main_process,
     )
+    launcher = os.getppid()
     state.objective.train()
-    while progress.step < num_steps and progress.step - progress.best_step < recipe.patience * epoch_steps:
+    while not finished():
         # One optimisation step per loss that the objective yields.
         torch.manual_seed(step_seed(config.seed, accelerator.process_index, progress.step))
         indices = batch_indices(
@@ -136,95 +126,32 @@ def _loop(run: "_Run", recipe: Recipe, slices: Slices, config: TrainingConfig, s
         state.average.update(progress.step)
 
         # Log.
-        record = {name: value.item() for name, value in accelerator.reduce(record, "mean").items()}
-        for name, value in record.items():
-            if not np.isfinite(value):
-                raise InputError(
-                    f"{name} is {value} at step {progress.step}: training diverged; lower --learning_rate and delete "
-                    f"{run.output_dir} to start anew, or rerun to go on from its last checkpoint."
-                )
+        values = accelerator.reduce(torch.stack(list(record.values())), "mean").tolist()
+        record = dict(zip(record, values, strict=True))
+        check_finite(record, progress.step)
         bar.update()
-        bar.set_postfix({name: f"{value:.3f}" for name, value in record.items()})
+        bar.set_postfix({name: f"{value:.3f}" for name, value in record.items()}, refresh=False)
         run.log(record, progress.step // epoch_steps)
 
         # Validate at the end of an epoch, keep the best, save at intervals and when asked to stop.
         epoch, within = divmod(progress.step, epoch_steps)
-        signal_number = _agreed(stop["signal"], accelerator)
+        signal_number = _agreed(stop["signal"] or _launcher_ended(launcher), accelerator)
         progress.seconds = time.monotonic() - started
         if within == 0:
             run.validate(epoch)
             if epoch % config.sample_epochs == 0:
                 run.sample(epoch)
-        if signal_number or (within == 0 and epoch % config.checkpointing_epochs == 0):
+        if signal_number or finished() or (within == 0 and epoch % config.checkpointing_epochs == 0):
             run.save("last")
         if signal_number:
             bar.close()
             message = f"Stopped by {signal.Signals(signal_number).name} after step {progress.step} of {num_steps}"
             raise Interrupted(f"{message}; run the same command to go on.", signal_number)
     bar.close()
-    run.save("last")
     accelerator.print(
         f"Trained {progress.step} of {num_steps} steps in {progress.seconds:.0f} s; best validation loss "
         f"{progress.best_loss:.5g} at step {progress.best_step}."
     )
-
-
-class _Run:
-    """A run's folder and what is written to it; only the main process writes."""
-
-    def __init__(self, accelerator: Accelerator, output_dir: Path, written: dict, state: TrainingState, validation):
-        self.accelerator = accelerator
-        self.output_dir = output_dir
-        self.written = written
-        self.state = state
-        self.validation = validation
-
-    def log(self, record: dict[str, float], epoch: int) -> None:
-        """Append to metrics.jsonl and pass on to the trackers."""
-        step = self.state.progress.step
-        if self.accelerator.is_main_process:
-            try:
-                with open(self.output_dir / METRICS_FILE, "a", encoding="utf-8") as file:
-                    file.write(json.dumps({"step": step, "epoch": epoch, **record}) + "\n")
-            except OSError as error:
-                raise InputError(f"Cannot write {self.output_dir / METRICS_FILE} ({error.strerror}).") from error
-        self.accelerator.log(record, step=step)
-
-    @torch.no_grad()
-    def validate(self, epoch: int) -> None:
-        """Score the averaged weights and keep them as `best/` if they are the best so far."""
-        state, progress = self.state, self.state.progress
-        for buffer in state.objective.buffers():
-            broadcast(buffer)
-        state.objective.eval()
-        with state.average.applied():
-            loss = broadcast(state.objective.validation_loss(self.validation)).item()
-        state.objective.train()
-        self.log({"validation_loss": loss}, epoch)
-        if loss < progress.best_loss:
-            progress.best_step, progress.best_loss = progress.step, loss
-            self.save("best", with_state=False)
-
-    def sample(self, epoch: int) -> None:
-        """Write a grid of 16 images from the same latents each time."""
-        if self.accelerator.is_main_process:
-            with self.state.average.applied():
-                generator = torch.Generator().manual_seed(0)
-                images = self.state.objective.pipeline()(batch_size=16, generator=generator, output_type="np").images
-            with replacing(self.output_dir / "samples" / f"epoch-{epoch:04d}.png") as temporary:
-                image_grid([images[:8, :, :, 0], images[8:, :, :, 0]]).save(temporary, format="PNG")
-
-    def save(self, name: str, with_state: bool = True) -> None:
-        """Write the pipeline with the averaged weights and, to resume from, the state."""
-        if self.accelerator.is_main_process:
-            with replacing(self.output_dir / name) as temporary:
-                with self.state.average.applied():
-                    self.state.objective.pipeline().save_pretrained(temporary)
-                progress = vars(self.state.progress)
-                write_text(temporary / CONFIG_FILE, json.dumps(self.written | {"progress": progress}, indent=2) + "\n")
-                if with_state:
-                    self.state.save(temporary)
-        self.accelerator.wait_for_everyone()
 
 
 def batch_indices(
@@ -273,7 +200,14 @@ def _average_gradients(network: torch.nn.Module, accelerator: Accelerator) -> No
 
 def _agreed(signal_number: int, accelerator: Accelerator) -> int:
     """The highest signal that any process received: all of them stop at the same step."""
+    if accelerator.num_processes == 1:
+        return signal_number
     return int(accelerator.gather(torch.tensor([signal_number], device=accelerator.device)).max())
+
+
+def _launcher_ended(launcher: int) -> int:
+    """SIGTERM if `accelerate launch`, which passes no signal on, has ended before this process; else 0."""
+    return signal.SIGTERM if "ACCELERATE_MIXED_PRECISION" in os.environ and os.getppid() != launcher else 0
 
 
 @contextmanager
@@ -302,12 +236,14 @@ def _accelerator(config: TrainingConfig) -> Accelerator:
         if tracker not in available:
             raise InputError(f"--report_to {tracker} is not installed; run pip install {tracker}.")
     try:
-        return Accelerator(
+        return make_accelerator(
             mixed_precision=config.mixed_precision,
             log_with=list(config.report_to) or None,
             project_dir=Path(config.output_dir or f"runs/{config.family}") / "logs",
         )
     except ValueError as error:
+        if config.mixed_precision is None:
+            raise
         raise InputError(f"--mixed_precision {config.mixed_precision} does not work here: {error}") from error
 
 
@@ -331,48 +267,9 @@ def _override(recipe: Recipe, config: TrainingConfig) -> Recipe:
         raise InputError(f"--learning_rate is {values['learning_rate']}; it must be above 0.")
     if not 0 <= values["ema_decay"] < 1:
         raise InputError(f"--ema_decay is {values['ema_decay']}; it must lie in [0, 1).")
+    if config.seed < 0:
+        raise InputError(f"--seed is {config.seed}; it must be 0 or more.")
     for name in ("checkpointing_epochs", "sample_epochs"):
         if vars(config)[name] < 1:
             raise InputError(f"--{name} is {vars(config)[name]}; it must be at least 1.")
     return Recipe(**values)
-
-
-def _written_config(
-    config: TrainingConfig, recipe: Recipe, groups: tuple[str, ...], resolution: int, fingerprint: str
-) -> dict:
-    """The resolved configuration as training_config.json holds it."""
-    resolved = asdict(config) | asdict(recipe)
-    resolved |= {
-        "groups": groups,
-        "resolution": resolution,
-        "dataset_fingerprint": fingerprint,
-        "version": __version__,
-    }
-    resolved["dataset"] = config.dataset or "synthetic"
-    return json.loads(json.dumps(resolved))
-
-
-def _claim(output_dir: Path, written: dict, accelerator: Accelerator) -> None:
-    """Check that a run of this configuration may go on in `output_dir`; note the configuration there."""
-    path = output_dir / CONFIG_FILE
-    for name in ("best", "last"):
-        restore(output_dir / name)
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in written.items():
-            if name not in (*_FREE, "version") and before.get(name) != value:
-                raise InputError(
-                    f"{output_dir} holds a run with {name} {before.get(name)}, not {value}; name another --output_dir."
-                )
-    elif output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise InputError(f"--output_dir {output_dir} holds something that is not a run; name an empty or new folder.")
-    if accelerator.is_main_process:
-        write_text(path, json.dumps(written, indent=2) + "\n")
-
-
-def _cut_metrics(path: Path, step: int) -> None:
-    """Drop the records after `step`: they will be made again."""
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        write_text(path, "".join(f"{line}\n" for line in kept))

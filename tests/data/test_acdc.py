@@ -146,7 +146,7 @@ def with_nan(path):
         (lambda f: edit_info(f, "Group", "Gruppe"), r"Info.cfg has no line 'Group:'"),
         (lambda f: edit_info(f, "ED:", "EE:"), r"Info.cfg has no line 'ED:'"),
         (lambda f: edit_info(f, "Group: HCM", "Group: ABC"), r"the group 'ABC', which is not one of DCM, HCM"),
-        (lambda f: edit_info(f, "ED: 1", "ED: one"), r"'ED: one', which is not a number"),
+        (lambda f: edit_info(f, "ED: 1", "ED: one"), r"'ED: one', which is not a whole number"),
         (lambda f: edit_info(f, "ED: 1", "ED: 99"), r"says ED: 99, but its image patient\d+_frame99.nii.gz is not"),
     ],
 )

@@ -16,12 +16,12 @@ from hcm_hf.data.acdc import GROUPS, Patient, find_patients, read_volumes
 from hcm_hf.data.dataset import (
     FEATURES,
     SPLITS,
-    Slices,
     build_dataset,
     load_dataset,
     prepare_dataset,
     split_patients,
 )
+from hcm_hf.data.slices import Slices
 from hcm_hf.errors import InputError
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from hcm_hf.errors import InputError
 
@@ -30,7 +32,11 @@ HALVES = ("training", "testing")
 
 _PATIENT = re.compile(r"patient\d+")
 _SEARCH_DEPTH = 4  # an official archive is ACDC/database/training/patientXXX
-_UNREADABLE = (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError)
+# What Python, zipfile (a damaged or encrypted member) and nibabel raise for files that are not whole.
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile),
+    *(nibabel.filebasedimages.ImageFileError, HeaderDataError, WrapStructError),
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,7 @@ def find_patients(source: str | Path) -> list[Patient]:
     Raises:
         InputError: if nothing is there, it is not ACDC, an `Info.cfg` is incomplete, or a file it names is missing.
     """
+    source = str(Path(source))
     root = _open(source)
     folders = sorted(_patient_folders(root), key=lambda folder: folder.name)
     if not folders:
@@ -125,6 +132,8 @@ def read_volumes(patient: Patient, all_frames: bool = False) -> Iterator[Volume]
     cine_path = _image_path(folder, f"{patient.name}_4d")
     if all_frames and cine_path.exists():
         cine, spacing, description = _read_nifti(cine_path, ndim=4)
+        if cine.shape[:3] != image.shape:
+            raise InputError(f"{cine_path} has frames of shape {cine.shape[:3]}, not {image.shape} as {path.name}.")
         for index in sorted(set(range(cine.shape[3])) - {frame - 1 for frame in patient.phases.values()}):
             _check_voxels(cine[..., index], cine_path)
             yield Volume(cine[..., index], None, spacing, index + 1, None, description, str(cine_path))
@@ -160,25 +169,25 @@ def _patient_folders(folder: Path | zipfile.Path, depth: int = 0) -> Iterator[Pa
                 yield from _patient_folders(child, depth + 1)
 
 
-def _read_info(folder: Path | zipfile.Path, half: str, source: str | Path) -> Patient:
+def _read_info(folder: Path | zipfile.Path, half: str, source: str) -> Patient:
     path = folder.joinpath("Info.cfg")
     if not path.exists():
         raise InputError(f"{path} is missing; every patient folder of ACDC has one.")
-    pairs = (line.split(":", 1) for line in path.read_text(encoding="utf-8").splitlines() if ":" in line)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
     info = {key.strip(): value.strip() for key, value in pairs}
     for key in ("Group", *PHASES):
         if key not in info:
             raise InputError(f"{path} has no line '{key}:'; add it as in the original ACDC file.")
     if info["Group"] not in GROUPS:
         raise InputError(f"{path} has the group '{info['Group']}', which is not one of {', '.join(GROUPS)}.")
-    phases = {phase: int(_number(info[phase], phase, path)) for phase in PHASES}
+    phases = {phase: _number(info[phase], phase, path, int) for phase in PHASES}
     for phase, frame in phases.items():
         for suffix, what in (("", "image"), ("_gt", "mask")):
             file = _image_path(folder, f"{folder.name}_frame{frame:02d}{suffix}")
             if not file.exists():
                 raise InputError(f"{path} says {phase}: {frame}, but its {what} {file.name} is not there.")
     height, weight = (_number(info[key], key, path) if info.get(key) else None for key in ("Height", "Weight"))
-    prefix = str(source)
     return Patient(
         name=folder.name,
         half=half,
@@ -186,16 +195,17 @@ def _read_info(folder: Path | zipfile.Path, half: str, source: str | Path) -> Pa
         phases=phases,
         height=height,
         weight=weight,
-        source=prefix,
-        folder=str(folder)[len(prefix) :].strip("/\\"),
+        source=source,
+        folder=str(folder)[len(source) :].strip("/\\"),
     )
 
 
-def _number(text: str, key: str, path: Path | zipfile.Path) -> float:
+def _number(text: str, key: str, path: Path | zipfile.Path, kind: type = float) -> float:
     try:
-        return float(text)
+        return kind(text)
     except ValueError as error:
-        raise InputError(f"{path} has '{key}: {text}', which is not a number.") from error
+        what = "a whole number" if kind is int else "a number"
+        raise InputError(f"{path} has '{key}: {text}', which is not {what}.") from error
 
 
 def _image_path(folder: Path | zipfile.Path, stem: str) -> Path | zipfile.Path:

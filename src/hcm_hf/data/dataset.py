@@ -1,4 +1,4 @@
-"""Patients to a `datasets.DatasetDict`, split by patient, and its slices to tensors in [-1, 1].
+"""Patients to a `datasets.DatasetDict`, split by patient.
 
 One row per slice. Splits are by patient and a function of the patients' names and the seed alone: where the source
 has `training/` and `testing/`, test is the official testing half and validation a tenth of each group of training;
@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 import datasets
 import numpy as np
-import torch
+import pyarrow
 from tqdm.auto import tqdm
 
 from hcm_hf.data import phantom
@@ -123,6 +123,8 @@ def build_dataset(
     """
     groups = tuple(groups or GROUPS)
     check_groups(groups)
+    if seed < 0:
+        raise InputError(f"--seed is {seed}; it must be 0 or more.")
     if resolution < 16:
         raise InputError(f"--resolution is {resolution}; use 16 pixels or more.")
     everyone = find_patients(source)
@@ -211,12 +213,14 @@ def load_dataset(dataset: str | Path | None, resolution: int | None = None) -> d
         raise InputError(f"--dataset {dataset} does not exist; make it with scripts/prepare_dataset.py.")
     try:
         splits = datasets.load_from_disk(dataset)
-    except FileNotFoundError as error:
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise InputError(f"--dataset {dataset} is not a dataset; make it with scripts/prepare_dataset.py.") from error
-    columns = splits["train"].features if isinstance(splits, datasets.DatasetDict) and "train" in splits else {}
-    missing = [key for key in FEATURES if key not in columns]
-    if missing:
-        raise InputError(f"--dataset {dataset} has no column '{missing[0]}' in a split 'train'; prepare it again.")
+    for split in SPLITS:
+        if not isinstance(splits, datasets.DatasetDict) or split not in splits or not len(splits[split]):
+            raise InputError(f"--dataset {dataset} has no slices in a split '{split}'; prepare it again.")
+        missing = [key for key in FEATURES if key not in splits[split].features]
+        if missing:
+            raise InputError(f"--dataset {dataset} has no column '{missing[0]}' in '{split}'; prepare it again.")
     size = splits["train"][0]["image"].size[0]
     if resolution is not None and size != resolution:
         raise InputError(
@@ -232,81 +236,6 @@ def check_groups(groups: Sequence[str]) -> None:
             raise InputError(f"Unknown group '{group}' in --groups; choose among {', '.join(GROUPS)}.")
 
 
-@dataclass
-class SliceBatch:
-    """Slices as tensors.
-
-    Attributes:
-        images: float32 (B, 1, H, W) in [-1, 1].
-        masks: int64 (B, H, W), the indices of `STRUCTURES`; -1 everywhere in a slice without a segmentation.
-        class_labels: int64 (B,), the index of the group in `GROUPS`.
-        phases: int64 (B,), the index in `PHASES`; -1 for the frames between.
-        positions: float32 (B,) in [0, 1], from the first to the last slice of the volume.
-    """
-
-    images: torch.Tensor
-    masks: torch.Tensor
-    class_labels: torch.Tensor
-    phases: torch.Tensor
-    positions: torch.Tensor
-
-    def to(self, device: torch.device | str) -> "SliceBatch":
-        """The same batch on `device`."""
-        return SliceBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-class Slices:
-    """A split decoded once into memory: 8-bit images and labels, from which batches are cut without decoding.
-
-    Args:
-        split: one split of the dataset.
-        groups: the groups to keep.
-
-    Raises:
-        InputError: if no slice of these groups is there.
-    """
-
-    def __init__(self, split: datasets.Dataset, groups: Sequence[str]):
-        names = split.features["group"].names
-        wanted = {names.index(group) for group in groups}
-        rows = [index for index, group in enumerate(split["group"]) if group in wanted]
-        if not rows:
-            raise InputError(f"No slice of --groups {' '.join(groups)} is in the split '{split.split}'.")
-        split = split.select(rows)
-        labels = split.remove_columns(["image", "mask"]).to_dict()
-        self.images = torch.from_numpy(np.stack([np.asarray(image) for image in split["image"]]))  # (N, H, W) uint8
-        blank = np.full(self.images.shape[1:], -1)
-        masks = [blank if mask is None else np.asarray(mask) for mask in split["mask"]]
-        self.masks = torch.from_numpy(np.stack(masks).astype(np.int8))
-        self.patients = labels["patient"]
-        self.class_labels = torch.tensor([GROUPS.index(names[group]) for group in labels["group"]])
-        self.phases = torch.tensor([-1 if phase is None else phase for phase in labels["phase"]])
-        last = np.maximum(np.array(labels["num_slices"]) - 1, 1)
-        self.positions = torch.tensor(np.array(labels["slice_index"]) / last, dtype=torch.float32)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batch(self, indices: Sequence[int] | slice) -> SliceBatch:
-        """The slices at `indices`, in that order."""
-        return SliceBatch(
-            images=self.images[indices].unsqueeze(1).float() / 127.5 - 1,
-            masks=self.masks[indices].long(),
-            class_labels=self.class_labels[indices],
-            phases=self.phases[indices],
-            positions=self.positions[indices],
-        )
-
-    def fingerprint(self) -> str:
-        """SHA-256 over pixels and groups: the identity of the data, wherever it is stored."""
-        digest = hashlib.sha256(self.images.numpy())
-        digest.update(self.class_labels.numpy())
-        return digest.hexdigest()
-
-
 def split_patients(
     patients: Sequence[Patient], seed: int, duplicates: Sequence[set[str]] = ()
 ) -> dict[str, list[str]]:
@@ -316,24 +245,26 @@ def split_patients(
     presence of other groups moves anyone.
     """
     splits = {split: [] for split in SPLITS}
+    splits["test"] += [patient.name for patient in patients if patient.half == "testing"]
+    official = any(patient.half for patient in patients)
+    units: dict[str, list[Patient]] = {}
+    for patient in sorted(patients, key=lambda patient: patient.name):
+        if patient.half != "testing":
+            unit = min((min(names) for names in duplicates if patient.name in names), default=patient.name)
+            units.setdefault(unit, []).append(patient)
+    room = {}
     for group in GROUPS:
-        members = {patient.name: patient.half for patient in patients if patient.group == group}
-        official = "testing" in members.values() or "training" in members.values()
-        splits["test"] += [name for name, half in members.items() if half == "testing"]
-        units = {}
-        for name in (name for name, half in members.items() if half != "testing"):
-            unit = min((min(names) for names in duplicates if name in names), default=name)
-            units.setdefault(unit, []).append(name)
-        count = sum(map(len, units.values()))
-        room = {  # in a group of three or more, everyone gets one
+        count = sum(len(members) for members in units.values() if members[0].group == group)
+        room[group] = {  # in a group of three or more, everyone gets one
             "test": 0 if official else max(round(TEST_SHARE * count), min(1, count // 3)),
             "validation": max(round(VALIDATION_SHARE * count), min(1, count // 3)),
             "train": count,
         }
-        for unit in sorted(units, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()):
-            split = next(split for split, places in room.items() if len(units[unit]) <= places)
-            room[split] -= len(units[unit])
-            splits[split] += units[unit]
+    for unit in sorted(units, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()):
+        places = room[units[unit][0].group]
+        split = next(split for split in places if len(units[unit]) <= places[split])
+        places[split] -= len(units[unit])
+        splits[split] += [patient.name for patient in units[unit]]
     return {split: sorted(names) for split, names in splits.items()}
 
 
@@ -412,9 +343,8 @@ def _synthetic_dataset(resolution: int) -> Path:
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     path = home / "hcm_hf" / f"synthetic-{phantom.PHANTOM_VERSION}-{__version__}-{resolution}"
     if not path.is_dir():
-        num_proc = os.cpu_count() or 1
         with TemporaryDirectory() as folder:
             cohort = Path(folder) / "cohort"
-            phantom.write_cohort(cohort, num_proc=num_proc)
-            prepare_dataset(cohort, path, resolution, num_proc=num_proc)
+            phantom.write_cohort(cohort, num_proc=1)
+            prepare_dataset(cohort, path, resolution)
     return path

@@ -4,6 +4,8 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.utils.torch_utils import randn_tensor
 
+from hcm_hf.errors import InputError
+
 
 class LatentModel(ModelMixin, ConfigMixin):
     """A network that decodes latents to images; `LatentPipeline` holds one.
@@ -23,6 +25,16 @@ class LatentModel(ModelMixin, ConfigMixin):
         """
         shape = (batch_size, self.config.latent_dim)
         return randn_tensor(shape, generator=generator, device=self.device, dtype=self.dtype)
+
+    def prepare_class_labels(self, class_labels: str | int | None, batch_size: int) -> torch.Tensor | None:
+        """Turn what a user calls a class into indices (batch_size,); a network without classes takes None alone.
+
+        Raises:
+            InputError: if the network has no such class.
+        """
+        if class_labels is not None:
+            raise InputError(f"class_labels {class_labels} given, but {type(self).__name__} has no classes.")
+        return None
 
     def decode(self, latents: torch.Tensor, class_labels: torch.Tensor | None = None) -> torch.Tensor:
         """Turn latents (B, latent_dim) into images (B, 1, sample_size, sample_size) in [-1, 1]."""

@@ -1,0 +1,86 @@
+"""Slices of a prepared dataset as tensors in [-1, 1]."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hcm_hf.data.acdc import GROUPS
+from hcm_hf.errors import InputError
+
+
+@dataclass
+class SliceBatch:
+    """Slices as tensors.
+
+    Attributes:
+        images: float32 (B, 1, H, W) in [-1, 1].
+        masks: int64 (B, H, W), the indices of `STRUCTURES`; -1 everywhere in a slice without a segmentation.
+        class_labels: int64 (B,), the index of the group in `GROUPS`.
+        phases: int64 (B,), the index in `PHASES`; -1 for the frames between.
+        positions: float32 (B,) in [0, 1], from the first to the last slice of the volume.
+    """
+
+    images: torch.Tensor
+    masks: torch.Tensor
+    class_labels: torch.Tensor
+    phases: torch.Tensor
+    positions: torch.Tensor
+
+    def to(self, device: torch.device | str) -> "SliceBatch":
+        """The same batch on `device`."""
+        return SliceBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class Slices:
+    """A split decoded once into memory: 8-bit images and labels, from which batches are cut without decoding.
+
+    Args:
+        split: one split of the `datasets.DatasetDict`.
+        groups: the groups to keep.
+
+    Raises:
+        InputError: if no slice of these groups is there.
+    """
+
+    def __init__(self, split, groups: Sequence[str]):
+        names = split.features["group"].names
+        wanted = {names.index(group) for group in groups}
+        rows = [index for index, group in enumerate(split["group"]) if group in wanted]
+        if not rows:
+            raise InputError(f"No slice of --groups {' '.join(groups)} is in the split '{split.split}'.")
+        split = split.select(rows)
+        labels = split.remove_columns(["image", "mask"]).to_dict()
+        self.images = torch.from_numpy(np.stack([np.asarray(image) for image in split["image"]]))  # (N, H, W) uint8
+        blank = np.full(self.images.shape[1:], -1)
+        masks = [blank if mask is None else np.asarray(mask) for mask in split["mask"]]
+        self.masks = torch.from_numpy(np.stack(masks).astype(np.int8))
+        self.patients = labels["patient"]
+        self.class_labels = torch.tensor([GROUPS.index(names[group]) for group in labels["group"]])
+        self.phases = torch.tensor([-1 if phase is None else phase for phase in labels["phase"]])
+        last = np.maximum(np.array(labels["num_slices"]) - 1, 1)
+        self.positions = torch.tensor(np.array(labels["slice_index"]) / last, dtype=torch.float32)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, indices: Sequence[int] | slice) -> SliceBatch:
+        """The slices at `indices`, in that order."""
+        return SliceBatch(
+            images=self.images[indices].unsqueeze(1).float() / 127.5 - 1,
+            masks=self.masks[indices].long(),
+            class_labels=self.class_labels[indices],
+            phases=self.phases[indices],
+            positions=self.positions[indices],
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 over pixels and groups: the identity of the data, wherever it is stored."""
+        digest = hashlib.sha256(self.images.numpy())
+        digest.update(self.class_labels.numpy())
+        return digest.hexdigest()

@@ -1,0 +1,199 @@
+"""A training run's folder: what it holds, who may write to it, and how a run goes on there."""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from filelock import FileLock, Timeout
+
+from hcm_hf.checkpoints import STATE_FILE, TrainingState
+from hcm_hf.config import Recipe, TrainingConfig
+from hcm_hf.data.slices import SliceBatch
+from hcm_hf.errors import InputError
+from hcm_hf.figures import image_grid, loss_curves, save_png
+from hcm_hf.files import replacing, require_empty, restore, write_text
+from hcm_hf.version import __version__
+
+
+CONFIG_FILE, METRICS_FILE, LOSS_FIGURE = "training_config.json", "metrics.jsonl", "losses.png"
+LOCK_SECONDS = 10  # how long to wait for a run that is stopping
+# What may differ between a run and its resumption.
+_FREE = {
+    *("output_dir", "dataset", "num_epochs", "patience", "report_to", "checkpointing_epochs", "sample_epochs"),
+    "version",
+}
+
+
+class Run:
+    """A run's folder and what is written to it; only the main process writes.
+
+    Args:
+        accelerator: who writes, and where the trackers are.
+        output_dir: the folder.
+        written: the resolved configuration.
+        state: what is being trained.
+        validation: the held-out slices, on the device.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, output_dir: Path, written: dict, state: TrainingState, validation: SliceBatch
+    ):
+        self.accelerator = accelerator
+        self.output_dir = output_dir
+        self.written = written
+        self.state = state
+        self.validation = validation
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the folder for this run: check that it may go on there, note the configuration, lock out others.
+
+        Raises:
+            InputError: if the folder holds another run or something else, is in use, or cannot be written.
+        """
+        path = self.output_dir / CONFIG_FILE
+        if path.exists():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            for name, value in self.written.items():
+                if name not in _FREE and before.get(name) != value:
+                    raise InputError(
+                        f"{self.output_dir} holds a run with {name} {before.get(name)}, not {value}; "
+                        "name another --output_dir."
+                    )
+        else:
+            require_empty(self.output_dir, "--output_dir")
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            self.accelerator.wait_for_everyone()
+            yield
+            return
+        lock = FileLock(self.output_dir / ".lock", timeout=LOCK_SECONDS)
+        try:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout as error:
+            raise InputError(
+                f"{self.output_dir} is in use by another training run; wait for it or stop it."
+            ) from error
+        except OSError as error:
+            raise InputError(f"--output_dir {self.output_dir} cannot be written ({error.strerror}).") from error
+        try:
+            for name in ("best", "last"):
+                restore(self.output_dir / name)
+            write_text(path, json.dumps(self.written, indent=2) + "\n")
+            self.accelerator.wait_for_everyone()
+            yield
+        finally:
+            lock.release()
+
+    def resume(self) -> None:
+        """Load the last checkpoint, if there is one, and drop the records of the steps after it."""
+        state = self.state
+        if (self.output_dir / "last" / STATE_FILE).exists():
+            state.load(self.output_dir / "last")
+            self.accelerator.print(f"Resuming {self.output_dir} after step {state.progress.step}.")
+        if self.accelerator.is_main_process:
+            _cut_metrics(self.output_dir / METRICS_FILE, state.progress.step)
+        self.accelerator.init_trackers("hcm_hf", config={key: str(value) for key, value in self.written.items()})
+
+    def draw_losses(self) -> None:
+        """Draw the loss curves of all steps so far."""
+        if self.accelerator.is_main_process:
+            loss_curves(self.output_dir / METRICS_FILE, self.output_dir / LOSS_FIGURE)
+
+    def log(self, record: dict[str, float], epoch: int) -> None:
+        """Append to metrics.jsonl and pass on to the trackers."""
+        step = self.state.progress.step
+        if self.accelerator.is_main_process:
+            try:
+                with open(self.output_dir / METRICS_FILE, "a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": step, "epoch": epoch, **record}) + "\n")
+            except OSError as error:
+                raise InputError(f"Cannot write {self.output_dir / METRICS_FILE} ({error.strerror}).") from error
+        self.accelerator.log(record, step=step)
+
+    @torch.no_grad()
+    def validate(self, epoch: int) -> None:
+        """Score the averaged weights and keep them as `best/` if they are the best so far."""
+        state, progress = self.state, self.state.progress
+        loss = torch.zeros((), device=self.accelerator.device)
+        if self.accelerator.is_main_process:
+            state.objective.eval()
+            with state.average.applied():
+                loss += state.objective.validation_loss(self.validation).to(loss)
+            state.objective.train()
+        loss = broadcast(loss).item()
+        check_finite({"validation_loss": loss}, progress.step)
+        self.log({"validation_loss": loss}, epoch)
+        if loss < progress.best_loss:
+            progress.best_step, progress.best_loss = progress.step, loss
+            self.save("best", with_state=False)
+
+    def sample(self, epoch: int) -> None:
+        """Write a grid of 16 images from the same latents each time."""
+        if self.accelerator.is_main_process:
+            with self.state.average.applied():
+                generator = torch.Generator().manual_seed(0)
+                images = self.state.objective.pipeline()(batch_size=16, generator=generator, output_type="np").images
+            grid = image_grid([images[:8, :, :, 0], images[8:, :, :, 0]])
+            save_png(grid, self.output_dir / "samples" / f"epoch-{epoch:04d}.png")
+
+    def save(self, name: str, with_state: bool = True) -> None:
+        """Write the pipeline with the averaged weights and, to resume from, the state."""
+        if self.accelerator.is_main_process:
+            with replacing(self.output_dir / name) as temporary:
+                with self.state.average.applied():
+                    self.state.objective.pipeline().save_pretrained(temporary)
+                progress = dict(vars(self.state.progress))
+                if not math.isfinite(progress["best_loss"]):
+                    progress["best_loss"] = None  # not validated yet; JSON has no infinity
+                written = json.dumps(self.written | {"progress": progress}, indent=2, allow_nan=False)
+                write_text(temporary / CONFIG_FILE, written + "\n")
+                if with_state:
+                    self.state.save(temporary)
+        self.accelerator.wait_for_everyone()
+
+
+def check_finite(losses: dict[str, float], step: int) -> None:
+    """Raise an `InputError` that names the first loss that is not finite."""
+    for name, value in losses.items():
+        if not math.isfinite(value):
+            raise InputError(
+                f"{name} is {value} at step {step}: training diverged; start anew with a lower --learning_rate and "
+                "another --output_dir."
+            )
+
+
+def resolved_config(
+    config: TrainingConfig,
+    recipe: Recipe,
+    groups: tuple[str, ...],
+    resolution: int,
+    fingerprint: str,
+    accelerator: Accelerator,
+) -> dict:
+    """The resolved configuration as training_config.json holds it."""
+    resolved = asdict(config) | asdict(recipe)
+    resolved |= {
+        "groups": groups,
+        "resolution": resolution,
+        "dataset_fingerprint": fingerprint,
+        "version": __version__,
+    }
+    resolved["dataset"] = config.dataset or "synthetic"
+    resolved |= {"mixed_precision": accelerator.mixed_precision, "num_processes": accelerator.num_processes}
+    return json.loads(json.dumps(resolved))
+
+
+def _cut_metrics(path: Path, step: int) -> None:
+    """Drop the records after `step`: they will be made again."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        write_text(path, "".join(f"{line}\n" for line in kept))
