@@ -12,6 +12,7 @@ DEMO_EPOCHS := 80
 
 # Synthetic patients to a scored DCGAN. Every step keeps what is done: a second call goes on where the first one stopped.
 demo: $(INSTALLED) demo/dataset
+	@rm -rf demo/images demo/report
 	$(RUN) scripts/train.py --dataset demo/dataset --output_dir demo/run --num_epochs $(DEMO_EPOCHS)
 	$(BIN)/python scripts/generate.py --model demo/run --output_dir demo/images --num_images 200
 	$(BIN)/python scripts/score.py --images demo/images --dataset demo/dataset --output_dir demo/report

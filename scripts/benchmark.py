@@ -24,7 +24,7 @@ def main(acdc: Path | None = None, rounds: int = 5, num_steps: int = 20, num_pro
     """Measure preparation, a training step and start-up.
 
     Args:
-        acdc: an ACDC folder; by default a synthetic cohort of 100 patients.
+        acdc: an ACDC folder (no .zip); by default a synthetic cohort of 100 patients.
         rounds: runs of each side, in turn.
         num_steps: training steps per run.
         num_proc: processes that prepare the dataset.
@@ -45,7 +45,7 @@ def main(acdc: Path | None = None, rounds: int = 5, num_steps: int = 20, num_pro
             statistics.median(seconds(lambda arguments=arguments: start_python(arguments)) for _ in range(rounds))
             for arguments in (command, ["-c", "pass"])
         )
-        print(f"{name}: {whole - bare:.2f} s above an empty Python ({bare:.2f} s), median of {rounds}")
+        print(f"{name}: {whole:.2f} s, {whole / bare:.1f} times an empty Python ({bare:.2f} s), medians of {rounds}")
 
 
 def compare(name: str, rounds: int, plain: Callable[[], None], ours: Callable[[], None]) -> None:

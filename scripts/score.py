@@ -34,25 +34,7 @@ def main(
         paper_compat: also score with a wrong data range, labelled as an artefact, to show what it gives.
         seed: of generation, pairs and resamples.
     """
-    if (images is None) == (model is None):
-        raise hcm_hf.InputError("Give either --images or --model.")
-    splits = hcm_hf.load_dataset(dataset)
-    if images is None:
-        images = hcm_hf.generate_images(model, output_dir / "images", num_images, seed=seed)
-    generated, source = hcm_hf.read_images(images)
-    report = hcm_hf.evaluate_images(
-        generated,
-        splits,
-        source=source,
-        dataset_name=dataset or "synthetic",
-        split=split,
-        groups=groups,
-        paper_compat=paper_compat,
-        seed=seed,
-    )
-    hcm_hf.write_report(report, output_dir)
-    real = hcm_hf.read_split(splits, split, groups).images
-    hcm_hf.write_grid(real, generated, output_dir / "grid.png", seed=seed)
+    hcm_hf.score(output_dir, images, model, dataset, split, groups, num_images, paper_compat, seed)
     print(f"report: {output_dir / 'report.md'}\ngrid: {output_dir / 'grid.png'}")
 
 

@@ -12,25 +12,18 @@ from hcm_hf.version import __version__
 
 # The public names and where they live: imported on first use, so that `import hcm_hf` is quick.
 _PUBLIC = {
-    "DCGANDiscriminator": "models",
     "DCGANGenerator": "models",
     "FAMILIES": "families",
     "HCMPipeline": "pipeline",
     "InputError": "errors",
     "LatentPipeline": "pipeline",
     "TrainingConfig": "config",
-    "build_dataset": "data.dataset",
-    "evaluate_images": "evaluation",
-    "find_patients": "data.acdc",
     "generate_images": "generation",
     "load_dataset": "data.dataset",
     "prepare_dataset": "data.dataset",
-    "read_images": "evaluation",
-    "read_split": "evaluation",
+    "score": "evaluation",
     "train": "training",
     "write_cohort": "data.phantom",
-    "write_grid": "figures",
-    "write_report": "evaluation",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -15,14 +15,17 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
+from hcm_hf.data.dataset import check_groups, load_dataset
 from hcm_hf.errors import InputError
-from hcm_hf.files import write_text
+from hcm_hf.figures import write_grid
+from hcm_hf.files import require_empty, write_text
+from hcm_hf.generation import MANIFEST_FILE, generate_images
 from hcm_hf.metrics.protocols import ARTEFACT_METRICS, METRICS, RESAMPLES, ImageSet, compare_rows
 from hcm_hf.version import __version__
 
 
 FEW_PATIENTS = 5
-MANIFEST = "manifest.jsonl"
+REPORT_FILE, GRID_FILE = "report.json", "grid.png"
 MANIFEST_KEYS = ("file", "seed", "class", "model", "version")
 
 DEFINITIONS = {
@@ -63,6 +66,67 @@ ARTEFACT = (
     "ARTEFACT, not a result: images in [-1, 1] scored by SSIM with data_range 255. The constants of SSIM then "
     "outweigh the images, and any two of them look alike, real patients too."
 )
+
+
+def score(
+    output_dir: str | Path,
+    images: str | Path | None = None,
+    model: str | Path | None = None,
+    dataset: str | Path | None = None,
+    split: str = "test",
+    groups: Sequence[str] = ("HCM",),
+    num_images: int = 1000,
+    paper_compat: bool = False,
+    seed: int = 0,
+) -> dict:
+    """Score generated images and write `report.json`, `report.md` and `grid.png`.
+
+    Args:
+        output_dir: a new folder, or one with a report on the same images, which is written anew.
+        images: folder of generated images.
+        model: instead of `images`, a model to generate them with, into `images` inside `output_dir`.
+        dataset: the prepared dataset that the model was trained on; by default the synthetic cohort.
+        split: the held-out split.
+        groups: the ACDC groups to compare with.
+        num_images: number of images to generate with `model`.
+        paper_compat: see `evaluate_images`.
+        seed: of generation, pairs and resamples.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: on bad arguments, data or images; an existing report of other images is left as it was.
+    """
+    output_dir = Path(output_dir)
+    if (images is None) == (model is None):
+        raise InputError("Give either --images or --model.")
+    if seed < 0:
+        raise InputError(f"--seed is {seed}; it must be 0 or more.")
+    splits = load_dataset(dataset)
+    real = read_split(splits, split, groups).images
+    if not (output_dir / REPORT_FILE).exists() and not (output_dir / "images").exists():
+        require_empty(output_dir, "--output_dir")
+    if images is None:
+        images = generate_images(model, output_dir / "images", num_images, seed=seed)
+    generated, source = read_images(images)
+    if (output_dir / REPORT_FILE).exists():
+        before = json.loads((output_dir / REPORT_FILE).read_text(encoding="utf-8"))["generator"]
+        if before != source:
+            raise InputError(f"{output_dir} holds the report of {before['model']}; name another --output_dir.")
+    report = evaluate_images(
+        generated,
+        splits,
+        source=source,
+        dataset_name=str(dataset or "synthetic"),
+        split=split,
+        groups=groups,
+        paper_compat=paper_compat,
+        seed=seed,
+    )
+    write_report(report, output_dir)
+    write_grid(real, generated, output_dir / GRID_FILE, seed=seed)
+    return report
 
 
 def evaluate_images(
@@ -151,9 +215,7 @@ def read_split(dataset: datasets.DatasetDict, split: str, groups: Sequence[str])
     if split not in dataset:
         raise InputError(f"The dataset has no split '{split}'; choose among {', '.join(dataset)}.")
     features = dataset[split].features
-    unknown = sorted(set(groups) - set(features["group"].names))
-    if unknown or not groups:
-        raise InputError(f"Unknown groups {unknown}; choose among {', '.join(features['group'].names)}.")
+    check_groups(groups)
     codes = {features["group"].str2int(group) for group in groups}
     columns = zip(dataset[split]["group"], dataset[split]["phase"], strict=True)
     kept = [i for i, (group, phase) in enumerate(columns) if group in codes and phase is not None and phase >= 0]
@@ -177,8 +239,8 @@ def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"The folder of images {folder} does not exist.")
-    if (folder / MANIFEST).is_file():
-        entries = _read_manifest(folder / MANIFEST)
+    if (folder / MANIFEST_FILE).is_file():
+        entries = _read_manifest(folder / MANIFEST_FILE)
     else:
         entries = [{"file": path.name, "model": folder.resolve().name} for path in sorted(folder.glob("*.png"))]
     if not entries:
@@ -215,7 +277,7 @@ def _read_png(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             pixels, mode = np.asarray(image), image.mode
     except FileNotFoundError as error:
-        raise InputError(f"{path} is named in {MANIFEST} but missing; generate the images again.") from error
+        raise InputError(f"{path} is named in {MANIFEST_FILE} but missing; generate the images again.") from error
     except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow's SyntaxError: a broken PNG chunk
         raise InputError(f"{path} cannot be read as an image; remove it or write it again.") from error
     if mode != "L":
@@ -225,7 +287,7 @@ def _read_png(path: Path) -> np.ndarray:
 
 def write_report(report: dict, output_dir: str | Path) -> None:
     """Write `report.json` and `report.md` into a folder."""
-    write_text(Path(output_dir) / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
+    write_text(Path(output_dir) / REPORT_FILE, json.dumps(report, indent=2, allow_nan=False) + "\n")
     write_text(Path(output_dir) / "report.md", render_markdown(report))
 
 
