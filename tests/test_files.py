@@ -55,3 +55,19 @@ def test_require_empty(tmp_path):
     for path in (tmp_path, tmp_path / "note"):
         with pytest.raises(InputError, match="--output_dir .* holds something else"):
             require_empty(path, "--output_dir")
+
+
+def test_a_link_to_an_empty_folder_is_followed(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with replacing(tmp_path / "link") as temporary:
+        temporary.mkdir()
+        (temporary / "data").write_text("")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "data").exists()
+
+
+def test_restore_removes_what_a_killed_process_left(tmp_path):
+    (tmp_path / ".last.0123abcd.tmp").mkdir()
+    (tmp_path / ".other.0123abcd.tmp").mkdir()
+    restore(tmp_path / "last")
+    assert [path.name for path in tmp_path.iterdir()] == [".other.0123abcd.tmp"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,12 @@ def test_from_patients_to_a_report(tmp_path):
     succeed("score.py", "--model", model, *arguments)
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["n_generated"] == 20 and set(report["rows"]) == {"generated", "real", "mean_image"}
+    succeed("score.py", "--model", model, *arguments)  # again, on the images that are there
+    other = tmp_path / "other"
+    shutil.copytree(tmp_path / "report" / "images", other)
+    (other / "manifest.jsonl").unlink()
+    result = script("score.py", "--images", other, *arguments[:4])
+    assert result.returncode == 2 and "holds the report of" in result.stderr
     with Image.open(tmp_path / "report" / "grid.png") as grid:
         assert grid.width > 10 * 32 and grid.height > 3 * 32
     assert len(list((tmp_path / "report" / "images").glob("*.png"))) == 20

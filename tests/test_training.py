@@ -1,7 +1,6 @@
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import TINY
 
 from hcm_hf import checkpoints, families, runs
@@ -25,6 +26,7 @@ from hcm_hf.training import batch_indices, step_seed, train
 
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -64,7 +66,7 @@ def assert_same_run(one, other):
     first, second = tensors(one), tensors(other)
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     for name in ("best", "last"):
-        weights = [load_file(next((run / name).rglob("diffusion_pytorch_model.safetensors"))) for run in (one, other)]
+        weights = [load_file(next((run / name).rglob(WEIGHTS))) for run in (one, other)]
         assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
@@ -91,11 +93,12 @@ class StopAfter:
 
     def __init__(self, output_dir, step, number=signal.SIGTERM):
         self.path, self.step, self.number = Path(output_dir) / "metrics.jsonl", step, number
+        self.over = False
         self.thread = threading.Thread(target=self.watch, daemon=True)
 
     def watch(self):
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not self.over:
             if self.path.exists() and f'"step": {self.step},' in self.path.read_text():
                 os.kill(os.getpid(), self.number)
                 return
@@ -105,6 +108,7 @@ class StopAfter:
         self.thread.start()
 
     def __exit__(self, *_):
+        self.over = True
         self.thread.join()
 
 
@@ -159,6 +163,13 @@ def test_early_stopping_keeps_the_best(config, monkeypatch):
     assert [record["validation_loss"] for record in records] == [3.0, 1.0, 2.0, 2.0, 2.0]
     written = json.loads((output_dir / "best" / "training_config.json").read_text())
     assert written["progress"]["best_loss"] == 1.0
+    losses = iter([3.0, 1.0])
+    two = train(replace(config, num_epochs=2, output_dir=config.output_dir + "-two"))
+    weights = [
+        load_file(run / "network" / WEIGHTS) for run in (output_dir / "best", two / "last", output_dir / "last")
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert any(not torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
 
 def test_an_overfitted_batch_drives_the_discriminator_loss_down(config):
@@ -170,7 +181,7 @@ def test_an_overfitted_batch_drives_the_discriminator_loss_down(config):
 def test_averaged_weights_are_saved_and_sampled(config):
     output_dir = train(replace(config, ema_decay=0.99))
     state = tensors(output_dir)
-    saved = load_file(output_dir / "last" / "network" / "diffusion_pytorch_model.safetensors")
+    saved = load_file(output_dir / "last" / "network" / WEIGHTS)
     assert all(torch.equal(saved[name], state[f"average.{name}"]) for name in saved)
     assert any(not torch.equal(saved[name], state[f"objective.generator.{name}"]) for name in saved)
 
@@ -209,7 +220,7 @@ def test_seeds_differ_by_step_process_and_seed():
         ({"ema_decay": 1.0}, "--ema_decay is 1.0"),
         ({"sample_epochs": 0}, "--sample_epochs is 0"),
         ({"report_to": ("wandb",)}, "--report_to wandb is not installed"),
-        ({"mixed_precision": "fp16"}, "--mixed_precision fp16 does not work here"),
+        ({"seed": -1}, "--seed is -1"),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(config, change, message):
@@ -263,31 +274,113 @@ def test_full_disk_keeps_the_previous_checkpoint(config):
 
 def test_trackers_get_the_losses(config):
     output_dir = train(replace(config, num_epochs=1, report_to=("tensorboard",)))
-    assert list((output_dir / "logs").rglob("events.out.tfevents.*"))
+    (events,) = (output_dir / "logs").rglob("events.out.tfevents.*")
+    logged = EventAccumulator(str(events.parent)).Reload().Scalars("generator_loss")
+    expected = [record for record in metrics(output_dir) if "generator_loss" in record]
+    assert [event.step for event in logged] == [record["step"] for record in expected]
+    np.testing.assert_allclose([event.value for event in logged], [record["generator_loss"] for record in expected])
 
 
-def launch(config, *arguments):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", *arguments]
-    return [*command, str(SCRIPTS / "train.py"), "--dataset", config.dataset, "--output_dir", config.output_dir]
+SCRIPT = SCRIPTS / "train.py"
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 
 
-def test_script_under_accelerate_launch_with_two_processes(config):
-    command = [
-        *launch(config, "--num_processes", "2"),
-        "--groups",
-        "HCM",
-        "--num_epochs",
-        "1",
-        "--train_batch_size",
-        "8",
-    ]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, env=env)
+def arguments(config, *more):
+    values = {
+        "dataset": config.dataset,
+        "output_dir": config.output_dir,
+        "train_batch_size": 8,
+        "checkpointing_epochs": 1,
+    }
+    return [str(SCRIPT), *(f"--{name}={value}" for name, value in values.items()), "--groups", "HCM", *more]
+
+
+def two_processes(*command):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    return subprocess.run([*torchrun, *command], capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+
+
+def test_two_processes_share_the_batch_stay_equal_and_resume(config, tmp_path):
+    """The gradients are averaged, so that both end with the weights of the main process; a resumed run is equal."""
+    whole = two_processes(*arguments(config, "--num_epochs=2"))
+    assert whole.returncode == 0, whole.stderr
+    output_dir = Path(config.output_dir)
+    written = json.loads((output_dir / "training_config.json").read_text())
+    assert written["num_processes"] == 2
+    halves = replace(config, output_dir=str(tmp_path / "halves"))
+    for epochs in (1, 2):
+        assert two_processes(*arguments(halves, f"--num_epochs={epochs}")).returncode == 0
+    assert_same_run(output_dir, tmp_path / "halves")
+    with pytest.raises(InputError, match="holds a run with"):  # one process would not go on from the same batches
+        train(replace(config, train_batch_size=8, num_epochs=2))
+
+
+def test_gradients_of_two_processes_are_averaged(tmp_path):
+    code = """
+import torch
+from hcm_hf.devices import make_accelerator
+from hcm_hf.training import _agreed, _average_gradients
+accelerator = make_accelerator()
+assert accelerator.num_processes == 2
+network = torch.nn.Linear(2, 1)
+for parameter in network.parameters():
+    parameter.grad = torch.full_like(parameter, 4.0 * accelerator.process_index)
+_average_gradients(network, accelerator)
+assert (network.weight.grad == 2).all() and (network.bias.grad == 2).all()
+assert _agreed(15 * accelerator.process_index, accelerator) == 15
+"""
+    (tmp_path / "check.py").write_text(code)
+    result = two_processes(str(tmp_path / "check.py"))
     assert result.returncode == 0, result.stderr
-    assert str(Path(config.output_dir) / "best") in result.stdout
-    records = metrics(Path(config.output_dir))
-    assert [record["step"] for record in records] == sorted(record["step"] for record in records)
-    shutil.rmtree(config.output_dir)
+
+
+def test_bf16_trains_and_fp16_needs_a_gpu(config):
+    result = subprocess.run(
+        [sys.executable, *arguments(config, "--num_epochs=1", "--mixed_precision=bf16")],
+        capture_output=True, text=True, env=ENVIRONMENT,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    with pytest.raises(InputError, match="holds a run with"):  # full precision would not go on from there
+        train(replace(config, train_batch_size=8, num_epochs=1))
+    other = replace(config, output_dir=config.output_dir + "-fp16")
+    result = subprocess.run(
+        [sys.executable, *arguments(other, "--mixed_precision=fp16")], capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert result.returncode == 2 and "error: --mixed_precision fp16 does not work here" in result.stderr
+    assert not Path(other.output_dir).exists()
+
+
+def test_a_signal_to_accelerate_launch_stops_the_run_with_its_state_saved(config):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=1"]
+    output_dir = Path(config.output_dir)
+    launcher = subprocess.Popen(
+        [*command, *arguments(config, "--num_epochs=100000")],
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(lambda: (output_dir / "metrics.jsonl").exists() and len(metrics(output_dir)) > 3)
+    launcher.send_signal(signal.SIGTERM)
+    launcher.wait(30)
+    lock = FileLock(output_dir / ".lock", timeout=30)
+    with lock:  # the training process has let go
+        steps = [record["step"] for record in metrics(output_dir)]
+    saved = json.loads((output_dir / "last" / "training_config.json").read_text())
+    assert saved["progress"]["step"] == steps[-1]
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
+
+
+def test_a_folder_in_use_is_refused(config, monkeypatch):
+    output_dir = train(replace(config, num_epochs=1))
+    monkeypatch.setattr(runs, "LOCK_SECONDS", 0.1)
+    with FileLock(output_dir / ".lock"), pytest.raises(InputError, match="is in use by another training run"):
+        train(config)
 
 
 def test_script_says_what_is_wrong_in_one_line(config):

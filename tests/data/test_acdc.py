@@ -1,3 +1,4 @@
+import gzip
 import os
 import shutil
 import zipfile
@@ -147,6 +148,10 @@ def with_nan(path):
         (lambda f: edit_info(f, "ED:", "EE:"), r"Info.cfg has no line 'ED:'"),
         (lambda f: edit_info(f, "Group: HCM", "Group: ABC"), r"the group 'ABC', which is not one of DCM, HCM"),
         (lambda f: edit_info(f, "ED: 1", "ED: one"), r"'ED: one', which is not a whole number"),
+        (lambda f: edit_info(f, "ED: 1", "ED: 1.5"), "'ED: 1.5', which is not a whole number"),
+        (lambda f: (f / "Info.cfg").write_bytes(b"Group: \xe9\nED: 1\nES: 2"), "which is not one of DCM, HCM"),
+        (lambda f: images(f)[0].write_bytes(gzip.compress(b"x" * 400)), "frame01.nii.gz cannot be read as NIfTI"),
+        (lambda f: images(f)[0].write_bytes(gzip.compress(b"x" * 40)), "frame01.nii.gz cannot be read as NIfTI"),
         (lambda f: edit_info(f, "ED: 1", "ED: 99"), r"says ED: 99, but its image patient\d+_frame99.nii.gz is not"),
     ],
 )
@@ -155,6 +160,24 @@ def test_damaged_files_are_named_in_one_sentence(broken, damage, message):
     with pytest.raises(InputError, match=message) as caught:
         read_all(broken)
     assert "\n" not in str(caught.value)
+
+
+def test_a_path_may_be_written_in_any_way(cohort, monkeypatch):
+    monkeypatch.chdir(cohort.parent)
+    for source in ("./acdc", "acdc/", "acdc/../acdc/./training"):
+        assert next(read_volumes(find_patients(source)[0])).image.any()
+
+
+def test_a_damaged_member_of_a_zip_is_named(cohort, tmp_path):
+    with zipfile.ZipFile(tmp_path / "acdc.zip", "w") as archive:
+        for path in cohort.rglob("*"):
+            archive.write(path, path.relative_to(cohort))
+        member = archive.getinfo(str(images(sorted(cohort.rglob("patient*"))[0])[0].relative_to(cohort)))
+    data = bytearray((tmp_path / "acdc.zip").read_bytes())
+    data[member.header_offset + 200] ^= 255
+    (tmp_path / "acdc.zip").write_bytes(data)
+    with pytest.raises(InputError, match="frame01.nii.gz cannot be read as NIfTI"):
+        [list(read_volumes(patient)) for patient in find_patients(tmp_path / "acdc.zip")]
 
 
 def test_what_is_not_acdc_is_refused(tmp_path, cohort):

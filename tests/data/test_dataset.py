@@ -69,6 +69,13 @@ def test_duplicates_stand_in_one_split(seed):
     assert sorted(sum(splits.values(), [])) == sorted(patient.name for patient in everyone)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_duplicates_under_two_groups_stand_in_one_split(seed):
+    names = {"patientHCM003", "patientNOR007", "patientNOR001"}
+    splits = split_patients(patients(10), seed, [names])
+    assert sum(bool(names & set(members)) for members in splits.values()) == 1
+
+
 @pytest.mark.parametrize("number", [3, 4, 5, 7])
 def test_small_groups_reach_every_split(number):
     assert all(split_patients(patients(number), seed=0).values())
@@ -173,8 +180,18 @@ def test_load_dataset_names_what_is_wrong(dataset_dir, tmp_path):
     with pytest.raises(InputError, match="is not a dataset"):
         load_dataset(tmp_path)
     datasets.DatasetDict(train=datasets.Dataset.from_dict({"image": [1]})).save_to_disk(tmp_path / "other")
-    with pytest.raises(InputError, match="no column 'mask'"):
+    with pytest.raises(InputError, match="no column 'mask' in 'train'"):
         load_dataset(tmp_path / "other")
+    splits = datasets.load_from_disk(dataset_dir)
+    del splits["validation"]
+    splits.save_to_disk(tmp_path / "two")
+    with pytest.raises(InputError, match="no slices in a split 'validation'"):
+        load_dataset(tmp_path / "two")
+    shutil.copytree(dataset_dir, tmp_path / "cut")
+    arrow = next((tmp_path / "cut" / "test").glob("*.arrow"))
+    arrow.write_bytes(arrow.read_bytes()[:500])
+    with pytest.raises(InputError, match="cut is not a dataset"):
+        load_dataset(tmp_path / "cut")
 
 
 def test_batches_hold_the_pixels_in_the_documented_range(splits):
