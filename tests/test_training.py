@@ -274,8 +274,7 @@ def test_full_disk_keeps_the_previous_checkpoint(config):
 
 def test_trackers_get_the_losses(config):
     output_dir = train(replace(config, num_epochs=1, report_to=("tensorboard",)))
-    (events,) = (output_dir / "logs").rglob("events.out.tfevents.*")
-    logged = EventAccumulator(str(events.parent)).Reload().Scalars("generator_loss")
+    logged = EventAccumulator(str(output_dir / "logs" / "hcm_hf")).Reload().Scalars("generator_loss")
     expected = [record for record in metrics(output_dir) if "generator_loss" in record]
     assert [event.step for event in logged] == [record["step"] for record in expected]
     np.testing.assert_allclose([event.value for event in logged], [record["generator_loss"] for record in expected])
@@ -334,20 +333,12 @@ assert _agreed(15 * accelerator.process_index, accelerator) == 15
     assert result.returncode == 0, result.stderr
 
 
-def test_bf16_trains_and_fp16_needs_a_gpu(config):
-    result = subprocess.run(
-        [sys.executable, *arguments(config, "--num_epochs=1", "--mixed_precision=bf16")],
-        capture_output=True, text=True, env=ENVIRONMENT,
-    )  # fmt: skip
+def test_mixed_precision_trains_and_is_not_mixed_with_full_precision(config):
+    command = [sys.executable, *arguments(config, "--num_epochs=1", "--mixed_precision=bf16")]
+    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
     assert result.returncode == 0, result.stderr
-    with pytest.raises(InputError, match="holds a run with"):  # full precision would not go on from there
+    with pytest.raises(InputError, match="holds a run with mixed_precision bf16, not no"):
         train(replace(config, train_batch_size=8, num_epochs=1))
-    other = replace(config, output_dir=config.output_dir + "-fp16")
-    result = subprocess.run(
-        [sys.executable, *arguments(other, "--mixed_precision=fp16")], capture_output=True, text=True, env=ENVIRONMENT
-    )
-    assert result.returncode == 2 and "error: --mixed_precision fp16 does not work here" in result.stderr
-    assert not Path(other.output_dir).exists()
 
 
 def test_a_signal_to_accelerate_launch_stops_the_run_with_its_state_saved(config):
