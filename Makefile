@@ -6,7 +6,7 @@ SOURCES := src scripts tests
 # accelerate gives a process one CPU thread unless told otherwise.
 RUN = $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
-DEMO_EPOCHS := 80
+DEMO_EPOCHS := 100
 
 .PHONY: demo test style quality
 
