@@ -6,7 +6,7 @@ SOURCES := src scripts tests
 # accelerate gives a process one CPU thread unless told otherwise.
 RUN = $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
-DEMO_EPOCHS := 100
+DEMO_EPOCHS := 80
 
 .PHONY: demo test style quality
 
@@ -17,7 +17,7 @@ demo: $(INSTALLED) demo/dataset
 	$(BIN)/python scripts/generate.py --model demo/run --output_dir demo/images --num_images 200
 	$(BIN)/python scripts/score.py --images demo/images --dataset demo/dataset --output_dir demo/report
 	@echo
-	@echo "grid:       demo/report/grid.png (real slices above generated ones)"
+	@echo "grid:       demo/report/grid.png (slices of the cohort above generated ones)"
 	@echo "loss curve: demo/run/losses.png"
 	@echo "report:     demo/report/report.md"
 
