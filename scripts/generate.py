@@ -1,10 +1,12 @@
 """Generate images into a folder; run the same command again to continue.
 
 python scripts/generate.py --model runs/dcgan --output_dir images/dcgan
+python scripts/generate.py --model runs/ddpm --output_dir images/ddpm --scheduler ddim --num_inference_steps 50
 torchrun --nproc_per_node 2 scripts/generate.py --model runs/dcgan --output_dir images/dcgan    # two processes
 """
 
 from pathlib import Path
+from typing import Literal
 
 import hcm_hf
 from hcm_hf.cli import run
@@ -17,6 +19,8 @@ def main(
     batch_size: int = 32,
     seed: int = 0,
     class_labels: str | None = None,
+    scheduler: Literal["ddpm", "ddim", "dpmsolver++", "unipc"] | None = None,
+    num_inference_steps: int | None = None,
     save_npy: bool = False,
     save_nifti: bool = False,
 ) -> None:
@@ -29,10 +33,23 @@ def main(
         batch_size: images per call of the model; it does not change the images.
         seed: image i of a seed is always the same.
         class_labels: the class of the images, where the model is conditional.
+        scheduler: of a diffusion model; by default the one that it was trained with.
+        num_inference_steps: calls of a diffusion model per image; by default 1000 for ddpm, 50 for ddim, else 20.
         save_npy: also save each image as float32 in [0, 1].
         save_nifti: also save all images as one NIfTI volume.
     """
-    hcm_hf.generate_images(model, output_dir, num_images, batch_size, seed, class_labels, save_npy, save_nifti)
+    hcm_hf.generate_images(
+        model,
+        output_dir,
+        num_images,
+        batch_size,
+        seed,
+        class_labels=class_labels,
+        scheduler=scheduler,
+        num_inference_steps=num_inference_steps,
+        save_npy=save_npy,
+        save_nifti=save_nifti,
+    )
     print(f"images: {output_dir}")
 
 

@@ -7,7 +7,12 @@ from hcm_hf.families import FAMILIES
 
 # Tiny sizes of every family: real networks, a few channels wide.
 TINY = {
+    "vae": {"latent_dim": 6, "base_channels": 4},
+    "gan": {"latent_dim": 6, "hidden_dim": 16, "num_maxout_units": 8},
     "dcgan": {"latent_dim": 6, "base_channels": 4},
+    "acgan": {"latent_dim": 6, "generator_channels": 4, "discriminator_channels": 4},
+    "infogan": {"latent_dim": 9, "num_categories": 3, "base_channels": 4, "hidden_dim": 8},
+    "ddpm": {"block_out_channels": (4, 8)},
 }
 
 

@@ -11,7 +11,7 @@ class TrainingConfig:
     What is left at None comes from the family's recipe.
 
     Attributes:
-        family: the model family: dcgan.
+        family: the model family: vae, gan, dcgan, acgan, infogan or ddpm.
         recipe: the family's settings: "paper" follows the study.
         dataset: folder of a prepared dataset; without one the synthetic cohort is used.
         output_dir: the run's folder; runs/FAMILY by default.
@@ -67,4 +67,4 @@ class Recipe:
     adam_betas: tuple[float, float]
     patience: int
     ema_decay: float
-    objective: dict[str, float | int]
+    objective: dict

@@ -2,14 +2,16 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
 from hcm_hf.errors import InputError
 from hcm_hf.files import write_bytes
+from hcm_hf.pipeline import LatentPipeline
 
 
 def image_grid(rows: Sequence[np.ndarray], scale: int = 2, gap: int = 2) -> Image.Image:
@@ -52,16 +54,52 @@ def write_grid(
     """
     chosen = np.random.default_rng(seed).permutation(len(real))[:columns]
     generated = generated[: 3 * columns]
-    rows = [real[chosen], *(generated[i : i + columns] for i in range(0, len(generated), columns))]
-    grid = image_grid(rows, scale=max(1, 128 // real.shape[1]))
-    row, margin = grid.height // len(rows), 20
+    rows = [generated[i : i + columns] for i in range(0, len(generated), columns)]
+    write_rows({"real": [real[chosen]], "generated": rows}, figure_file)
+
+
+def write_rows(rows: Mapping[str, Sequence[np.ndarray]], figure_file: str | Path) -> None:
+    """Write rows of images with what they are at their left, each label at the middle of its rows.
+
+    Args:
+        rows: by label, one or more arrays (N, H, W) in [0, 1], all of one image size.
+        figure_file: the PNG file to write.
+    """
+    arrays = [row for group in rows.values() for row in group]
+    grid = image_grid(arrays, scale=max(1, 128 // arrays[0].shape[1]))
+    row, margin = grid.height / len(arrays), 20
     canvas = Image.new("L", (grid.width + margin, grid.height), 255)
     canvas.paste(grid, (margin, 0))
-    for text, centre in (("real", row / 2), ("generated", (row + grid.height) / 2)):
-        label = Image.new("L", (100, margin), 255)
-        ImageDraw.Draw(label).text((50, margin / 2), text, fill=0, anchor="mm", font_size=14)
-        canvas.paste(label.rotate(90, expand=True), (0, round(centre) - 50))
+    top = 0.0
+    for text, group in rows.items():
+        height = row * len(group)
+        label = Image.new("L", (round(height), margin), 255)
+        ImageDraw.Draw(label).text((height / 2, margin / 2), text, fill=0, anchor="mm", font_size=14)
+        canvas.paste(label.rotate(90, expand=True), (0, round(top)))
+        top += height
     save_png(canvas, figure_file)
+
+
+def write_controls(pipeline: LatentPipeline, figure_file: str | Path, num_images: int = 10, seed: int = 0) -> bool:
+    """Write one row for each thing that a user can control: InfoGAN's codes, AC-GAN's classes.
+
+    Args:
+        pipeline: the model.
+        figure_file: the PNG file to write.
+        num_images: images in a row, where the network does not say how many.
+        seed: of the latents that the rows have in common.
+
+    Returns:
+        Whether there was something to write: a network without controls has no such figure.
+    """
+    latents = pipeline.network.sample_latents(num_images, torch.Generator().manual_seed(seed))
+    rows = {
+        name: [pipeline(latents=row, class_labels=label, output_type="np").images[..., 0]]
+        for name, (row, label) in pipeline.network.controls(latents).items()
+    }
+    if rows:
+        write_rows(rows, figure_file)
+    return bool(rows)
 
 
 def loss_curves(metrics_file: str | Path, figure_file: str | Path) -> None:
@@ -98,7 +136,13 @@ def loss_curves(metrics_file: str | Path, figure_file: str | Path) -> None:
         values = np.array([record["validation_loss"] for record in validation])
         best = values.argmin()
         below.plot(steps, values, color="tab:green")
-        below.plot(steps[best], values[best], "o", color="tab:red", label=f"best: {unit} {steps[best]:g}")
+        below.plot(
+            steps[best],
+            values[best],
+            "o",
+            color="tab:red",
+            label=f"best: {values[best]:.4g} at {unit} {steps[best]:g}",
+        )
         below.set_yscale("log" if values.min() > 0 else "linear")  # it often falls by orders of magnitude
         below.legend()
     below.set_ylabel("validation loss (lower is better)")

@@ -7,6 +7,7 @@ are missing.
 
 import gzip
 import hashlib
+import inspect
 import io
 import itertools
 import json
@@ -23,7 +24,7 @@ from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.devices import make_accelerator
 from hcm_hf.errors import InputError
 from hcm_hf.files import replacing, require_empty, write_bytes, write_text
-from hcm_hf.pipeline import HCMPipeline, find_pipeline
+from hcm_hf.pipeline import HCMPipeline, find_pipeline, sampling_arguments
 from hcm_hf.version import __version__
 
 
@@ -38,6 +39,8 @@ def generate_images(
     batch_size: int = 32,
     seed: int = 0,
     class_labels: str | None = None,
+    scheduler: str | None = None,
+    num_inference_steps: int | None = None,
     save_npy: bool = False,
     save_nifti: bool = False,
 ) -> Path:
@@ -47,12 +50,15 @@ def generate_images(
 
     Args:
         model: folder of a saved pipeline or of a training run.
-        output_dir: a new folder, or one that an earlier call with the same model, seed and class began; what is
-            missing is added. `num_images` may grow from call to call.
+        output_dir: a new folder, or one that an earlier call with the same model, seed, class, scheduler and steps
+            began; what is missing is added. `num_images` may grow from call to call.
         num_images: number of images.
         batch_size: images per call of the pipeline; it changes speed and memory, not images.
         seed: image i comes from the generator of (seed, i).
         class_labels: the class of the images, where the model is conditional.
+        scheduler: of a diffusion model: "ddpm", "ddim", "dpmsolver++" or "unipc"; by default its own.
+        num_inference_steps: calls of a diffusion model per image; by default 1000 for ddpm, 50 for ddim and 20 for
+            the others.
         save_npy: also save each image as float32 (H, W, 1) in [0, 1], `000000.npy` and so on.
         save_nifti: also save all images as one NIfTI volume (W, H, N), uint8, with the pixel spacing in mm.
 
@@ -60,7 +66,8 @@ def generate_images(
         The folder.
 
     Raises:
-        InputError: on bad arguments, or a folder that holds images of another model, seed or class, or something else.
+        InputError: on bad arguments, or a folder that holds images of another model or other settings, or something
+            else.
     """
     if num_images < 1:
         raise InputError(f"--num_images is {num_images}; ask for one image or more.")
@@ -72,18 +79,20 @@ def generate_images(
         raise InputError(f"--save_nifti takes {NIFTI_LIMIT} images at most, not {num_images}; leave it out.")
     state, output_dir = make_accelerator(), Path(output_dir)
     pipeline = HCMPipeline.from_pretrained(model).to(state.device)
+    arguments = sampling_arguments(pipeline, class_labels, scheduler, num_inference_steps)
     settings = {"model": str(model), "model_hash": hash_model(model), "seed": seed, "class": class_labels}
-    settings["version"] = __version__
+    settings |= _denoising(pipeline, arguments) | {"version": __version__}
     _check(output_dir, settings)
     state.wait_for_everyone()
 
     suffixes = (".png", ".npy") if save_npy else (".png",)
     mine = range(state.process_index, num_images, state.num_processes)
     missing = (i for i in mine if not all(_path(output_dir, i, suffix).exists() for suffix in suffixes))
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline.set_progress_bar_config(desc="Denoising", leave=False, disable=not state.is_main_process)
     with tqdm(total=len(mine), desc="Generating", unit="image", disable=not state.is_main_process) as bar:
         while indices := list(itertools.islice(missing, batch_size)):
-            images = _images(pipeline, indices, seed, class_labels)
+            generator = [image_generator(seed, index) for index in indices]
+            images = pipeline(batch_size=len(indices), generator=generator, output_type="np", **arguments).images
             if not (output_dir / SETTINGS_FILE).exists():  # not before the model has accepted the arguments
                 write_text(output_dir / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
             for index, image in zip(indices, images, strict=True):
@@ -143,10 +152,13 @@ def write_stack(image_dir: Path, num_images: int, path: Path) -> None:
                 file.write(np.asarray(image).tobytes())  # rows along Y, so that X varies fastest as NIfTI has it
 
 
-def _images(pipeline: DiffusionPipeline, indices: list[int], seed: int, class_labels: str | None) -> np.ndarray:
-    arguments = {} if class_labels is None else {"class_labels": class_labels}
-    generator = [image_generator(seed, index) for index in indices]
-    return pipeline(batch_size=len(indices), generator=generator, output_type="np", **arguments).images
+def _denoising(pipeline: DiffusionPipeline, arguments: dict[str, str | int]) -> dict[str, str | int]:
+    """What a diffusion model denoises with, for the record; nothing for the other families."""
+    if "scheduler" not in pipeline.components:
+        return {}
+    default = inspect.signature(type(pipeline).__call__).parameters["num_inference_steps"].default
+    steps = arguments.get("num_inference_steps", default)
+    return {"scheduler": type(pipeline.scheduler).__name__, "num_inference_steps": steps}
 
 
 def _path(folder: Path, index: int, suffix: str) -> Path:
@@ -172,9 +184,9 @@ def _check(output_dir: Path, settings: dict) -> None:
         require_empty(output_dir, "--output_dir")
         return
     before = json.loads(path.read_text(encoding="utf-8"))
-    for name in ("model_hash", "seed", "class", "version"):
-        if before.get(name) != settings[name]:
+    for name in ("model_hash", "seed", "class", "scheduler", "num_inference_steps", "version"):
+        if before.get(name) != settings.get(name):
             raise InputError(
-                f"{output_dir} holds images with {name} {before.get(name)}, not {settings[name]}; "
+                f"{output_dir} holds images with {name} {before.get(name)}, not {settings.get(name)}; "
                 "name another --output_dir."
             )

@@ -4,15 +4,19 @@ An objective holds a family's networks. It never sees an optimizer, a step numbe
 in `training.py` steps the named network's optimizer each time `losses` yields, before it lets `losses` go on.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
 from torch import nn
 from torch.nn import functional as F
 
 from hcm_hf.data.slices import SliceBatch
-from hcm_hf.models import LatentModel
+from hcm_hf.models import VAE, InfoGANGenerator, LatentModel
+from hcm_hf.models.ddpm import convert_scheduler
 from hcm_hf.pipeline import LatentPipeline
 
 
@@ -33,9 +37,46 @@ class Objective(nn.Module):
         """A deterministic scalar on held-out slices, lower is better."""
         raise NotImplementedError(f"{type(self).__name__} does not define validation_loss.")
 
-    def pipeline(self):
+    def pipeline(self) -> DiffusionPipeline:
         """The diffusers pipeline to sample from and to save; it shares the weights."""
         raise NotImplementedError(f"{type(self).__name__} does not define pipeline.")
+
+    def preview(self, batch_size: int, generator: torch.Generator) -> np.ndarray:
+        """Images (B, H, W, 1) in [0, 1] to watch training by; quick to make."""
+        return self.pipeline()(batch_size=batch_size, generator=generator, output_type="np").images
+
+
+class VariationalAutoencoder(Objective):
+    """The negative evidence lower bound, https://huggingface.co/papers/1312.6114 (equation 3 there and in the study).
+
+    Args:
+        vae: encodes images to moments and decodes latents to images.
+    """
+
+    sampled = "vae"
+
+    def __init__(self, vae: VAE):
+        super().__init__()
+        self.vae = vae
+
+    def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
+        """Descend the bound with one latent drawn for each image (equation 10)."""
+        yield "vae", self.loss(batch.images, batch.draw(self.vae.sample_latents))
+
+    def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
+        """The same at fixed noise; in nats per image."""
+        noise = self.vae.sample_latents(len(batch), torch.Generator().manual_seed(0))
+        return self.loss(batch.images, noise)
+
+    def loss(self, images: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Negative evidence lower bound of images (B, 1, H, W) at noise (B, latent_dim); the mean, in nats."""
+        mean, log_variance = (moment.float() for moment in self.vae.encode(images))
+        reconstructions = self.vae.decode(mean + noise * torch.exp(log_variance / 2))
+        return (gaussian_nll(reconstructions, images) + kl_divergence(mean, log_variance)).mean()
+
+    def pipeline(self) -> LatentPipeline:
+        """The VAE as a pipeline; `pipeline.network` encodes too."""
+        return LatentPipeline(self.vae)
 
 
 class GAN(Objective):
@@ -68,26 +109,179 @@ class GAN(Objective):
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
         """Ascend the discriminator, then descend the generator on fresh latents (algorithm 1)."""
-        size = len(batch)
+        yield "discriminator", self.discriminator_loss(batch)
+        with frozen(self.discriminator):
+            yield "generator", self.generator_loss(batch)
+
+    def discriminator_loss(self, batch: SliceBatch) -> torch.Tensor:
+        """-E log D(x) - E log(1 - D(G(z))), labels smoothed, and the penalty."""
         with torch.no_grad():
-            generated = self.generator(self.generator.sample_latents(size))
+            generated = self.generator(batch.draw(self.generator.sample_latents))
         loss = adversarial_loss(self.discriminator(batch.images), 1 - self.label_smoothing)
         loss = loss + adversarial_loss(self.discriminator(generated), 0.0)
-        yield "discriminator", loss + self.penalty_weight * gradient_penalty(self.discriminator, batch.images)
+        return loss + self.penalty_weight * gradient_penalty(self.discriminator, batch.images)
 
-        with frozen(self.discriminator):
-            generated = self.generator(self.generator.sample_latents(size))
-            yield "generator", adversarial_loss(self.discriminator(generated), 1.0)
+    def generator_loss(self, batch: SliceBatch) -> torch.Tensor:
+        """-E log D(G(z))."""
+        generated = self.generator(batch.draw(self.generator.sample_latents))
+        return adversarial_loss(self.discriminator(generated), 1.0)
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
-        """Kernel distance of generated slices at fixed latents to the held-out ones."""
-        latents = self.generator.sample_latents(256, torch.Generator().manual_seed(0))
-        generated = torch.cat([self.generator.decode(chunk) for chunk in latents.split(64)])
+        """Kernel distance of generated slices at fixed latents to the held-out ones, of the same classes."""
+        latents = self.generator.sample_latents(256, torch.Generator().manual_seed(0)).split(64)
+        classes = batch.class_labels[torch.linspace(0, len(batch) - 1, 256).round().long()].split(64)
+        generated = torch.cat([self.generator.decode(*chunk) for chunk in zip(latents, classes, strict=True)])
         return kernel_distance(generated, batch.images)
 
     def pipeline(self) -> LatentPipeline:
         """The generator as a pipeline."""
         return LatentPipeline(self.generator)
+
+
+class ACGAN(GAN):
+    """The game with an auxiliary classifier, https://huggingface.co/papers/1610.09585 (the study's equations 6 and 7).
+
+    The discriminator ascends L_S + L_C and the generator L_C - L_S, L_S in the non-saturating form as in `GAN`.
+    Generated images are of the classes of the batch. The discriminator maps images to source logits (B,) and class
+    logits (B, classes); the arguments are those of `GAN`.
+    """
+
+    def discriminator_loss(self, batch: SliceBatch) -> torch.Tensor:
+        """-L_S - L_C, labels of the source smoothed, and the penalty of the source."""
+        with torch.no_grad():
+            generated = self.generator(batch.draw(self.generator.sample_latents), batch.class_labels)
+        source, classes = self.discriminator(batch.images)
+        loss = adversarial_loss(source, 1 - self.label_smoothing) + F.cross_entropy(classes, batch.class_labels)
+        source, classes = self.discriminator(generated)
+        loss = loss + adversarial_loss(source, 0.0) + F.cross_entropy(classes, batch.class_labels)
+        return loss + self.penalty_weight * gradient_penalty(lambda x: self.discriminator(x)[0], batch.images)
+
+    def generator_loss(self, batch: SliceBatch) -> torch.Tensor:
+        """-E log P(real | G(c, z)) - E log P(c | G(c, z))."""
+        generated = self.generator(batch.draw(self.generator.sample_latents), batch.class_labels)
+        source, classes = self.discriminator(generated)
+        return adversarial_loss(source, 1.0) + F.cross_entropy(classes, batch.class_labels)
+
+
+class InfoGAN(GAN):
+    """The game with a bound on mutual information, https://huggingface.co/papers/1606.03657 (the study's equation 8).
+
+    Both losses subtract the bound, as in the authors' code: Q, which shares the discriminator's body, learns with the
+    discriminator, and the generator learns to be read. The generator splits its latents into noise and codes; the
+    discriminator maps images to logits (B,) and Q's two readings.
+
+    Args:
+        generator, discriminator, label_smoothing, penalty_weight: as in `GAN`.
+        information_weight: weight of the bound, the paper's lambda.
+    """
+
+    def __init__(
+        self,
+        generator: InfoGANGenerator,
+        discriminator: nn.Module,
+        label_smoothing: float,
+        penalty_weight: float,
+        information_weight: float,
+    ):
+        super().__init__(generator, discriminator, label_smoothing, penalty_weight)
+        self.information_weight = information_weight
+
+    def discriminator_loss(self, batch: SliceBatch) -> torch.Tensor:
+        """That of `GAN` less lambda times the bound."""
+        latents = batch.draw(self.generator.sample_latents)
+        with torch.no_grad():
+            generated = self.generator(latents)
+        loss = adversarial_loss(self.discriminator(batch.images)[0], 1 - self.label_smoothing)
+        logits, *reading = self.discriminator(generated)
+        loss = loss + adversarial_loss(logits, 0.0) - self.information_weight * self.information(latents, *reading)
+        return loss + self.penalty_weight * gradient_penalty(lambda x: self.discriminator(x)[0], batch.images)
+
+    def generator_loss(self, batch: SliceBatch) -> torch.Tensor:
+        """That of `GAN` less lambda times the bound."""
+        latents = batch.draw(self.generator.sample_latents)
+        logits, *reading = self.discriminator(self.generator(latents))
+        return adversarial_loss(logits, 1.0) - self.information_weight * self.information(latents, *reading)
+
+    def information(self, latents: torch.Tensor, category: torch.Tensor, continuous: torch.Tensor) -> torch.Tensor:
+        """`mutual_information` of the codes in `latents` and Q's reading of them."""
+        _, true_category, true_continuous = self.generator.split_latents(latents)
+        return mutual_information(true_category, true_continuous, category, continuous)
+
+
+class Diffusion(Objective):
+    """The simplified denoising loss, https://huggingface.co/papers/2006.11239 (equation 14; the study's 9 to 12).
+
+    Args:
+        unet: predicts the noise in noisy images.
+        scheduler: adds it.
+    """
+
+    sampled = "unet"
+
+    def __init__(self, unet: UNet2DModel, scheduler: DDPMScheduler):
+        super().__init__()
+        self.unet = unet
+        self.scheduler = scheduler
+
+    def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
+        """Descend the error of the predicted noise at a random timestep for each image (algorithm 1)."""
+        num_timesteps, device = self.scheduler.config.num_train_timesteps, batch.images.device
+        timesteps = batch.draw(lambda n: torch.randint(num_timesteps, (n,), device=device))
+        noise = batch.draw(lambda n: torch.randn(n, *batch.images.shape[1:], device=device))
+        yield "unet", self.loss(batch.images, noise, timesteps)
+
+    def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
+        """The same at fixed noise and at timesteps that are spread evenly, four for each image."""
+        generator = torch.Generator().manual_seed(0)
+        images = batch.images.repeat(4, 1, 1, 1)
+        noise = torch.randn(images.shape, generator=generator).to(images)
+        order = torch.randperm(len(images), generator=generator)
+        timesteps = ((order + 0.5) / len(order) * self.scheduler.config.num_train_timesteps).long().to(images.device)
+        parts = [part.split(64) for part in (images, noise, timesteps)]
+        return sum(len(part[0]) * self.loss(*part) for part in zip(*parts, strict=True)) / len(images)
+
+    def loss(self, images: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """Mean squared error of the noise predicted in images (B, 1, H, W) at timesteps (B,)."""
+        noisy = self.scheduler.add_noise(images, noise, timesteps)
+        return F.mse_loss(self.unet(noisy, timesteps).sample.float(), noise)
+
+    def pipeline(self) -> DDPMPipeline:
+        """A stock diffusers pipeline."""
+        return DDPMPipeline(self.unet, self.scheduler)
+
+    def preview(self, batch_size: int, generator: torch.Generator) -> np.ndarray:
+        """As the base class, in a few steps of a fast solver instead of a thousand."""
+        scheduler, num_inference_steps = convert_scheduler(self.scheduler, "dpmsolver++")
+        pipeline = DDPMPipeline(self.unet, scheduler)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline(batch_size, generator, num_inference_steps, output_type="np").images
+
+
+def gaussian_nll(means: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """-log N(x; mean, 1) of images (B, 1, H, W), summed over pixels: (B,), in nats."""
+    return ((images - means).square() + math.log(2 * math.pi)).sum((1, 2, 3)) / 2
+
+
+def kl_divergence(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
+    """KL(N(mean, variance) || N(0, 1)) of moments (B, latent_dim), summed over dimensions: (B,), in nats (its B)."""
+    return (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
+
+
+def mutual_information(
+    category: torch.Tensor, continuous: torch.Tensor, category_logits: torch.Tensor, continuous_means: torch.Tensor
+) -> torch.Tensor:
+    """The bound E log Q(c | x) + H(c) on the mutual information of codes and images; in nats (InfoGAN, equation 5).
+
+    Args:
+        category: one-hot codes (B, num_categories), each value as likely.
+        continuous: codes (B, num_continuous), uniform on [-1, 1].
+        category_logits: of Q(categorical | x), (B, num_categories).
+        continuous_means: of Q(continuous | x), normal with unit variance, (B, num_continuous).
+    """
+    log_category = F.log_softmax(category_logits, dim=1).mul(category).sum(1)  # (B,)
+    log_continuous = -((continuous - continuous_means).square() + math.log(2 * math.pi)).sum(1) / 2  # (B,)
+    entropy = math.log(category.shape[1]) + continuous.shape[1] * math.log(2)
+    return (log_category + log_continuous).mean() + entropy
 
 
 def adversarial_loss(logits: torch.Tensor, target: float) -> torch.Tensor:

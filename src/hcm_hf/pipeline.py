@@ -1,6 +1,8 @@
 """Sampling from and loading of every family: each trained generator is a diffusers pipeline."""
 
+import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,6 +10,7 @@ from diffusers import DDPMPipeline, DiffusionPipeline, ImagePipelineOutput
 
 from hcm_hf.errors import InputError
 from hcm_hf.models import LATENT_MODELS, LatentModel
+from hcm_hf.models.ddpm import convert_scheduler
 
 
 OUTPUT_TYPES = ("pil", "np", "pt")
@@ -30,7 +33,7 @@ class LatentPipeline(DiffusionPipeline):
         batch_size: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
-        class_labels: str | int | None = None,
+        class_labels: str | int | Sequence[str | int] | torch.Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
     ) -> ImagePipelineOutput | tuple:
@@ -40,7 +43,7 @@ class LatentPipeline(DiffusionPipeline):
             batch_size: number of images; with `latents`, their number instead.
             generator: source of randomness; a list gives each image its own.
             latents: (B, latent_dim), to be used instead of random ones.
-            class_labels: the class of the images, where the network is conditional.
+            class_labels: where the network is conditional, the class of all images or of each; names or indices.
             output_type: "pil" (mode L), "np" (B, H, W, 1) in [0, 1] or "pt" (B, 1, H, W) in [0, 1].
             return_dict: whether to return an `ImagePipelineOutput` or a tuple.
 
@@ -113,6 +116,40 @@ class HCMPipeline:
             reason = _first_line(error.__cause__ or error)  # diffusers hides the true error behind a vague one
             raise InputError(f"The model in {folder} cannot be loaded ({reason}); copy it again.") from error
         return LatentPipeline(network)
+
+
+def sampling_arguments(
+    pipeline: DiffusionPipeline,
+    class_labels: str | None = None,
+    scheduler: str | None = None,
+    num_inference_steps: int | None = None,
+) -> dict[str, str | int]:
+    """Arguments for a call of `pipeline`, those alone that are not None; gives the pipeline the scheduler asked for.
+
+    Args:
+        pipeline: of any family.
+        class_labels: the class of the images, for a family with classes.
+        scheduler: for a diffusion model, a name of `SCHEDULERS`; by default the one that it was saved with.
+        num_inference_steps: for a diffusion model; by default the scheduler's in `SCHEDULERS`.
+
+    Raises:
+        InputError: if the pipeline has no use for an argument.
+    """
+    name, diffuses = type(pipeline).__name__, "scheduler" in pipeline.components
+    for argument, value in {"scheduler": scheduler, "num_inference_steps": num_inference_steps}.items():
+        if value is not None and not diffuses:
+            raise InputError(f"--{argument} {value} given, but this model is no diffusion model; leave it out.")
+    if class_labels is not None and "class_labels" not in inspect.signature(type(pipeline).__call__).parameters:
+        raise InputError(f"class_labels {class_labels} given, but a {name} has no classes; leave it out.")
+    if scheduler is not None:
+        pipeline.scheduler, default_steps = convert_scheduler(pipeline.scheduler, scheduler)
+        num_inference_steps = default_steps if num_inference_steps is None else num_inference_steps
+    if num_inference_steps is not None:
+        most = pipeline.scheduler.config.num_train_timesteps
+        if not 1 <= num_inference_steps <= most:
+            raise InputError(f"--num_inference_steps is {num_inference_steps}; choose from 1 to {most}.")
+    arguments = {"class_labels": class_labels, "num_inference_steps": num_inference_steps}
+    return {argument: value for argument, value in arguments.items() if value is not None}
 
 
 def find_pipeline(folder: str | Path) -> Path:

@@ -139,8 +139,7 @@ class Run:
         """Write a grid of 16 images from the same latents each time."""
         if self.accelerator.is_main_process:
             with self.state.average.applied():
-                generator = torch.Generator().manual_seed(0)
-                images = self.state.objective.pipeline()(batch_size=16, generator=generator, output_type="np").images
+                images = self.state.objective.preview(16, torch.Generator().manual_seed(0))
             grid = image_grid([images[:8, :, :, 0], images[8:, :, :, 0]])
             save_png(grid, self.output_dir / "samples" / f"epoch-{epoch:04d}.png")
 

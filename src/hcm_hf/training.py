@@ -1,7 +1,7 @@
 """The one training loop: any family's objective, on any device that accelerate knows.
 
-Progress is one integer, `step`. The random numbers of step n are a function of (seed, process, n) and the data order
-one of (seed, n), so running the same command again resumes, and a resumed run equals an uninterrupted one.
+Progress is one integer, `step`. The random numbers of step n and the data order are functions of (seed, n), which
+processes share, so running the same command again resumes, and a resumed run equals an uninterrupted one.
 """
 
 import os
@@ -109,11 +109,10 @@ def _loop(run: Run, recipe: Recipe, slices: Slices, config: TrainingConfig, stop
     state.objective.train()
     while not finished():
         # One optimisation step per loss that the objective yields.
-        torch.manual_seed(step_seed(config.seed, accelerator.process_index, progress.step))
-        indices = batch_indices(
-            len(slices), batch_size, progress.step, config.seed, accelerator.process_index, accelerator.num_processes
-        )
-        losses = state.objective.losses(slices.batch(indices).to(accelerator.device))
+        torch.manual_seed(step_seed(config.seed, progress.step))
+        process = accelerator.process_index, accelerator.num_processes
+        indices = batch_indices(len(slices), batch_size, progress.step, config.seed, *process)
+        losses = state.objective.losses(slices.batch(indices, *process).to(accelerator.device))
         record = {}
         while (item := _next(losses, accelerator)) is not None:
             network, loss = item
@@ -176,9 +175,9 @@ def batch_indices(
     )
 
 
-def step_seed(seed: int, process_index: int, step: int) -> int:
-    """The seed of one process's random numbers in one step."""
-    return int(np.random.SeedSequence([seed, process_index, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def step_seed(seed: int, step: int) -> int:
+    """The seed of the random numbers of one step, the same in all processes; see `SliceBatch.draw`."""
+    return int(np.random.SeedSequence([seed, 0, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @lru_cache(maxsize=2)

@@ -1,8 +1,8 @@
 """Slices of a prepared dataset as tensors in [-1, 1]."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ class SliceBatch:
         class_labels: int64 (B,), the index of the group in `GROUPS`.
         phases: int64 (B,), the index in `PHASES`; -1 for the frames between.
         positions: float32 (B,) in [0, 1], from the first to the last slice of the volume.
+        process_index: whose part of the whole batch this is; processes hold every `num_processes`-th slice.
+        num_processes: number of processes that share the whole batch, B slices each.
     """
 
     images: torch.Tensor
@@ -28,10 +30,20 @@ class SliceBatch:
     class_labels: torch.Tensor
     phases: torch.Tensor
     positions: torch.Tensor
+    process_index: int = 0
+    num_processes: int = 1
 
     def to(self, device: torch.device | str) -> "SliceBatch":
         """The same batch on `device`."""
-        return SliceBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return replace(self, **tensors)
+
+    def draw(self, sample: Callable[[int], torch.Tensor]) -> torch.Tensor:
+        """Random numbers for these slices: `sample(n)` draws for the whole batch, this process keeps its part.
+
+        So the numbers that go with a slice do not depend on how many processes share the batch.
+        """
+        return sample(len(self) * self.num_processes)[self.process_index :: self.num_processes]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -69,14 +81,16 @@ class Slices:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batch(self, indices: Sequence[int] | slice) -> SliceBatch:
-        """The slices at `indices`, in that order."""
+    def batch(self, indices: Sequence[int] | slice, process_index: int = 0, num_processes: int = 1) -> SliceBatch:
+        """The slices at `indices`, in that order; they are one process's part of a batch of several."""
         return SliceBatch(
             images=self.images[indices].unsqueeze(1).float() / 127.5 - 1,
             masks=self.masks[indices].long(),
             class_labels=self.class_labels[indices],
             phases=self.phases[indices],
             positions=self.positions[indices],
+            process_index=process_index,
+            num_processes=num_processes,
         )
 
     def fingerprint(self) -> str:

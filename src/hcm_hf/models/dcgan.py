@@ -76,12 +76,21 @@ class DCGANDiscriminator(ModelMixin, ConfigMixin):
         self.to_logit = nn.Conv2d(widths[-1], 1, kernel_size=4)
         self.apply(initialize)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (B, 1, H, W) to logits (B,)."""
+    @property
+    def num_features(self) -> int:
+        """Channels of `features`."""
+        return self.to_logit.in_channels
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, 1, H, W) to the features (B, num_features, 4, 4) that heads may read."""
         hidden = nn.functional.leaky_relu(self.from_image(images), 0.2)  # (B, C, H / 2, W / 2)
         for block in self.down_blocks:
             hidden = block(hidden)  # (B, 2 C, H / 2, W / 2)
-        return self.to_logit(hidden).flatten()  # (B, 1, 1, 1) -> (B,)
+        return hidden
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, 1, H, W) to logits (B,)."""
+        return self.to_logit(self.features(images)).flatten()  # (B, 1, 1, 1) -> (B,)
 
 
 def num_levels(sample_size: int) -> int:

@@ -1,5 +1,7 @@
 """What VAE and GANs have in common: images are a function of one latent vector each."""
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.utils.torch_utils import randn_tensor
@@ -26,7 +28,9 @@ class LatentModel(ModelMixin, ConfigMixin):
         shape = (batch_size, self.config.latent_dim)
         return randn_tensor(shape, generator=generator, device=self.device, dtype=self.dtype)
 
-    def prepare_class_labels(self, class_labels: str | int | None, batch_size: int) -> torch.Tensor | None:
+    def prepare_class_labels(
+        self, class_labels: str | int | Sequence[str | int] | torch.Tensor | None, batch_size: int
+    ) -> torch.Tensor | None:
         """Turn what a user calls a class into indices (batch_size,); a network without classes takes None alone.
 
         Raises:
@@ -35,6 +39,17 @@ class LatentModel(ModelMixin, ConfigMixin):
         if class_labels is not None:
             raise InputError(f"class_labels {class_labels} given, but {type(self).__name__} has no classes.")
         return None
+
+    def controls(self, latents: torch.Tensor) -> dict[str, tuple[torch.Tensor, str | None]]:
+        """Rows of images to ask for that show what a user can control: none, unless a subclass has more than noise.
+
+        Args:
+            latents: (N, latent_dim), what the rows have in common.
+
+        Returns:
+            By the row's name, the `latents` and the `class_labels` of its images.
+        """
+        return {}
 
     def decode(self, latents: torch.Tensor, class_labels: torch.Tensor | None = None) -> torch.Tensor:
         """Turn latents (B, latent_dim) into images (B, 1, sample_size, sample_size) in [-1, 1]."""

@@ -1,0 +1,98 @@
+"""AC-GAN: a generator of classes and a discriminator that tells them apart, https://huggingface.co/papers/1610.09585.
+
+The layers are DCGAN's. The generator's widths are the paper's for CIFAR-10, 384-192-96-48 with the level that 64
+pixels need more, and its class is a one-hot vector beside the noise; the discriminator ends in a source and a class
+head.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import nn
+from torch.nn import functional as F
+
+from hcm_hf.errors import InputError
+from hcm_hf.models.dcgan import DCGANDiscriminator, DCGANGenerator, initialize
+from hcm_hf.models.latent import LatentModel
+
+
+class ACGANGenerator(LatentModel):
+    """Latents (B, latent_dim) and classes (B,) to images (B, 1, sample_size, sample_size) in [-1, 1].
+
+    Args:
+        sample_size: pixels a side, a power of two, at least 8.
+        latent_dim: length of a latent vector, standard normal.
+        base_channels: width before the last layer; it doubles at each level below.
+        class_names: the classes, in the order of their indices.
+        default_class: the one that is made when none is asked for.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int = 64,
+        latent_dim: int = 100,
+        base_channels: int = 48,
+        class_names: Sequence[str] = ("DCM", "HCM", "MINF", "NOR", "RV"),
+        default_class: str = "HCM",
+    ):
+        super().__init__()
+        self.body = DCGANGenerator(sample_size, latent_dim + len(class_names), base_channels)
+
+    def decode(self, latents: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
+        """Latents (B, latent_dim) and class indices, int64 (B,), to images (B, 1, H, W) in [-1, 1]."""
+        classes = F.one_hot(class_labels, len(self.config.class_names))  # (B, classes)
+        return self.body(torch.cat([latents, classes.to(latents)], dim=1))  # (B, 1, H, W)
+
+    forward = decode
+
+    def prepare_class_labels(
+        self, class_labels: str | int | Sequence[str | int] | torch.Tensor | None, batch_size: int
+    ) -> torch.Tensor:
+        """Turn class names or indices, one for all images or one for each, into indices (batch_size,).
+
+        Raises:
+            InputError: if a class is unknown or their number does not fit.
+        """
+        names = list(self.config.class_names)
+        if class_labels is None:
+            class_labels = self.config.default_class
+        if isinstance(class_labels, torch.Tensor):
+            class_labels = class_labels.tolist()
+        if isinstance(class_labels, str | int):
+            class_labels = [class_labels] * batch_size
+        if len(class_labels) != batch_size:
+            raise InputError(f"class_labels has {len(class_labels)} entries for {batch_size} images.")
+        for label in class_labels:
+            if label not in names and label not in range(len(names)):
+                raise InputError(f"Unknown class_labels '{label}'; choose among {', '.join(names)}.")
+        indices = [names.index(label) if label in names else label for label in class_labels]
+        return torch.tensor(indices, device=self.device)
+
+    def controls(self, latents: torch.Tensor) -> dict[str, tuple[torch.Tensor, str]]:
+        """One row per class, all from the same latents."""
+        return {name: (latents, name) for name in self.config.class_names}
+
+
+class ACGANDiscriminator(ModelMixin, ConfigMixin):
+    """Images (B, 1, sample_size, sample_size) in [-1, 1] to source logits (B,) and class logits (B, num_classes).
+
+    Args:
+        sample_size: pixels a side, a power of two, at least 8.
+        base_channels: width after the first layer; it doubles at each level above.
+        num_classes: number of classes.
+    """
+
+    @register_to_config
+    def __init__(self, sample_size: int = 64, base_channels: int = 32, num_classes: int = 5):
+        super().__init__()
+        self.body = DCGANDiscriminator(sample_size, base_channels)
+        self.to_class = nn.Conv2d(self.body.num_features, num_classes, kernel_size=4)
+        initialize(self.to_class)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images (B, 1, H, W) to source logits (B,), positive where real, and class logits (B, num_classes)."""
+        features = self.body.features(images)  # (B, C, 4, 4)
+        return self.body.to_logit(features).flatten(), self.to_class(features).flatten(1)

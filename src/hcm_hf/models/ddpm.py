@@ -1,0 +1,81 @@
+"""DDPM: diffusers' own U-Net and schedulers at this package's size, https://huggingface.co/papers/2006.11239."""
+
+from collections.abc import Sequence
+
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    SchedulerMixin,
+    UNet2DModel,
+    UniPCMultistepScheduler,
+)
+
+from hcm_hf.errors import InputError
+
+
+def build_unet(
+    sample_size: int = 64, block_out_channels: Sequence[int] = (32, 64, 128), layers_per_block: int = 1
+) -> UNet2DModel:
+    """A one-channel U-Net with self-attention at its lowest level.
+
+    Args:
+        sample_size: pixels a side, divisible by two for each level but one.
+        block_out_channels: width of each level; multiples of the first, which is a multiple of four.
+        layers_per_block: residual blocks per level on the way down; on the way up there is one more.
+
+    Raises:
+        ValueError: if the size does not fit the levels.
+    """
+    levels = len(block_out_channels)
+    if sample_size % 2 ** (levels - 1) or sample_size < 2**levels:
+        raise ValueError(f"sample_size is {sample_size}; {levels} levels need a multiple of {2 ** (levels - 1)}.")
+    return UNet2DModel(
+        sample_size=sample_size,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=tuple(block_out_channels),
+        layers_per_block=layers_per_block,
+        down_block_types=("DownBlock2D",) * (levels - 1) + ("AttnDownBlock2D",),
+        up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (levels - 1),
+        norm_num_groups=block_out_channels[0] // 4,  # four channels a group at the first level, as in the paper
+    )
+
+
+def build_scheduler() -> DDPMScheduler:
+    """The paper's: 1,000 steps, betas linear from 1e-4 to 0.02, the noise as what is predicted."""
+    return DDPMScheduler(
+        num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear", prediction_type="epsilon"
+    )
+
+
+class UniPCScheduler(UniPCMultistepScheduler):
+    """UniPC, https://huggingface.co/papers/2302.04867, with the `generator` that `DDPMPipeline` passes to a step."""
+
+    def step(self, model_output, timestep, sample, generator=None, return_dict=True):
+        """One step; it is deterministic and leaves `generator` alone. See `UniPCMultistepScheduler.step`."""
+        return super().step(model_output, timestep, sample, return_dict=return_dict)
+
+
+# What a trained DDPM can be sampled with: class and default number of steps.
+SCHEDULERS: dict[str, tuple[type[SchedulerMixin], int]] = {
+    "ddpm": (DDPMScheduler, 1000),
+    "ddim": (DDIMScheduler, 50),
+    "dpmsolver++": (DPMSolverMultistepScheduler, 20),
+    "unipc": (UniPCScheduler, 20),
+}
+
+
+def convert_scheduler(scheduler: SchedulerMixin, name: str) -> tuple[SchedulerMixin, int]:
+    """The scheduler `name` of `SCHEDULERS` for the noise that `scheduler` trained with, and its number of steps.
+
+    The few-step ones start at the last training step, as their images start from pure noise
+    (https://huggingface.co/papers/2305.08891, section 3.3).
+
+    Raises:
+        InputError: if the name is unknown; it lists those that exist.
+    """
+    if name not in SCHEDULERS:
+        raise InputError(f"Unknown --scheduler '{name}'; choose among {', '.join(SCHEDULERS)}.")
+    kind, num_inference_steps = SCHEDULERS[name]
+    return kind.from_config(scheduler.config, timestep_spacing="trailing"), num_inference_steps

@@ -1,0 +1,60 @@
+"""VAE: convolutional encoder to a Gaussian over latents, and a decoder; https://huggingface.co/papers/1312.6114.
+
+The paper's networks are fully connected; these are the usual convolutional ones, strided like DCGAN's but, as the
+paper's, without batch normalisation: with it the held-out bound was no better.
+"""
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from torch import nn
+
+from hcm_hf.models.dcgan import num_levels
+from hcm_hf.models.latent import LatentModel
+
+
+class VAE(LatentModel):
+    """Images to the mean and log-variance of their latents, and latents (B, latent_dim) back to images.
+
+    >>> reconstructions = vae(images)  # (B, 1, H, W) in [-1, 1], as `images`
+
+    Args:
+        sample_size: pixels a side, a power of two, at least 8.
+        latent_dim: length of a latent vector, standard normal.
+        base_channels: width at the image's side; it doubles at each level.
+    """
+
+    @register_to_config
+    def __init__(self, sample_size: int = 64, latent_dim: int = 64, base_channels: int = 32):
+        super().__init__()
+        widths = [base_channels * 2**level for level in range(num_levels(sample_size))]
+        self.from_image = nn.Conv2d(1, widths[0], kernel_size=4, stride=2, padding=1)
+        self.down_blocks = nn.ModuleList(
+            nn.Conv2d(wider // 2, wider, kernel_size=4, stride=2, padding=1) for wider in widths[1:]
+        )
+        self.to_moments = nn.Linear(widths[-1] * 16, 2 * latent_dim)
+        self.from_latent = nn.Linear(latent_dim, widths[-1] * 16)
+        self.up_blocks = nn.ModuleList(
+            nn.ConvTranspose2d(narrower * 2, narrower, kernel_size=4, stride=2, padding=1)
+            for narrower in reversed(widths[:-1])
+        )
+        self.to_image = nn.ConvTranspose2d(widths[0], 1, kernel_size=4, stride=2, padding=1)
+
+    def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images (B, 1, H, W) in [-1, 1] to the mean and the log-variance of q(z | x), both (B, latent_dim)."""
+        hidden = torch.relu(self.from_image(images))  # (B, C, H / 2, W / 2)
+        for block in self.down_blocks:
+            hidden = torch.relu(block(hidden))  # (B, 2 C, H / 2, W / 2)
+        mean, log_variance = self.to_moments(hidden.flatten(1)).chunk(2, dim=1)  # (B, latent_dim) each
+        return mean, log_variance
+
+    def decode(self, latents: torch.Tensor, class_labels: torch.Tensor | None = None) -> torch.Tensor:
+        """Latents (B, latent_dim) to images (B, 1, H, W) in [-1, 1]; `class_labels` have no part in it."""
+        hidden = torch.relu(self.from_latent(latents)).unflatten(1, (-1, 4, 4))  # (B, C, 4, 4)
+        for block in self.up_blocks:
+            hidden = torch.relu(block(hidden))  # (B, C / 2, 2 H, 2 W)
+        return torch.tanh(self.to_image(hidden))  # (B, 1, H, W)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The reconstruction of images (B, 1, H, W) from the mean of their latents, in the same shape and range."""
+        mean, _ = self.encode(images)
+        return self.decode(mean)
