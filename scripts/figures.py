@@ -29,6 +29,9 @@ def main(
         columns: images in a row.
         seed: of the choice of real slices and of the latents of controls.png.
     """
+    for folder in (runs, images):
+        if not folder.is_dir():
+            raise hcm_hf.InputError(f"{folder} does not exist; name the folder of all families' runs or images.")
     real = read_split(hcm_hf.load_dataset(dataset), "test", ("HCM",)).images
     rows = {"real": [real[np.random.default_rng(seed).permutation(len(real))[:columns]]]}
     for family in hcm_hf.FAMILIES:

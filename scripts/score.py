@@ -5,6 +5,7 @@ python scripts/score.py --model runs/dcgan --dataset data/acdc-64 --output_dir r
 """
 
 from pathlib import Path
+from typing import Literal
 
 import hcm_hf
 from hcm_hf.cli import run
@@ -18,6 +19,9 @@ def main(
     split: str = "test",
     groups: tuple[str, ...] = ("HCM",),
     num_images: int = 1000,
+    class_labels: str | None = None,
+    scheduler: Literal["ddpm", "ddim", "dpmsolver++", "unipc"] | None = None,
+    num_inference_steps: int | None = None,
     paper_compat: bool = False,
     seed: int = 0,
 ) -> None:
@@ -31,10 +35,26 @@ def main(
         split: the held-out split.
         groups: the ACDC groups to compare with.
         num_images: number of images to generate with --model.
+        class_labels: their class, where the model is conditional.
+        scheduler: of a diffusion model; by default the one that it was trained with.
+        num_inference_steps: calls of a diffusion model per image; by default 1000 for ddpm, 50 for ddim, else 20.
         paper_compat: also score with a wrong data range, labelled as an artefact, to show what it gives.
         seed: of generation, pairs and resamples.
     """
-    hcm_hf.score(output_dir, images, model, dataset, split, groups, num_images, paper_compat, seed)
+    hcm_hf.score(
+        output_dir,
+        images=images,
+        model=model,
+        dataset=dataset,
+        split=split,
+        groups=groups,
+        num_images=num_images,
+        class_labels=class_labels,
+        scheduler=scheduler,
+        num_inference_steps=num_inference_steps,
+        paper_compat=paper_compat,
+        seed=seed,
+    )
     print(f"report: {output_dir / 'report.md'}\ngrid: {output_dir / 'grid.png'}")
 
 

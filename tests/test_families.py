@@ -1,8 +1,12 @@
 """What holds for every family, once."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
-from tiny import TINY, build_tiny
+from tiny import TINY, build_tiny, sample
+from torch import nn
 
 from hcm_hf.data.slices import Slices
 from hcm_hf.errors import InputError
@@ -18,11 +22,6 @@ def batch(splits):
     return Slices(splits["train"], ("HCM",)).batch(range(6))
 
 
-def build(family, seed=0):
-    torch.manual_seed(seed)
-    return build_tiny(family)
-
-
 def test_tiny_sizes_cover_the_families():
     assert list(TINY) == list(FAMILIES) == [family for family in ORDER if family in FAMILIES]
 
@@ -36,7 +35,7 @@ def test_paper_recipe_is_the_studys(family):
 
 @every_family
 def test_each_loss_reaches_every_parameter_of_its_network_and_no_other(family, batch):
-    objective = build(family)
+    objective = build_tiny(family)
     networks = dict(objective.named_children())
     seen = []
     for name, loss in objective.losses(batch):
@@ -57,7 +56,7 @@ def test_each_loss_reaches_every_parameter_of_its_network_and_no_other(family, b
 def test_losses_are_a_function_of_the_random_seed(family, batch):
     values = []
     for _ in range(2):
-        objective = build(family)
+        objective = build_tiny(family)
         torch.manual_seed(1)
         values.append([loss.item() for _, loss in objective.losses(batch)])
     assert values[0] == values[1]
@@ -65,7 +64,7 @@ def test_losses_are_a_function_of_the_random_seed(family, batch):
 
 @every_family
 def test_validation_loss_is_deterministic_and_changes_nothing(family, batch):
-    objective = build(family).eval()
+    objective = build_tiny(family).eval()
     before = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
     with torch.no_grad():
         first = objective.validation_loss(batch)
@@ -77,16 +76,58 @@ def test_validation_loss_is_deterministic_and_changes_nothing(family, batch):
 
 @every_family
 def test_pipeline_makes_images_in_range_and_repeats_itself(family):
-    pipeline = build(family).pipeline()
-    images = [
-        pipeline(batch_size=3, generator=torch.Generator().manual_seed(0), output_type="np").images for _ in range(2)
-    ]
+    pipeline = build_tiny(family).pipeline()
+    images = [sample(family, pipeline) for _ in range(2)]
     assert images[0].shape == (3, 16, 16, 1) and images[0].min() >= 0 and images[0].max() <= 1
     assert (images[0] == images[1]).all()
+    assert (images[0][0] != images[0][1]).any()
+
+
+@every_family
+def test_preview_is_quick_and_repeats_itself(family):
+    objective = build_tiny(family)
+    images = [objective.preview(4, torch.Generator().manual_seed(0)) for _ in range(2)]
+    assert images[0].shape == (4, 16, 16, 1) and (images[0] == images[1]).all()
+
+
+@every_family
+def test_one_batch_can_be_overfitted(family, batch):
+    """The first network alone learns one batch by heart: the images, or to tell them from generated ones."""
+    objective = build_tiny(family)
+    name, loss = next(objective.losses(batch))
+    optimizer = torch.optim.Adam(objective.get_submodule(name).parameters(), lr=5e-3)
+    values = []
+    for _ in range(60):
+        torch.manual_seed(0)
+        _, loss = next(objective.losses(batch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    constant = {"vae": 16**2 * math.log(2 * math.pi) / 2}.get(family, 0.0)  # the part that no network can lower
+    assert values[-1] - constant < 0.6 * (values[0] - constant)
+
+
+@every_family
+def test_draws_do_not_depend_on_the_number_of_processes(family, splits):
+    """Two halves see the numbers of the whole; where no layer mixes slices, the first loss is the mean of theirs."""
+    slices = Slices(splits["train"], ("HCM",))
+    values = []
+    for num_processes in (1, 2):
+        parts = []
+        for index in range(num_processes):
+            objective = build_tiny(family)
+            torch.manual_seed(1)
+            part = slices.batch(range(index, 8, num_processes), index, num_processes)
+            parts.append(next(objective.losses(part))[1].item())
+        values.append(np.mean(parts))
+    mixes_slices = any(isinstance(module, nn.BatchNorm2d) for module in objective.modules())
+    assert mixes_slices == (family in ("dcgan", "acgan", "infogan"))
+    assert values[0] == pytest.approx(values[1], rel=0.3 if mixes_slices else 1e-5)
 
 
 def test_unknown_names_list_those_that_exist():
-    with pytest.raises(InputError, match="Unknown --family 'stylegan'; choose among .*dcgan"):
+    with pytest.raises(InputError, match="Unknown --family 'stylegan'; choose among vae, gan, dcgan"):
         find_family("stylegan", "paper")
     with pytest.raises(InputError, match="Unknown --recipe 'best' of dcgan; choose among paper"):
         find_family("dcgan", "best")

@@ -3,9 +3,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import build_tiny
 
 from hcm_hf.errors import InputError
-from hcm_hf.figures import image_grid, loss_curves, write_grid
+from hcm_hf.figures import image_grid, loss_curves, write_controls, write_grid, write_rows
 
 
 def test_grid_places_rows_and_columns():
@@ -40,3 +41,25 @@ def test_comparison_grid_has_a_real_row_above_the_generated_ones(tmp_path):
     assert pixels.shape == (4 * 128 + 3 * 2, 10 * 128 + 9 * 2)
     assert (pixels[:128, :128] == 0).all() and (pixels[130:258, :128] == round(0.2 * 255)).all()
     assert (pixels[-128:, 5 * 130 :] == 255).all()  # the last row holds what is left
+
+
+def test_rows_are_labelled_and_in_order(tmp_path):
+    write_rows({"real": [np.zeros((2, 64, 64))], "vae": [np.full((3, 64, 64), 0.5)] * 2}, tmp_path / "rows.png")
+    with Image.open(tmp_path / "rows.png") as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (3 * 128 + 2 * 2, 20 + 3 * 128 + 2 * 2)
+    labels, images = pixels[:, :20], pixels[:, 20:]
+    assert (images[:128, :258] <= 255).all() and (images[:128, :128] == 0).all() and (images[-128:, :128] == 128).all()
+    assert (labels[:128] < 128).any() and (labels[130:] < 128).any()  # something is written beside each
+
+
+@pytest.mark.parametrize(("family", "rows"), [("infogan", 3), ("acgan", 5)])
+def test_controls_have_a_row_each(family, rows, tmp_path):
+    assert write_controls(build_tiny(family).pipeline(), tmp_path / "controls.png", num_images=4)
+    with Image.open(tmp_path / "controls.png") as picture:
+        assert picture.height == rows * 128 + (rows - 1) * 2
+
+
+def test_without_controls_there_is_no_figure(tmp_path):
+    assert not write_controls(build_tiny("dcgan").pipeline(), tmp_path / "controls.png")
+    assert not list(tmp_path.iterdir())

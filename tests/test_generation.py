@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import TINY
+from tiny import TINY, build_tiny
 
 from hcm_hf import generation
 from hcm_hf.errors import InputError
@@ -73,6 +73,40 @@ def test_files_hold_what_the_pipeline_makes(reference, model):
     for index in range(11):
         with Image.open(reference / f"{index:06d}.png") as picture:
             np.testing.assert_array_equal(np.asarray(stack.dataobj)[:, :, index].T, np.asarray(picture))
+
+
+@pytest.fixture(scope="module")
+def ddpm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "ddpm"
+    build_tiny("ddpm").pipeline().save_pretrained(folder)
+    return folder
+
+
+def test_a_diffusion_model_denoises_as_told_and_says_so(ddpm, tmp_path):
+    few = {"scheduler": "dpmsolver++", "num_inference_steps": 3}
+    whole = pictures(generate_images(ddpm, tmp_path / "whole", num_images=5, batch_size=5, **few))
+    parts = pictures(generate_images(ddpm, tmp_path / "parts", num_images=5, batch_size=2, **few))
+    assert whole == parts
+    line = json.loads((tmp_path / "whole" / "manifest.jsonl").read_text().splitlines()[0])
+    assert (line["scheduler"], line["num_inference_steps"]) == ("DPMSolverMultistepScheduler", 3)
+    for change in ({"scheduler": "ddim"}, {"num_inference_steps": 4}):
+        with pytest.raises(InputError, match="whole holds images with (scheduler|num_inference_steps)"):
+            generate_images(ddpm, tmp_path / "whole", num_images=5, **few | change)
+    assert pictures(tmp_path / "whole") == whole
+
+
+def test_a_class_goes_into_images_and_manifest(tmp_path):
+    build_tiny("acgan").pipeline().save_pretrained(tmp_path / "model")
+    folders = {label: tmp_path / str(label) for label in (None, "HCM", "NOR")}
+    images = {
+        label: pictures(generate_images(tmp_path / "model", folder, 2, class_labels=label))
+        for label, folder in folders.items()
+    }
+    assert images[None] == images["HCM"] != images["NOR"]
+    assert json.loads((folders["NOR"] / "manifest.jsonl").read_text().splitlines()[0])["class"] == "NOR"
+    with pytest.raises(InputError, match="Unknown class_labels 'ABC'; choose among DCM, HCM"):
+        generate_images(tmp_path / "model", tmp_path / "abc", 2, class_labels="ABC")
+    assert not (tmp_path / "abc").exists()
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 11, 32])

@@ -1,10 +1,34 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from hcm_hf.objectives import adversarial_loss, describe, frozen, gradient_penalty, kernel_distance
+from hcm_hf.data.slices import SliceBatch
+from hcm_hf.models import VAE, InfoGANGenerator
+from hcm_hf.models.ddpm import build_scheduler
+from hcm_hf.objectives import (
+    ACGAN,
+    GAN,
+    Diffusion,
+    InfoGAN,
+    VariationalAutoencoder,
+    adversarial_loss,
+    describe,
+    frozen,
+    gaussian_nll,
+    gradient_penalty,
+    kernel_distance,
+    kl_divergence,
+    mutual_information,
+)
+
+
+def batch_of(images, class_labels=None):
+    empty = torch.zeros(len(images), dtype=torch.long)
+    labels = empty if class_labels is None else torch.tensor(class_labels)
+    return SliceBatch(images, empty, labels, empty, empty.float())
 
 
 def test_adversarial_loss_by_hand():
@@ -28,6 +52,159 @@ def test_gradient_penalty_of_a_quadratic_discriminator_looks_at_the_real_images(
     penalty = gradient_penalty(lambda x: x.square().sum((1, 2, 3)) / 2, images)
     assert penalty.item() == pytest.approx(images.square().sum((1, 2, 3)).mean().item() / 2, rel=1e-5)
     assert not images.requires_grad
+
+
+def test_gaussian_likelihood_and_divergence_by_hand():
+    images, means = torch.zeros(1, 1, 2, 2), torch.tensor([[[[1.0, 2.0], [0.0, -1.0]]]])
+    assert gaussian_nll(means, images).item() == pytest.approx((6 + 4 * math.log(2 * math.pi)) / 2)
+    mean, log_variance = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, math.log(4.0)]])
+    assert kl_divergence(mean, log_variance).item() == pytest.approx(0.5 + (4 - 1 - math.log(4)) / 2)
+    assert kl_divergence(torch.zeros(3, 2), torch.zeros(3, 2)).tolist() == [0, 0, 0]
+
+
+def test_gaussian_likelihood_and_divergence_are_those_of_torch():
+    images, means, log_variance = torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4), torch.randn(3, 5)
+    expected = -torch.distributions.Normal(means, 1).log_prob(images).sum((1, 2, 3))
+    torch.testing.assert_close(gaussian_nll(means, images), expected)
+    mean = torch.randn(3, 5)
+    posterior, prior = torch.distributions.Normal(mean, (log_variance / 2).exp()), torch.distributions.Normal(0, 1)
+    expected = torch.distributions.kl_divergence(posterior, prior).sum(1)
+    torch.testing.assert_close(kl_divergence(mean, log_variance), expected)
+
+
+class FixedVAE(VAE):
+    """Encodes all to the same moments and decodes latents to their first number everywhere."""
+
+    def encode(self, images):
+        return torch.full((len(images), 2), 0.5), torch.full((len(images), 2), math.log(4.0))
+
+    def decode(self, latents, class_labels=None):
+        return latents[:, :1, None, None].expand(-1, 1, 8, 8)
+
+
+def test_vae_loss_by_hand():
+    """Latents .5 + 2 * noise; 64 pixels."""
+    objective = VariationalAutoencoder(FixedVAE(8, latent_dim=2, base_channels=2))
+    noise = torch.tensor([[0.25, 7.0], [-0.5, 7.0]])  # reconstructions of 1 and -.5
+    divergence = 2 * (0.25 + 4 - 1 - math.log(4)) / 2
+    errors = (64 * 1.0 + 64 * 0.25) / 2  # the mean of both images' squared errors
+    expected = errors / 2 + 32 * math.log(2 * math.pi) + divergence
+    assert objective.loss(torch.zeros(2, 1, 8, 8), noise).item() == pytest.approx(expected, rel=1e-6)
+
+
+class Fixed(nn.Module):
+    """A discriminator that answers by the image's mean: above zero (real, here) one thing, below another."""
+
+    def __init__(self, above, below):
+        super().__init__()
+        self.above, self.below = above, below
+
+    def forward(self, images):
+        real = images.mean((1, 2, 3)) > 0
+        pairs = zip(self.above, self.below, strict=True)
+        pick = [torch.where(real.view(-1, *[1] * above.ndim), above, below) for above, below in pairs]
+        pick[0] = pick[0] + 0 * images.sum((1, 2, 3))  # no gradient, but a graph, for the penalty
+        return pick[0] if len(pick) == 1 else tuple(pick)
+
+
+class Dark(InfoGANGenerator):
+    """Images of -.5, whatever the latents."""
+
+    def decode(self, latents, class_labels=None):
+        return torch.full((len(latents), 1, 8, 8), -0.5)
+
+    forward = decode
+
+
+def dark_generator():
+    return Dark(8, latent_dim=6, num_categories=3, num_continuous=2, base_channels=2)
+
+
+REAL = torch.full((2, 1, 8, 8), 0.5)
+LOG3 = math.log(3.0)  # the logit of 3/4
+
+
+def test_gan_losses_by_hand():
+    discriminator = Fixed([torch.tensor(LOG3)], [torch.tensor(-LOG3)])  # says 3/4 of real, 1/4 of generated
+    objective = GAN(dark_generator(), discriminator, label_smoothing=0.1, penalty_weight=5.0)
+    losses = dict(objective.losses(batch_of(REAL)))
+    real = 0.9 * math.log(4 / 3) + 0.1 * math.log(4)
+    assert losses["discriminator"].item() == pytest.approx(real + math.log(4 / 3))
+    assert losses["generator"].item() == pytest.approx(math.log(4))
+
+
+def test_acgan_losses_by_hand():
+    """Equations 6 and 7 of the study: of two classes, real images are told with 3/4, generated ones with 1/4."""
+    told = torch.tensor([LOG3, 0.0])
+    discriminator = Fixed([torch.tensor(LOG3), told], [torch.tensor(-LOG3), -told])
+    objective = ACGAN(dark_generator(), discriminator, label_smoothing=0.0, penalty_weight=5.0)
+    losses = dict(objective.losses(batch_of(REAL, [0, 0])))
+    source, classes = 2 * math.log(4 / 3), math.log(4 / 3) + math.log(4)
+    assert losses["discriminator"].item() == pytest.approx(source + classes)  # -(L_S + L_C)
+    assert losses["generator"].item() == pytest.approx(math.log(4) + math.log(4))
+
+
+def test_mutual_information_by_hand():
+    category, continuous = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.5, -1.0]])
+    logits, means = torch.tensor([[math.log(2.0), 0.0, 0.0]]), torch.tensor([[0.0, 1.0]])  # P = 1/2, 1/4, 1/4
+    log_continuous = -(0.25 + 4.0) / 2 - math.log(2 * math.pi)
+    expected = math.log(1 / 2) + log_continuous + math.log(3) + 2 * math.log(2)
+    assert mutual_information(category, continuous, logits, means).item() == pytest.approx(expected)
+
+
+def test_mutual_information_is_a_lower_bound_that_a_perfect_reader_of_categories_attains():
+    category, nothing = torch.eye(4), torch.zeros(4, 0)
+    assert mutual_information(category, nothing, 50 * category, nothing).item() == pytest.approx(math.log(4))
+    assert mutual_information(category, nothing, torch.zeros(4, 4), nothing).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_infogan_losses_by_hand():
+    """Both losses are the GAN's less lambda times the bound."""
+    reading = [torch.zeros(3), torch.zeros(2)]
+    discriminator = Fixed([torch.tensor(LOG3), *reading], [torch.tensor(-LOG3), *reading])
+    generator = dark_generator()
+    objective = InfoGAN(generator, discriminator, label_smoothing=0.0, penalty_weight=0.0, information_weight=2.0)
+    torch.manual_seed(0)
+    losses = dict(objective.losses(batch_of(REAL)))
+    torch.manual_seed(0)
+    bounds = []
+    for _ in range(2):  # a reader that knows nothing loses what the continuous codes vary
+        codes = generator.split_latents(generator.sample_latents(2))[2]
+        bounds.append(-(codes.square().sum(1).mean() / 2 + math.log(2 * math.pi)).item() + 2 * math.log(2))
+    assert losses["discriminator"].item() == pytest.approx(2 * math.log(4 / 3) - 2 * bounds[0], rel=1e-5)
+    assert losses["generator"].item() == pytest.approx(math.log(4) - 2 * bounds[1], rel=1e-5)
+
+
+class Noiseless(nn.Module):
+    """Predicts no noise at all."""
+
+    def forward(self, noisy, timesteps):
+        self.seen = noisy, timesteps
+        return SimpleNamespace(sample=torch.zeros_like(noisy))
+
+
+def test_diffusion_loss_by_hand():
+    """One who predicts no noise errs by the noise's own square; what it sees is equation 4 of the paper."""
+    network, scheduler = Noiseless(), build_scheduler()
+    objective = Diffusion(network, scheduler)
+    images, noise, timesteps = torch.randn(3, 1, 8, 8), torch.randn(3, 1, 8, 8), torch.tensor([0, 500, 999])
+    loss = objective.loss(images, noise, timesteps)
+    assert loss.item() == pytest.approx(noise.square().mean().item(), rel=1e-6)
+    alpha = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)[timesteps].view(3, 1, 1, 1)
+    torch.testing.assert_close(network.seen[0], alpha.sqrt() * images + (1 - alpha).sqrt() * noise)
+
+
+def test_diffusion_validation_visits_all_timesteps_evenly():
+    visited = []
+
+    class Watching(Noiseless):
+        def forward(self, noisy, timesteps):
+            visited.extend(timesteps.tolist())
+            return super().forward(noisy, timesteps)
+
+    loss = Diffusion(Watching(), build_scheduler()).validation_loss(batch_of(torch.zeros(25, 1, 8, 8)))
+    assert sorted(visited) == list(range(5, 1000, 10)) and visited != sorted(visited)
+    assert loss.item() == pytest.approx(1, abs=0.05)
 
 
 def slices(number, seed, **change):

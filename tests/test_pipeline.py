@@ -5,15 +5,16 @@ import sys
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDPMPipeline
 from PIL import Image
-from tiny import TINY, build_tiny
+from tiny import TINY, build_tiny, sample
 
 import hcm_hf
 from hcm_hf.errors import InputError
 from hcm_hf.families import FAMILIES
 from hcm_hf.models import LATENT_MODELS, DCGANGenerator
-from hcm_hf.pipeline import HCMPipeline, LatentPipeline
+from hcm_hf.models.ddpm import SCHEDULERS, build_scheduler, convert_scheduler
+from hcm_hf.pipeline import HCMPipeline, LatentPipeline, sampling_arguments
 
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -41,9 +42,8 @@ def test_saved_and_loaded_is_equal(family, tmp_path):
     before.save_pretrained(tmp_path)
     after = HCMPipeline.from_pretrained(tmp_path)
     assert type(after) is type(before)
-    images = [pipe(batch_size=2, generator=seeded(), output_type="np").images for pipe in (before, after)]
-    np.testing.assert_allclose(*images, atol=1e-6)
-    assert not list(tmp_path.rglob("*.bin"))
+    np.testing.assert_allclose(sample(family, before), sample(family, after), atol=1e-6)
+    assert [path.suffix for path in tmp_path.rglob("*pytorch_model*")] == [".safetensors"]
 
 
 def test_the_network_alone_loads(pipeline, folder):
@@ -60,13 +60,71 @@ def test_the_recorded_names_are_pinned(folder):
     assert "DCGANGenerator" in LATENT_MODELS
 
 
-def test_a_stock_ddpm_pipeline_loads_as_itself(tmp_path):
-    unet = UNet2DModel(
-        16, 1, 1, block_out_channels=(4, 8), norm_num_groups=2, layers_per_block=1,
-        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
-    )  # fmt: skip
-    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path)
+def test_plain_diffusers_loads_the_ddpm(tmp_path):
+    before = build_tiny("ddpm").pipeline()
+    before.save_pretrained(tmp_path)
+    code = """
+import sys, torch
+from diffusers import DDPMPipeline
+pipe = DDPMPipeline.from_pretrained(sys.argv[1])
+assert "hcm_hf" not in sys.modules and pipe.scheduler.config.num_train_timesteps == 1000
+image = pipe(generator=torch.Generator().manual_seed(0), num_inference_steps=3, output_type="np").images
+print(image.mean())
+"""
+    result = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert float(result.stdout) == pytest.approx(sample("ddpm", before, 1).mean(), abs=1e-6)
     assert type(HCMPipeline.from_pretrained(tmp_path)) is DDPMPipeline
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_denoises_and_repeats_itself(name):
+    pipeline = build_tiny("ddpm").pipeline()
+    arguments = sampling_arguments(pipeline, scheduler=name, num_inference_steps=4)
+    assert type(pipeline.scheduler) is SCHEDULERS[name][0]
+    assert pipeline.scheduler.config.beta_end == 0.02 and arguments == {"num_inference_steps": 4}
+    generators = [[torch.Generator().manual_seed(i) for i in range(3)] for _ in range(2)]
+    images = [pipeline(3, generator=each, output_type="np", **arguments).images for each in generators]
+    np.testing.assert_array_equal(*images)
+    assert len(pipeline.scheduler.timesteps) == 4 and pipeline.scheduler.timesteps[0] == 999
+    alone = pipeline(1, generator=torch.Generator().manual_seed(2), output_type="np", **arguments).images[0]
+    np.testing.assert_allclose(images[0][2], alone, atol=1e-5)
+
+
+def test_default_steps_are_the_schedulers():
+    pipeline = build_tiny("ddpm").pipeline()
+    assert sampling_arguments(pipeline) == {}
+    assert sampling_arguments(pipeline, scheduler="ddim") == {"num_inference_steps": 50}
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim", "dpmsolver++", "unipc"])
+def test_schedulers_bring_a_known_distribution_back(name):
+    """For data of one constant image x the best noise prediction is known; each solver then ends at x."""
+
+    trained = build_scheduler()
+    scheduler, steps = convert_scheduler(trained, name)
+    scheduler.set_timesteps(steps)
+    noisy = torch.randn(4, 1, 8, 8, generator=seeded())
+    for timestep in scheduler.timesteps:
+        alpha = trained.alphas_cumprod[int(timestep)]
+        predicted = (noisy - alpha.sqrt() * 0.3) / (1 - alpha).sqrt()
+        noisy = scheduler.step(predicted, timestep, noisy, generator=seeded()).prev_sample
+    torch.testing.assert_close(noisy, torch.full_like(noisy, 0.3), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "arguments", "message"),
+    [
+        ("ddpm", {"scheduler": "euler"}, "Unknown --scheduler 'euler'; choose among ddpm, ddim, dpmsolver"),
+        ("ddpm", {"num_inference_steps": 0}, "--num_inference_steps is 0; choose from 1 to 1000"),
+        ("ddpm", {"num_inference_steps": 1001}, "--num_inference_steps is 1001; choose from 1 to 1000"),
+        ("ddpm", {"class_labels": "HCM"}, "class_labels HCM given, but a DDPMPipeline has no classes"),
+        ("vae", {"scheduler": "ddim"}, "--scheduler ddim given, but this model is no diffusion model"),
+        ("gan", {"num_inference_steps": 5}, "--num_inference_steps 5 given, but this model is no diffusion model"),
+    ],
+)
+def test_arguments_of_another_family_are_refused(family, arguments, message):
+    with pytest.raises(InputError, match=message):
+        sampling_arguments(build_tiny(family).pipeline(), **arguments)
 
 
 @pytest.mark.parametrize("library", ["os", "hcm_hf.models.dcgan"])

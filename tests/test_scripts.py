@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tiny import build_tiny
 
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -43,9 +44,17 @@ def test_from_patients_to_a_report(tmp_path):
     (other / "manifest.jsonl").unlink()
     result = script("score.py", "--images", other, *arguments[:4])
     assert result.returncode == 2 and "holds the report of" in result.stderr
+    (tmp_path / "runs").mkdir()
+    model.rename(tmp_path / "runs" / "dcgan")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "report" / "images").rename(tmp_path / "images" / "dcgan")
+    arguments = ("--runs", tmp_path / "runs", "--images", tmp_path / "images", "--dataset", dataset)
+    assert "dcgan: trained in" in succeed("figures.py", *arguments, "--output_dir", tmp_path / "figures")
+    drawn = {path.relative_to(tmp_path / "figures").as_posix() for path in (tmp_path / "figures").rglob("*.png")}
+    assert drawn == {"families.png", "dcgan/losses.png"}
     with Image.open(tmp_path / "report" / "grid.png") as grid:
         assert grid.width > 10 * 32 and grid.height > 3 * 32
-    assert len(list((tmp_path / "report" / "images").glob("*.png"))) == 20
+    assert len(list((tmp_path / "images" / "dcgan").glob("*.png"))) == 20
 
 
 @pytest.mark.parametrize(
@@ -54,6 +63,8 @@ def test_from_patients_to_a_report(tmp_path):
         (("prepare_dataset.py", "--acdc", "nowhere", "--output_dir", "OUT"), "nowhere does not exist; name the ACDC"),
         (("prepare_dataset.py", "--acdc", "EMPTY", "--output_dir", "OUT"), "holds no ACDC patients"),
         (("generate.py", "--model", "nowhere", "--output_dir", "OUT"), "--model nowhere does not exist"),
+        (("generate.py", "--model", "DDPM", "--output_dir", "OUT", "--class_labels", "HCM"), "has no classes"),
+        (("figures.py", "--runs", "nowhere", "--images", "nowhere", "--output_dir", "OUT"), "nowhere does not exist"),
         (("score.py", "--output_dir", "OUT"), "Give either --images or --model."),
         (("score.py", "--images", "nowhere", "--dataset", "DATASET", "--output_dir", "OUT"), "nowhere does not exist"),
         (("write_phantom.py", "--output_dir", "OUT", "--num_patients_per_group", "0"), "num_patients_per_group is 0"),
@@ -61,7 +72,8 @@ def test_from_patients_to_a_report(tmp_path):
 )
 def test_bad_input_ends_in_one_line_and_status_2(arguments, message, tmp_path, dataset_dir):
     (tmp_path / "empty").mkdir()
-    places = {"OUT": tmp_path / "out", "EMPTY": tmp_path / "empty", "DATASET": dataset_dir}
+    build_tiny("ddpm").pipeline().save_pretrained(tmp_path / "ddpm")
+    places = {"DDPM": tmp_path / "ddpm", "OUT": tmp_path / "out", "EMPTY": tmp_path / "empty", "DATASET": dataset_dir}
     result = script(*(places.get(argument, argument) for argument in arguments))
     assert result.returncode == 2, result.stderr
     line = result.stderr.strip().splitlines()[-1]

@@ -15,9 +15,9 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import TINY
+from tiny import build_tiny, sample, tiny_families
 
-from hcm_hf import checkpoints, families, runs
+from hcm_hf import checkpoints, runs
 from hcm_hf.config import TrainingConfig
 from hcm_hf.errors import InputError, Interrupted
 from hcm_hf.families import FAMILIES
@@ -31,13 +31,9 @@ every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
 @pytest.fixture(autouse=True)
-def tiny_families(monkeypatch):
-    """Every family at its tiny size; all else is the real thing."""
-    for name, family in FAMILIES.items():
-        recipes = {
-            key: replace(recipe, objective=recipe.objective | TINY[name]) for key, recipe in family.recipes.items()
-        }
-        monkeypatch.setitem(families.FAMILIES, name, replace(family, recipes=recipes))
+def shrunk(monkeypatch):
+    for name, family in tiny_families().items():
+        monkeypatch.setitem(FAMILIES, name, family)
 
 
 @pytest.fixture
@@ -83,8 +79,7 @@ def test_a_run_leaves_what_it_promises(family, config):
     assert [path.name for path in (output_dir / "samples").iterdir()] == ["epoch-0002.png"]
     assert (output_dir / "losses.png").exists()
     for name in ("best", "last"):
-        images = HCMPipeline.from_pretrained(output_dir / name)(batch_size=2, output_type="np").images
-        assert images.shape == (2, 16, 16, 1)
+        assert sample(family, HCMPipeline.from_pretrained(output_dir / name)).shape == (3, 16, 16, 1)
     assert not [path for path in output_dir.rglob("*") if path.name.endswith((".tmp", ".previous", ".bin", ".pt"))]
 
 
@@ -172,18 +167,19 @@ def test_early_stopping_keeps_the_best(config, monkeypatch):
     assert any(not torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
 
-def test_an_overfitted_batch_drives_the_discriminator_loss_down(config):
+def test_training_drives_the_loss_down(config):
     output_dir = train(replace(config, num_epochs=25, learning_rate=2e-3))
     losses = [record["discriminator_loss"] for record in metrics(output_dir) if "discriminator_loss" in record]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
-def test_averaged_weights_are_saved_and_sampled(config):
-    output_dir = train(replace(config, ema_decay=0.99))
-    state = tensors(output_dir)
-    saved = load_file(output_dir / "last" / "network" / WEIGHTS)
+@every_family
+def test_averaged_weights_are_saved_and_sampled(family, config):
+    output_dir = train(replace(config, family=family, num_epochs=1, ema_decay=0.99))
+    state, sampled = tensors(output_dir), build_tiny(family).sampled
+    saved = load_file(next((output_dir / "last").rglob(WEIGHTS)))
     assert all(torch.equal(saved[name], state[f"average.{name}"]) for name in saved)
-    assert any(not torch.equal(saved[name], state[f"objective.generator.{name}"]) for name in saved)
+    assert any(not torch.equal(saved[name], state[f"objective.{sampled}.{name}"]) for name in saved)
 
 
 def test_batch_order_is_whole_shuffled_passes():
@@ -200,9 +196,9 @@ def test_processes_share_the_batch():
     assert (np.stack(parts, axis=1).flatten() == whole).all()
 
 
-def test_seeds_differ_by_step_process_and_seed():
-    seeds = {step_seed(s, p, n) for s in range(5) for p in range(5) for n in range(5)}
-    assert len(seeds) == 125 and all(0 <= seed < 2**63 for seed in seeds)
+def test_seeds_differ_by_step_and_seed():
+    seeds = {step_seed(s, n) for s in range(10) for n in range(10)}
+    assert len(seeds) == 100 and all(0 <= seed < 2**63 for seed in seeds)
 
 
 @pytest.mark.parametrize(
@@ -230,10 +226,18 @@ def test_bad_input_is_one_sentence_and_writes_nothing(config, change, message):
     assert not Path(config.output_dir).exists()
 
 
-def test_a_folder_of_another_run_or_of_something_else_is_left_alone(config, tmp_path):
+def test_a_folder_of_another_run_or_of_something_else_is_left_alone(config, splits, tmp_path, monkeypatch):
     output_dir = train(replace(config, num_epochs=1))
     before = {path: path.read_bytes() for path in output_dir.rglob("*") if path.is_file()}
+    dcgan = FAMILIES["dcgan"]
+    monkeypatch.setitem(FAMILIES, "dcgan", replace(dcgan, recipes=dcgan.recipes | {"other": dcgan.recipes["paper"]}))
+    splits["validation"], validation = splits["validation"].select(range(8)), splits["validation"]
+    splits.save_to_disk(tmp_path / "fewer")
+    splits["validation"] = validation
     for change, message in [
+        ({"family": "vae"}, "holds a run with family dcgan, not vae"),
+        ({"recipe": "other"}, "holds a run with recipe paper, not other"),
+        ({"dataset": str(tmp_path / "fewer")}, "holds a run on other slices than those of --dataset .*fewer"),
         ({"seed": 1}, "holds a run with seed 0, not 1"),
         ({"groups": ("NOR",)}, "holds a run with groups"),
         ({"learning_rate": 1e-3}, "holds a run with learning_rate 0.0002, not 0.001"),
@@ -300,18 +304,22 @@ def two_processes(*command):
 
 
 def test_two_processes_share_the_batch_stay_equal_and_resume(config, tmp_path):
-    """The gradients are averaged, so that both end with the weights of the main process; a resumed run is equal."""
-    whole = two_processes(*arguments(config, "--num_epochs=2"))
-    assert whole.returncode == 0, whole.stderr
-    output_dir = Path(config.output_dir)
-    written = json.loads((output_dir / "training_config.json").read_text())
-    assert written["num_processes"] == 2
-    halves = replace(config, output_dir=str(tmp_path / "halves"))
-    for epochs in (1, 2):
-        assert two_processes(*arguments(halves, f"--num_epochs={epochs}")).returncode == 0
-    assert_same_run(output_dir, tmp_path / "halves")
+    """Every family runs in two processes; its first loss is that of one process with the same batch.
+
+    Where batch normalisation sees half of the batch, in DCGAN, AC-GAN and InfoGAN, the losses are only alike.
+    """
+    result = two_processes(str(Path(__file__).parent / "parallel.py"), config.dataset, str(tmp_path / "two"))
+    assert result.returncode == 0, result.stderr
+    for family in FAMILIES:
+        one = train(replace(config, family=family, num_epochs=1, output_dir=str(tmp_path / "one" / family)))
+        first, expected = (metrics(folder)[0] for folder in (tmp_path / "two" / family, one))
+        mixes_slices = any(isinstance(module, torch.nn.BatchNorm2d) for module in build_tiny(family).modules())
+        assert first == pytest.approx(expected, rel=0.3 if mixes_slices else 1e-4)
+        written = json.loads((tmp_path / "two" / family / "training_config.json").read_text())
+        assert written["num_processes"] == 2
+    assert_same_run(tmp_path / "two" / "dcgan", tmp_path / "two" / "dcgan-in-halves")
     with pytest.raises(InputError, match="holds a run with"):  # one process would not go on from the same batches
-        train(replace(config, train_batch_size=8, num_epochs=2))
+        train(replace(config, output_dir=str(tmp_path / "two" / "dcgan"), train_batch_size=8, num_epochs=2))
 
 
 def test_gradients_of_two_processes_are_averaged(tmp_path):
@@ -375,8 +383,14 @@ def test_a_folder_in_use_is_refused(config, monkeypatch):
 
 
 def test_script_says_what_is_wrong_in_one_line(config):
+    known = ", ".join(FAMILIES)
     command = [sys.executable, str(SCRIPTS / "train.py"), "--family", "stylegan"]
     result = subprocess.run(command, capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (2, "error: Unknown --family 'stylegan'; choose among dcgan.\n")
+    assert (result.returncode, result.stderr) == (2, f"error: Unknown --family 'stylegan'; choose among {known}.\n")
     result = subprocess.run([*command[:2], "--famly", "dcgan"], capture_output=True, text=True)
     assert result.returncode == 2 and "--famly" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_help_names_every_family():
+    listed = ", ".join(list(FAMILIES)[:-1]) + f" or {list(FAMILIES)[-1]}"
+    assert f"family: the model family: {listed}." in TrainingConfig.__doc__

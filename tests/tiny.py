@@ -1,8 +1,11 @@
 """Small things that several tests share."""
 
-import numpy as np
+from dataclasses import replace
 
-from hcm_hf.families import FAMILIES
+import numpy as np
+import torch
+
+from hcm_hf.families import FAMILIES, Family
 
 
 # Tiny sizes of every family: real networks, a few channels wide.
@@ -14,6 +17,8 @@ TINY = {
     "infogan": {"latent_dim": 9, "num_categories": 3, "base_channels": 4, "hidden_dim": 8},
     "ddpm": {"block_out_channels": (4, 8)},
 }
+# What makes a call of a family's pipeline quick.
+QUICK_CALL = {"ddpm": {"num_inference_steps": 3}}
 
 
 def random_images(n: int, seed: int = 0, height: int = 33, width: int = 40) -> np.ndarray:
@@ -26,6 +31,26 @@ def random_images(n: int, seed: int = 0, height: int = 33, width: int = 40) -> n
     return images.astype(np.float32)
 
 
-def build_tiny(family: str):
+def tiny_families() -> dict[str, Family]:
+    """Every family at its tiny size; all else is the real thing."""
+    return {
+        name: replace(
+            family,
+            recipes={
+                key: replace(recipe, objective=recipe.objective | TINY[name]) for key, recipe in family.recipes.items()
+            },
+        )
+        for name, family in FAMILIES.items()
+    }
+
+
+def build_tiny(family: str, seed: int = 0):
     """A family's objective at its tiny size, 16 pixels, with its paper's losses."""
+    torch.manual_seed(seed)
     return FAMILIES[family].build(16, **FAMILIES[family].recipes["paper"].objective | TINY[family])
+
+
+def sample(family: str, pipeline, batch_size: int = 3) -> np.ndarray:
+    """Images (B, H, W, 1) of seed 0, in few steps where the family takes steps."""
+    generator = torch.Generator().manual_seed(0)
+    return pipeline(batch_size, generator=generator, output_type="np", **QUICK_CALL.get(family, {})).images

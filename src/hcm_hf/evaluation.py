@@ -76,6 +76,9 @@ def score(
     split: str = "test",
     groups: Sequence[str] = ("HCM",),
     num_images: int = 1000,
+    class_labels: str | None = None,
+    scheduler: str | None = None,
+    num_inference_steps: int | None = None,
     paper_compat: bool = False,
     seed: int = 0,
 ) -> dict:
@@ -89,6 +92,9 @@ def score(
         split: the held-out split.
         groups: the ACDC groups to compare with.
         num_images: number of images to generate with `model`.
+        class_labels: their class, see `generate_images`.
+        scheduler: of a diffusion model, see `generate_images`.
+        num_inference_steps: of a diffusion model, see `generate_images`.
         paper_compat: see `evaluate_images`.
         seed: of generation, pairs and resamples.
 
@@ -108,7 +114,15 @@ def score(
     if not (output_dir / REPORT_FILE).exists() and not (output_dir / "images").exists():
         require_empty(output_dir, "--output_dir")
     if images is None:
-        images = generate_images(model, output_dir / "images", num_images, seed=seed)
+        images = generate_images(
+            model,
+            output_dir / "images",
+            num_images,
+            seed=seed,
+            class_labels=class_labels,
+            scheduler=scheduler,
+            num_inference_steps=num_inference_steps,
+        )
     generated, source = read_images(images)
     if (output_dir / REPORT_FILE).exists():
         before = json.loads((output_dir / REPORT_FILE).read_text(encoding="utf-8"))["generator"]
@@ -231,7 +245,7 @@ def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
 
     Returns:
         float32 (N, H, W) in [0, 1], and their `model` (without a manifest the folder's name), `model_hash`,
-        `version` and `classes`.
+        `version`, `scheduler` and `num_inference_steps` (of a diffusion model), and `classes`.
 
     Raises:
         InputError: if the folder holds no images, images of several models or sizes, or what cannot be read.
@@ -245,12 +259,13 @@ def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
         entries = [{"file": path.name, "model": folder.resolve().name} for path in sorted(folder.glob("*.png"))]
     if not entries:
         raise InputError(f"{folder} holds no images; generate some there first.")
-    source = {}
-    for key in ("model", "model_hash", "version"):
+    source: dict = {"model": None, "model_hash": None, "version": None}
+    for key in (*source, "scheduler", "num_inference_steps"):
         values = sorted({str(entry[key]) for entry in entries if entry.get(key) is not None})
         if len(values) > 1:
             raise InputError(f"{folder} holds images of more than one {key} ({', '.join(values)}); score them apart.")
-        source[key] = values[0] if values else None
+        if values:
+            source[key] = values[0]
     source["classes"] = sorted({str(entry["class"]) for entry in entries if entry.get("class") is not None})
     images = [_read_png(folder / str(entry["file"])) for entry in entries]
     for entry, image in zip(entries, images, strict=True):
@@ -293,10 +308,14 @@ def write_report(report: dict, output_dir: str | Path) -> None:
 
 def render_markdown(report: dict) -> str:
     """The report for reading: one table for each protocol."""
-    data, model = report["dataset"], report["generator"].get("model", "images")
+    data, source = report["dataset"], report["generator"]
+    model, details = source.get("model", "images"), [f"class {name}" for name in source.get("classes", [])]
+    if source.get("scheduler"):
+        details.append(f"{source['scheduler']}, {source['num_inference_steps']} steps")
     lines = [
         f"# {model} against {data['name'] or 'the dataset'}, split {data['split']}, {', '.join(data['groups'])}",
-        f"{report['n_generated']} generated images of {data['resolution']} px; {report['n_train']} training slices of "
+        f"{report['n_generated']} generated images of {data['resolution']} px"
+        f"{''.join(f' ({text})' for text in details)}; {report['n_train']} training slices of "
         f"{report['n_train_patients']} patients; {report['n_heldout']} held-out slices of "
         f"{report['n_heldout_patients']} patients. In brackets: 95 % interval over the reference's patients.",
     ]

@@ -62,10 +62,10 @@ class Run:
             before = json.loads(path.read_text(encoding="utf-8"))
             for name, value in self.written.items():
                 if name not in _FREE and before.get(name) != value:
-                    raise InputError(
-                        f"{self.output_dir} holds a run with {name} {before.get(name)}, not {value}; "
-                        "name another --output_dir."
-                    )
+                    other = f"with {name} {before.get(name)}, not {value}"
+                    if name == "dataset_fingerprint":  # hashes say nothing to a reader
+                        other = f"on other slices than those of --dataset {self.written['dataset']}"
+                    raise InputError(f"{self.output_dir} holds a run {other}; name another --output_dir.")
         else:
             require_empty(self.output_dir, "--output_dir")
         self.accelerator.wait_for_everyone()

@@ -84,7 +84,8 @@ def train(config: TrainingConfig) -> Path:
         run.resume()
         _loop(run, recipe, train_slices, config, stop)
         run.draw_losses()
-    accelerator.end_training()
+    for tracker in accelerator.trackers:  # end_training would end the process group too, and with it the caller's
+        tracker.finish()
     return output_dir
 
 

@@ -15,7 +15,7 @@ from hcm_hf.errors import InputError
 
 
 def build_unet(
-    sample_size: int = 64, block_out_channels: Sequence[int] = (32, 64, 128), layers_per_block: int = 1
+    sample_size: int = 64, block_out_channels: Sequence[int] = (32, 64, 128, 128), layers_per_block: int = 1
 ) -> UNet2DModel:
     """A one-channel U-Net with self-attention at its lowest level.
 
