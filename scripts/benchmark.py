@@ -4,13 +4,14 @@ python scripts/benchmark.py --acdc ACDC/database
 """
 
 import dataclasses
+import itertools
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import hcm_hf
@@ -20,8 +21,8 @@ from hcm_hf.cli import run
 SCRIPTS = Path(__file__).parent
 
 
-def main(acdc: Path | None = None, rounds: int = 5, num_steps: int = 20, num_proc: int = os.cpu_count() or 1) -> None:
-    """Measure preparation, a training step and start-up.
+def main(acdc: Path | None = None, rounds: int = 3, num_steps: int = 9, num_proc: int = os.cpu_count() or 1) -> None:
+    """Measure preparation, training steps, sampling and start-up.
 
     Args:
         acdc: an ACDC folder (no .zip); by default a synthetic cohort of 100 patients.
@@ -36,7 +37,8 @@ def main(acdc: Path | None = None, rounds: int = 5, num_steps: int = 20, num_pro
             hcm_hf.write_cohort(acdc, num_proc=num_proc)
         hcm_hf.prepare_dataset(acdc, folder / "dataset", num_proc=num_proc)
         compare("prepare_dataset", rounds, lambda: prepare_plainly(acdc), lambda: prepare(acdc, num_proc))
-        step_overhead(folder, rounds, num_steps)
+        training_steps(folder / "dataset", folder, rounds, num_steps)
+        sampling(folder / "dataset")
     for name, command in [
         ("import hcm_hf", ["-c", "import hcm_hf"]),
         ("train.py --help", [str(SCRIPTS / "train.py"), "--help"]),
@@ -94,15 +96,40 @@ def prepare_plainly(acdc: Path) -> None:
             (255 * np.clip((image[box] - low) / (high - low), 0, 1)).astype(np.uint8), label[box]
 
 
-def step_overhead(folder: Path, rounds: int, num_steps: int) -> None:
-    """A step of the training loop, logging and all, against the same step written bare; same networks and data."""
-    import torch
+def training_steps(dataset: Path, runs: Path, rounds: int, num_steps: int) -> None:
+    """A training step of each family, logging and all, against the peer's own loop on the same networks and batch.
 
+    Ours is timed from the start of a step to the start of the next, so that epoch ends (validation, checkpoints) do
+    not count; the peer's likewise, reading of images included on both sides.
+    """
     from hcm_hf.data.slices import Slices
 
-    family = hcm_hf.FAMILIES["dcgan"]
-    recipe = family.recipes["paper"]
-    slices = Slices(hcm_hf.load_dataset(folder / "dataset")["train"], family.groups)
+    split = hcm_hf.load_dataset(dataset)["train"]
+    rows = [index for index, group in enumerate(split["group"]) if split.features["group"].int2str(group) == "HCM"]
+    split, slices = split.select(rows), Slices(split, ("HCM",))
+    resolution = slices.images.shape[-1]
+    print("\nfamily: parameters, seconds per step here, images per second; the peer's seconds, how much faster we are")
+    for name, family in list(hcm_hf.FAMILIES.items()):
+        recipe = family.recipes["paper"]
+        peer = {"vae": bare_loop, "ddpm": diffusers_example}.get(name, dcgan_example)
+        times = []
+        for index in range(rounds):
+            objective = family.build(resolution, **recipe.objective)
+            theirs = step_time(peer(objective, split, slices, recipe, num_steps))
+            times.append((theirs, our_step_time(name, dataset, runs / f"{name}-{index}", len(slices), num_steps)))
+        theirs, ours = (statistics.median(column) for column in zip(*times, strict=True))
+        size = sum(parameter.numel() for parameter in objective.parameters())
+        print(
+            f"{name}: {size / 1e6:.1f} M, {ours:.3f} s, {recipe.train_batch_size / ours:.1f} images/s; "
+            f"{peer.__name__} {theirs:.3f} s, {theirs / ours:.2f} times (each of {rounds}: "
+            f"{', '.join(f'{before / after:.2f}' for before, after in times)})",
+            flush=True,
+        )
+
+
+def our_step_time(name: str, dataset: Path, output_dir: Path, num_slices: int, num_steps: int) -> float:
+    """Median seconds of a step of `hcm_hf.train`."""
+    family = hcm_hf.FAMILIES[name]
     starts: list[float] = []
 
     def timed_build(*arguments, **options):
@@ -116,47 +143,146 @@ def step_overhead(folder: Path, rounds: int, num_steps: int) -> None:
         objective.losses = timed
         return objective
 
-    def step_time() -> float:
-        """Median time between the starts of steps, so that epoch ends (validation, checkpoints) do not count."""
-        differences = [after - before for before, after in zip(starts, starts[1:], strict=False)]
-        starts.clear()
-        return statistics.median(differences[2:])
-
-    def bare() -> float:
-        objective = timed_build(slices.images.shape[-1], **recipe.objective)
-        optimizers = {
-            name: torch.optim.Adam(network.parameters(), recipe.learning_rate, recipe.adam_betas)
-            for name, network in objective.named_children()
-        }
-        for _ in range(num_steps):
-            for name, loss in objective.losses(slices.batch(torch.randint(len(slices), (recipe.train_batch_size,)))):
-                optimizers[name].zero_grad()
-                loss.backward()
-                optimizers[name].step()
-        return step_time()
-
-    def loop(index: int) -> float:
-        epoch_steps = -(-len(slices) // recipe.train_batch_size)
+    hcm_hf.FAMILIES[name] = dataclasses.replace(family, build=timed_build)
+    epoch_steps = -(-num_slices // family.recipes["paper"].train_batch_size)
+    try:
         hcm_hf.train(
             hcm_hf.TrainingConfig(
-                dataset=str(folder / "dataset"),
-                output_dir=str(folder / f"run-{index}"),
+                family=name,
+                dataset=str(dataset),
+                output_dir=str(output_dir),
+                groups=("HCM",),
                 num_epochs=-(-num_steps // epoch_steps),
                 checkpointing_epochs=1000,
                 sample_epochs=1000,
             )
         )
-        return step_time()
+    finally:
+        hcm_hf.FAMILIES[name] = family
+    return step_time(starts)
 
-    hcm_hf.FAMILIES["dcgan"] = dataclasses.replace(family, build=timed_build)
-    times = [(bare(), loop(index)) for index in range(rounds)]
-    ratios = [after / before - 1 for before, after in times]
-    before, after = (statistics.median(column) for column in zip(*times, strict=True))
-    print(
-        f"training step (DCGAN, 64 px, batch {recipe.train_batch_size}): {1000 * after:.0f} ms, "
-        f"bare {1000 * before:.0f} ms, overhead {100 * statistics.median(ratios):+.1f} % "
-        f"(each of {rounds}: {', '.join(f'{100 * ratio:+.1f}' for ratio in ratios)})"
+
+def step_time(starts: Iterable[float]) -> float:
+    """Median seconds between the starts of steps, without the first two."""
+    starts = list(starts)
+    return statistics.median(after - before for before, after in zip(starts[2:], starts[3:], strict=False))
+
+
+def bare_loop(objective, split, slices, recipe, num_steps: int) -> Iterator[float]:
+    """Our own losses in the barest of loops; yields the time at the start of each step."""
+    import torch
+
+    optimizers = {
+        name: torch.optim.Adam(network.parameters(), recipe.learning_rate, recipe.adam_betas)
+        for name, network in objective.named_children()
+    }
+    for _ in range(num_steps):
+        yield time.perf_counter()
+        for name, loss in objective.losses(slices.batch(torch.randint(len(slices), (recipe.train_batch_size,)))):
+            optimizers[name].zero_grad()
+            loss.backward()
+            optimizers[name].step()
+
+
+def dcgan_example(objective, split, slices, recipe, num_steps: int) -> Iterator[float]:
+    """The plain PyTorch DCGAN loop: no gradient penalty, no class or code losses, images decoded as they come."""
+    import torch
+    from torch.nn import functional as F
+
+    generator, discriminator = objective.generator, objective.discriminator
+    optimizers = [
+        torch.optim.Adam(network.parameters(), recipe.learning_rate, recipe.adam_betas)
+        for network in (discriminator, generator)
+    ]
+
+    def loss(images: torch.Tensor, target: float) -> torch.Tensor:
+        output = discriminator(images)
+        logits = output if isinstance(output, torch.Tensor) else output[0]
+        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+
+    for images, labels in decoded(split, recipe.train_batch_size, num_steps):
+        yield time.perf_counter()
+        discriminator.zero_grad()
+        loss(images, 1.0).backward()
+        generated = generator(generator.sample_latents(len(images)), labels)
+        loss(generated.detach(), 0.0).backward()
+        optimizers[0].step()
+        generator.zero_grad()
+        loss(generated, 1.0).backward()
+        optimizers[1].step()
+
+
+def diffusers_example(objective, split, slices, recipe, num_steps: int) -> Iterator[float]:
+    """The loop of diffusers' unconditional training example with its settings.
+
+    AdamW, a cosine schedule with warm-up, its EMA, clipped gradients, images decoded as they come.
+    """
+    import torch
+    from diffusers.optimization import get_scheduler
+    from diffusers.training_utils import EMAModel
+    from torch.nn import functional as F
+
+    model, scheduler = objective.unet, objective.scheduler
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
+    average = EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+    learning_rates = get_scheduler("cosine", optimizer, num_warmup_steps=500, num_training_steps=1035)
+    for images, _ in decoded(split, recipe.train_batch_size, num_steps):
+        yield time.perf_counter()
+        noise = torch.randn_like(images)
+        timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(images),)).long()
+        loss = F.mse_loss(model(scheduler.add_noise(images, noise, timesteps), timesteps).sample.float(), noise)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        learning_rates.step()
+        optimizer.zero_grad()
+        average.step(model.parameters())
+
+
+def decoded(split, batch_size: int, num_steps: int) -> Iterator[tuple]:
+    """Shuffled batches of images (B, 1, H, W) in [-1, 1] and groups (B,); a `DataLoader` decodes each image anew."""
+    import numpy as np
+    import torch
+    from torch.utils.data import DataLoader
+
+    def transform(rows: dict) -> dict:
+        images = [torch.from_numpy(np.asarray(image))[None].float() / 127.5 - 1 for image in rows["image"]]
+        return {"image": images, "group": rows["group"]}
+
+    loader = DataLoader(
+        split.select_columns(["image", "group"]).with_transform(transform), batch_size, shuffle=True, drop_last=True
     )
+    done = 0
+    while done < num_steps:
+        for batch in itertools.islice(loader, num_steps - done):
+            done += 1
+            yield batch["image"], batch["group"]
+
+
+def sampling(dataset: Path, num_images: int = 100, batch_size: int = 50) -> None:
+    """Time per 100 images of each family, and of each scheduler of the DDPM; the weights do not matter."""
+    from hcm_hf.models.ddpm import SAMPLERS
+    from hcm_hf.pipeline import sampling_arguments
+
+    resolution = hcm_hf.load_dataset(dataset)["train"][0]["image"].width
+    print(f"\nseconds per {num_images} images, batches of {batch_size}")
+    for name, family in hcm_hf.FAMILIES.items():
+        pipeline = family.build(resolution, **family.recipes["paper"].objective).pipeline()
+        pipeline.set_progress_bar_config(disable=True)
+
+        def sample(pipeline=pipeline, **arguments) -> None:
+            for _ in range(num_images // batch_size):
+                pipeline(batch_size=batch_size, output_type="np", **arguments)
+
+        if "scheduler" not in pipeline.components:
+            sample()
+            print(f"{name}: {seconds(sample):.3f} s", flush=True)
+            continue
+        for scheduler in SAMPLERS:
+            steps = sampling_arguments(pipeline, scheduler=scheduler)["num_inference_steps"]
+            timed = min(steps, 10)  # a step costs the same wherever it stands
+            elapsed = seconds(lambda sample=sample, timed=timed: sample(num_inference_steps=timed)) * steps / timed
+            print(f"{name}, {scheduler}, {steps} steps: {elapsed:.0f} s (from {timed} steps)", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import hcm_hf
 from hcm_hf.errors import InputError
 from hcm_hf.families import FAMILIES
 from hcm_hf.models import LATENT_MODELS, DCGANGenerator
-from hcm_hf.models.ddpm import SCHEDULERS, build_scheduler, convert_scheduler
+from hcm_hf.models.ddpm import SAMPLERS, build_scheduler, convert_scheduler
 from hcm_hf.pipeline import HCMPipeline, LatentPipeline, sampling_arguments
 
 
@@ -76,11 +76,11 @@ print(image.mean())
     assert type(HCMPipeline.from_pretrained(tmp_path)) is DDPMPipeline
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_every_scheduler_denoises_and_repeats_itself(name):
     pipeline = build_tiny("ddpm").pipeline()
     arguments = sampling_arguments(pipeline, scheduler=name, num_inference_steps=4)
-    assert type(pipeline.scheduler) is SCHEDULERS[name][0]
+    assert type(pipeline.scheduler) is SAMPLERS[name].scheduler
     assert pipeline.scheduler.config.beta_end == 0.02 and arguments == {"num_inference_steps": 4}
     generators = [[torch.Generator().manual_seed(i) for i in range(3)] for _ in range(2)]
     images = [pipeline(3, generator=each, output_type="np", **arguments).images for each in generators]

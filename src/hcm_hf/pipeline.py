@@ -129,8 +129,8 @@ def sampling_arguments(
     Args:
         pipeline: of any family.
         class_labels: the class of the images, for a family with classes.
-        scheduler: for a diffusion model, a name of `SCHEDULERS`; by default the one that it was saved with.
-        num_inference_steps: for a diffusion model; by default the scheduler's in `SCHEDULERS`.
+        scheduler: for a diffusion model, a name of `SAMPLERS`; by default the one that it was saved with.
+        num_inference_steps: for a diffusion model; by default the scheduler's in `SAMPLERS`.
 
     Raises:
         InputError: if the pipeline has no use for an argument.

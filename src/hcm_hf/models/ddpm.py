@@ -1,6 +1,7 @@
 """DDPM: diffusers' own U-Net and schedulers at this package's size, https://huggingface.co/papers/2006.11239."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from diffusers import (
     DDIMScheduler,
@@ -49,6 +50,25 @@ def build_scheduler() -> DDPMScheduler:
     )
 
 
+class ConsistentDDIMScheduler(DDIMScheduler):
+    """DDIM, https://huggingface.co/papers/2010.02502, that takes the noise anew from the clipped image.
+
+    Stock DDIM clips the predicted image but keeps the predicted noise; early in training, when both disagree, its
+    images end as grey grain.
+    """
+
+    def step(self, model_output, timestep, sample, generator=None, return_dict=True):
+        """One deterministic step. See `DDIMScheduler.step`."""
+        return super().step(
+            model_output,
+            timestep,
+            sample,
+            use_clipped_model_output=True,
+            generator=generator,
+            return_dict=return_dict,
+        )
+
+
 class UniPCScheduler(UniPCMultistepScheduler):
     """UniPC, https://huggingface.co/papers/2302.04867, with the `generator` that `DDPMPipeline` passes to a step."""
 
@@ -57,25 +77,42 @@ class UniPCScheduler(UniPCMultistepScheduler):
         return super().step(model_output, timestep, sample, return_dict=return_dict)
 
 
-# What a trained DDPM can be sampled with: class and default number of steps.
-SCHEDULERS: dict[str, tuple[type[SchedulerMixin], int]] = {
-    "ddpm": (DDPMScheduler, 1000),
-    "ddim": (DDIMScheduler, 50),
-    "dpmsolver++": (DPMSolverMultistepScheduler, 20),
-    "unipc": (UniPCScheduler, 20),
+@dataclass(frozen=True)
+class Sampler:
+    """A way to denoise.
+
+    Attributes:
+        scheduler: the class.
+        num_inference_steps: by default.
+        options: of the scheduler, beyond what the trained one's configuration says.
+    """
+
+    scheduler: type[SchedulerMixin]
+    num_inference_steps: int
+    options: dict[str, bool]
+
+
+# What a trained DDPM can be sampled with. All clip the predicted image to [-1, 1]: DDPM and DDIM by what they are
+# configured with, the others by thresholding, whose bound is 1 by default.
+SAMPLERS = {
+    "ddpm": Sampler(DDPMScheduler, 1000, {}),
+    "ddim": Sampler(ConsistentDDIMScheduler, 50, {}),
+    "dpmsolver++": Sampler(DPMSolverMultistepScheduler, 20, {"thresholding": True}),
+    "unipc": Sampler(UniPCScheduler, 20, {"thresholding": True}),
 }
 
 
 def convert_scheduler(scheduler: SchedulerMixin, name: str) -> tuple[SchedulerMixin, int]:
-    """The scheduler `name` of `SCHEDULERS` for the noise that `scheduler` trained with, and its number of steps.
+    """The scheduler `name` of `SAMPLERS` for the noise that `scheduler` trained with, and its number of steps.
 
-    The few-step ones start at the last training step, as their images start from pure noise
+    Whatever their number, the first step is the last of training, as images start from pure noise
     (https://huggingface.co/papers/2305.08891, section 3.3).
 
     Raises:
         InputError: if the name is unknown; it lists those that exist.
     """
-    if name not in SCHEDULERS:
-        raise InputError(f"Unknown --scheduler '{name}'; choose among {', '.join(SCHEDULERS)}.")
-    kind, num_inference_steps = SCHEDULERS[name]
-    return kind.from_config(scheduler.config, timestep_spacing="trailing"), num_inference_steps
+    if name not in SAMPLERS:
+        raise InputError(f"Unknown --scheduler '{name}'; choose among {', '.join(SAMPLERS)}.")
+    sampler = SAMPLERS[name]
+    converted = sampler.scheduler.from_config(scheduler.config, timestep_spacing="trailing", **sampler.options)
+    return converted, sampler.num_inference_steps
