@@ -28,7 +28,7 @@ demo/dataset: | demo/cohort
 	$(BIN)/python scripts/prepare_dataset.py --acdc demo/cohort --output_dir $@ --resolution 32
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -143,7 +143,7 @@ def loss_curves(metrics_file: str | Path, figure_file: str | Path) -> None:
             color="tab:red",
             label=f"best: {values[best]:.4g} at {unit} {steps[best]:g}",
         )
-        below.set_yscale("log" if values.min() > 0 else "linear")  # it often falls by orders of magnitude
+        below.set_yscale("log" if values.max() > 10 * values.min() > 0 else "linear")
         below.legend()
     below.set_ylabel("validation loss (lower is better)")
     below.set_xlabel(unit)

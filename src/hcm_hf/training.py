@@ -98,6 +98,10 @@ def _loop(run: Run, recipe: Recipe, slices: Slices, config: TrainingConfig, stop
     def finished() -> bool:
         return progress.step >= num_steps or progress.step - progress.best_step >= recipe.patience * epoch_steps
 
+    accelerator.print(
+        f"{config.family}, recipe {config.recipe}: {len(slices)} slices, {accelerator.num_processes} process(es) with "
+        f"{recipe.train_batch_size} slices a step each on {accelerator.device}, {num_steps} steps."
+    )
     started = time.monotonic() - progress.seconds
     bar = tqdm(
         total=num_steps,
