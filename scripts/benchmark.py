@@ -262,7 +262,7 @@ def decoded(split, batch_size: int, num_steps: int) -> Iterator[tuple]:
 def sampling(dataset: Path, num_images: int = 100, batch_size: int = 50) -> None:
     """Time per 100 images of each family, and of each scheduler of the DDPM; the weights do not matter."""
     from hcm_hf.models.ddpm import SAMPLERS
-    from hcm_hf.pipeline import sampling_arguments
+    from hcm_hf.pipeline import prepare_sampling
 
     resolution = hcm_hf.load_dataset(dataset)["train"][0]["image"].width
     print(f"\nseconds per {num_images} images, batches of {batch_size}")
@@ -279,7 +279,7 @@ def sampling(dataset: Path, num_images: int = 100, batch_size: int = 50) -> None
             print(f"{name}: {seconds(sample):.3f} s", flush=True)
             continue
         for scheduler in SAMPLERS:
-            steps = sampling_arguments(pipeline, scheduler=scheduler)["num_inference_steps"]
+            steps = prepare_sampling(pipeline, scheduler=scheduler)[0]["num_inference_steps"]
             timed = min(steps, 10)  # a step costs the same wherever it stands
             elapsed = seconds(lambda sample=sample, timed=timed: sample(num_inference_steps=timed)) * steps / timed
             print(f"{name}, {scheduler}, {steps} steps: {elapsed:.0f} s (from {timed} steps)", flush=True)

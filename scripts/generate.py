@@ -6,7 +6,6 @@ torchrun --nproc_per_node 2 scripts/generate.py --model runs/dcgan --output_dir 
 """
 
 from pathlib import Path
-from typing import Literal
 
 import hcm_hf
 from hcm_hf.cli import run
@@ -19,7 +18,7 @@ def main(
     batch_size: int = 32,
     seed: int = 0,
     class_labels: str | None = None,
-    scheduler: Literal["ddpm", "ddim", "dpmsolver++", "unipc"] | None = None,
+    scheduler: str | None = None,
     num_inference_steps: int | None = None,
     save_npy: bool = False,
     save_nifti: bool = False,
@@ -33,7 +32,7 @@ def main(
         batch_size: images per call of the model; it does not change the images.
         seed: image i of a seed is always the same.
         class_labels: the class of the images, where the model is conditional.
-        scheduler: of a diffusion model; by default the one that it was trained with.
+        scheduler: of a diffusion model: ddpm (the default), ddim, dpmsolver++ or unipc.
         num_inference_steps: calls of a diffusion model per image; by default 1000 for ddpm, 50 for ddim, else 20.
         save_npy: also save each image as float32 in [0, 1].
         save_nifti: also save all images as one NIfTI volume.

@@ -5,7 +5,6 @@ python scripts/score.py --model runs/dcgan --dataset data/acdc-64 --output_dir r
 """
 
 from pathlib import Path
-from typing import Literal
 
 import hcm_hf
 from hcm_hf.cli import run
@@ -20,7 +19,7 @@ def main(
     groups: tuple[str, ...] = ("HCM",),
     num_images: int = 1000,
     class_labels: str | None = None,
-    scheduler: Literal["ddpm", "ddim", "dpmsolver++", "unipc"] | None = None,
+    scheduler: str | None = None,
     num_inference_steps: int | None = None,
     paper_compat: bool = False,
     seed: int = 0,
@@ -36,7 +35,7 @@ def main(
         groups: the ACDC groups to compare with.
         num_images: number of images to generate with --model.
         class_labels: their class, where the model is conditional.
-        scheduler: of a diffusion model; by default the one that it was trained with.
+        scheduler: of a diffusion model: ddpm (the default), ddim, dpmsolver++ or unipc.
         num_inference_steps: calls of a diffusion model per image; by default 1000 for ddpm, 50 for ddim, else 20.
         paper_compat: also score with a wrong data range, labelled as an artefact, to show what it gives.
         seed: of generation, pairs and resamples.

@@ -1,4 +1,4 @@
-"""What `test_training.py` runs in two processes: every family for one epoch, and one of them for two."""
+"""What `test_training.py` runs in processes of its own: every family for one epoch, and one of them for two."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from hcm_hf.families import FAMILIES
 from hcm_hf.training import train
 
 
-dataset, output_dir = sys.argv[1:]
+dataset, output_dir, *mixed_precision = sys.argv[1:]
 FAMILIES.update(tiny_families())
 runs = [(family, family, 2 if family == "dcgan" else 1) for family in FAMILIES]
 for name, family, num_epochs in [*runs, ("dcgan-in-halves", "dcgan", 1), ("dcgan-in-halves", "dcgan", 2)]:
@@ -22,5 +22,6 @@ for name, family, num_epochs in [*runs, ("dcgan-in-halves", "dcgan", 1), ("dcgan
             groups=("HCM",),
             num_epochs=num_epochs,
             train_batch_size=8,
+            mixed_precision=mixed_precision[0] if mixed_precision else None,
         )
     )

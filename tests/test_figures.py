@@ -6,7 +6,7 @@ from PIL import Image
 from tiny import build_tiny
 
 from hcm_hf.errors import InputError
-from hcm_hf.figures import image_grid, loss_curves, write_controls, write_grid, write_rows
+from hcm_hf.figures import image_grid, loss_curves, plot_losses, write_controls, write_grid, write_rows
 
 
 def test_grid_places_rows_and_columns():
@@ -17,13 +17,26 @@ def test_grid_places_rows_and_columns():
     assert (pixels[8] == 255).all() and (pixels[9:, 18:] == 255).all()
 
 
-def test_loss_curves_draw_each_loss(tmp_path):
-    records = [{"step": s, "epoch": s // 4, "a_loss": 1 / s, "b_loss": 2 / s} for s in range(1, 13)]
-    records += [{"step": s, "epoch": s // 4, "validation_loss": abs(s - 8)} for s in (4, 8, 12)]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    loss_curves(tmp_path / "metrics.jsonl", tmp_path / "losses.png")
-    with Image.open(tmp_path / "losses.png") as picture:
-        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 20
+TRAINING = [{"step": s, "epoch": s // 4, "a_loss": 1 / s, "b_loss": 2 / s} for s in range(1, 13)]
+VALIDATION = [{"step": s, "epoch": s // 4, "validation_loss": 1 + abs(s - 8)} for s in (4, 8, 12)]
+
+
+def test_losses_are_in_one_plot_and_the_best_epoch_is_marked():
+    above, below = plot_losses(TRAINING, VALIDATION).axes
+    assert [text.get_text() for text in above.get_legend().get_texts()] == ["a", "b"]
+    means = [line for line in above.lines if not line.get_label().startswith("_")]
+    np.testing.assert_allclose(means[0].get_ydata(), [np.mean([1 / s for s in range(e, e + 4)]) for e in (1, 5, 9)])
+    curve, marker = below.lines
+    assert curve.get_xydata().tolist() == [[1, 5], [2, 1], [3, 5]]
+    assert marker.get_xydata().tolist() == [[2, 1]] and marker.get_label() == "best: 1 at epoch 2"
+
+
+def test_loss_curves_are_written_with_and_without_a_validation(tmp_path):
+    for records in (TRAINING, TRAINING + VALIDATION):
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        loss_curves(tmp_path / "metrics.jsonl", tmp_path / "losses.png")
+        with Image.open(tmp_path / "losses.png") as picture:
+            assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 20
 
 
 def test_no_losses_is_an_error(tmp_path):
@@ -49,7 +62,7 @@ def test_rows_are_labelled_and_in_order(tmp_path):
         pixels = np.asarray(picture)
     assert pixels.shape == (3 * 128 + 2 * 2, 20 + 3 * 128 + 2 * 2)
     labels, images = pixels[:, :20], pixels[:, 20:]
-    assert (images[:128, :258] <= 255).all() and (images[:128, :128] == 0).all() and (images[-128:, :128] == 128).all()
+    assert (images[:128, :128] == 0).all() and (images[:128, 260:] == 255).all() and (images[-128:, :128] == 128).all()
     assert (labels[:128] < 128).any() and (labels[130:] < 128).any()  # something is written beside each
 
 

@@ -88,7 +88,7 @@ def test_a_diffusion_model_denoises_as_told_and_says_so(ddpm, tmp_path):
     parts = pictures(generate_images(ddpm, tmp_path / "parts", num_images=5, batch_size=2, **few))
     assert whole == parts
     line = json.loads((tmp_path / "whole" / "manifest.jsonl").read_text().splitlines()[0])
-    assert (line["scheduler"], line["num_inference_steps"]) == ("DPMSolverMultistepScheduler", 3)
+    assert (line["scheduler"], line["num_inference_steps"]) == ("dpmsolver++", 3)
     for change in ({"scheduler": "ddim"}, {"num_inference_steps": 4}):
         with pytest.raises(InputError, match="whole holds images with (scheduler|num_inference_steps)"):
             generate_images(ddpm, tmp_path / "whole", num_images=5, **few | change)
@@ -103,7 +103,9 @@ def test_a_class_goes_into_images_and_manifest(tmp_path):
         for label, folder in folders.items()
     }
     assert images[None] == images["HCM"] != images["NOR"]
-    assert json.loads((folders["NOR"] / "manifest.jsonl").read_text().splitlines()[0])["class"] == "NOR"
+    noted = [json.loads((folder / "manifest.jsonl").read_text().splitlines()[0]) for folder in folders.values()]
+    assert [line["class"] for line in noted] == ["HCM", "HCM", "NOR"]
+    generate_images(tmp_path / "model", folders[None], 3, class_labels="HCM")  # goes on: it is the default
     with pytest.raises(InputError, match="Unknown class_labels 'ABC'; choose among DCM, HCM"):
         generate_images(tmp_path / "model", tmp_path / "abc", 2, class_labels="ABC")
     assert not (tmp_path / "abc").exists()

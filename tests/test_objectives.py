@@ -93,7 +93,11 @@ def test_vae_loss_by_hand():
 
 
 class Fixed(nn.Module):
-    """A discriminator that answers by the image's mean: above zero (real, here) one thing, below another."""
+    """A discriminator that answers by the image's mean: above zero (real, here) one thing, below another.
+
+    Its first answer, the source, has a gradient of 1 at each pixel, its others have one of 10: of 8 x 8 pixels, R1 of
+    the source is 32.
+    """
 
     def __init__(self, above, below):
         super().__init__()
@@ -103,7 +107,12 @@ class Fixed(nn.Module):
         real = images.mean((1, 2, 3)) > 0
         pairs = zip(self.above, self.below, strict=True)
         pick = [torch.where(real.view(-1, *[1] * above.ndim), above, below) for above, below in pairs]
-        pick[0] = pick[0] + 0 * images.sum((1, 2, 3))  # no gradient, but a graph, for the penalty
+        slope = images.sum((1, 2, 3)) - images.detach().sum((1, 2, 3))  # zero, with a gradient
+        scales = [1, 10, 10][: len(pick)]
+        pick = [
+            answer + scale * slope.view(-1, *[1] * (answer.ndim - 1))
+            for answer, scale in zip(pick, scales, strict=True)
+        ]
         return pick[0] if len(pick) == 1 else tuple(pick)
 
 
@@ -121,15 +130,16 @@ def dark_generator():
 
 
 REAL = torch.full((2, 1, 8, 8), 0.5)
+GAME = {"label_smoothing": 0.1, "penalty_per_pixel": 0.5 / 64}  # a penalty of weight 0.5 at 8 x 8 pixels
+PENALTY = 0.5 * 64 / 2
 LOG3 = math.log(3.0)  # the logit of 3/4
+SMOOTHED = 0.9 * math.log(4 / 3) + 0.1 * math.log(4)  # cross-entropy of 3/4 with a label of .9
 
 
 def test_gan_losses_by_hand():
     discriminator = Fixed([torch.tensor(LOG3)], [torch.tensor(-LOG3)])  # says 3/4 of real, 1/4 of generated
-    objective = GAN(dark_generator(), discriminator, label_smoothing=0.1, penalty_weight=5.0)
-    losses = dict(objective.losses(batch_of(REAL)))
-    real = 0.9 * math.log(4 / 3) + 0.1 * math.log(4)
-    assert losses["discriminator"].item() == pytest.approx(real + math.log(4 / 3))
+    losses = dict(GAN(dark_generator(), discriminator, **GAME).losses(batch_of(REAL)))
+    assert losses["discriminator"].item() == pytest.approx(SMOOTHED + math.log(4 / 3) + PENALTY)
     assert losses["generator"].item() == pytest.approx(math.log(4))
 
 
@@ -137,10 +147,9 @@ def test_acgan_losses_by_hand():
     """Equations 6 and 7 of the study: of two classes, real images are told with 3/4, generated ones with 1/4."""
     told = torch.tensor([LOG3, 0.0])
     discriminator = Fixed([torch.tensor(LOG3), told], [torch.tensor(-LOG3), -told])
-    objective = ACGAN(dark_generator(), discriminator, label_smoothing=0.0, penalty_weight=5.0)
-    losses = dict(objective.losses(batch_of(REAL, [0, 0])))
-    source, classes = 2 * math.log(4 / 3), math.log(4 / 3) + math.log(4)
-    assert losses["discriminator"].item() == pytest.approx(source + classes)  # -(L_S + L_C)
+    losses = dict(ACGAN(dark_generator(), discriminator, **GAME).losses(batch_of(REAL, [0, 0])))
+    source, classes = SMOOTHED + math.log(4 / 3), math.log(4 / 3) + math.log(4)
+    assert losses["discriminator"].item() == pytest.approx(source + classes + PENALTY)  # -(L_S + L_C)
     assert losses["generator"].item() == pytest.approx(math.log(4) + math.log(4))
 
 
@@ -163,7 +172,7 @@ def test_infogan_losses_by_hand():
     reading = [torch.zeros(3), torch.zeros(2)]
     discriminator = Fixed([torch.tensor(LOG3), *reading], [torch.tensor(-LOG3), *reading])
     generator = dark_generator()
-    objective = InfoGAN(generator, discriminator, label_smoothing=0.0, penalty_weight=0.0, information_weight=2.0)
+    objective = InfoGAN(generator, discriminator, **GAME, information_weight=2.0)
     torch.manual_seed(0)
     losses = dict(objective.losses(batch_of(REAL)))
     torch.manual_seed(0)
@@ -171,7 +180,9 @@ def test_infogan_losses_by_hand():
     for _ in range(2):  # a reader that knows nothing loses what the continuous codes vary
         codes = generator.split_latents(generator.sample_latents(2))[2]
         bounds.append(-(codes.square().sum(1).mean() / 2 + math.log(2 * math.pi)).item() + 2 * math.log(2))
-    assert losses["discriminator"].item() == pytest.approx(2 * math.log(4 / 3) - 2 * bounds[0], rel=1e-5)
+    assert losses["discriminator"].item() == pytest.approx(
+        SMOOTHED + math.log(4 / 3) - 2 * bounds[0] + PENALTY, rel=1e-5
+    )
     assert losses["generator"].item() == pytest.approx(math.log(4) - 2 * bounds[1], rel=1e-5)
 
 

@@ -5,8 +5,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMPipeline
+from diffusers import DDIMScheduler, DDPMPipeline
 from PIL import Image
+from safetensors.torch import load_file
 from tiny import TINY, build_tiny, sample
 
 import hcm_hf
@@ -14,7 +15,7 @@ from hcm_hf.errors import InputError
 from hcm_hf.families import FAMILIES
 from hcm_hf.models import LATENT_MODELS, DCGANGenerator
 from hcm_hf.models.ddpm import SAMPLERS, build_scheduler, convert_scheduler
-from hcm_hf.pipeline import HCMPipeline, LatentPipeline, sampling_arguments
+from hcm_hf.pipeline import HCMPipeline, LatentPipeline, prepare_sampling
 
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -42,6 +43,12 @@ def test_saved_and_loaded_is_equal(family, tmp_path):
     before.save_pretrained(tmp_path)
     after = HCMPipeline.from_pretrained(tmp_path)
     assert type(after) is type(before)
+    states = [
+        next(part for part in pipe.components.values() if isinstance(part, torch.nn.Module)).state_dict()
+        for pipe in (before, after)
+    ]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     np.testing.assert_allclose(sample(family, before), sample(family, after), atol=1e-6)
     assert [path.suffix for path in tmp_path.rglob("*pytorch_model*")] == [".safetensors"]
 
@@ -65,7 +72,7 @@ def test_plain_diffusers_loads_the_ddpm(tmp_path):
     before.save_pretrained(tmp_path)
     code = """
 import sys, torch
-from diffusers import DDPMPipeline
+from diffusers import DDIMScheduler, DDPMPipeline
 pipe = DDPMPipeline.from_pretrained(sys.argv[1])
 assert "hcm_hf" not in sys.modules and pipe.scheduler.config.num_train_timesteps == 1000
 image = pipe(generator=torch.Generator().manual_seed(0), num_inference_steps=3, output_type="np").images
@@ -79,9 +86,10 @@ print(image.mean())
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_scheduler_denoises_and_repeats_itself(name):
     pipeline = build_tiny("ddpm").pipeline()
-    arguments = sampling_arguments(pipeline, scheduler=name, num_inference_steps=4)
+    arguments, noted = prepare_sampling(pipeline, scheduler=name, num_inference_steps=4)
     assert type(pipeline.scheduler) is SAMPLERS[name].scheduler
     assert pipeline.scheduler.config.beta_end == 0.02 and arguments == {"num_inference_steps": 4}
+    assert noted == {"class": None, "scheduler": name, "num_inference_steps": 4}
     generators = [[torch.Generator().manual_seed(i) for i in range(3)] for _ in range(2)]
     images = [pipeline(3, generator=each, output_type="np", **arguments).images for each in generators]
     np.testing.assert_array_equal(*images)
@@ -90,25 +98,60 @@ def test_every_scheduler_denoises_and_repeats_itself(name):
     np.testing.assert_allclose(images[0][2], alone, atol=1e-5)
 
 
-def test_default_steps_are_the_schedulers():
+def test_what_is_sampled_with_is_the_same_whether_it_was_asked_for_or_not():
     pipeline = build_tiny("ddpm").pipeline()
-    assert sampling_arguments(pipeline) == {}
-    assert sampling_arguments(pipeline, scheduler="ddim") == {"num_inference_steps": 50}
+    assert prepare_sampling(pipeline) == prepare_sampling(pipeline, scheduler="ddpm", num_inference_steps=1000)
+    images = []
+    for scheduler in (None, "ddpm"):
+        arguments, _ = prepare_sampling(pipeline, scheduler=scheduler, num_inference_steps=7)
+        images.append(pipeline(2, generator=seeded(), output_type="np", **arguments).images)
+    np.testing.assert_array_equal(*images)
+    assert prepare_sampling(pipeline, scheduler="ddim")[0] == {"num_inference_steps": 50}
+    acgan = build_tiny("acgan").pipeline()
+    assert prepare_sampling(acgan) == prepare_sampling(acgan, "HCM") == ({"class_labels": "HCM"}, {"class": "HCM"})
 
 
-@pytest.mark.parametrize("name", ["ddpm", "ddim", "dpmsolver++", "unipc"])
-def test_schedulers_bring_a_known_distribution_back(name):
-    """For data of one constant image x the best noise prediction is known; each solver then ends at x."""
-
+def denoise(name, steps, mean, variance):
+    """What a scheduler makes of noise with the best prediction for data from N(mean, variance)."""
     trained = build_scheduler()
-    scheduler, steps = convert_scheduler(trained, name)
+    scheduler, _ = convert_scheduler(trained, name)
     scheduler.set_timesteps(steps)
-    noisy = torch.randn(4, 1, 8, 8, generator=seeded())
+    noisy = torch.randn(4, 1, 16, 16, generator=seeded())
     for timestep in scheduler.timesteps:
         alpha = trained.alphas_cumprod[int(timestep)]
-        predicted = (noisy - alpha.sqrt() * 0.3) / (1 - alpha).sqrt()
-        noisy = scheduler.step(predicted, timestep, noisy, generator=seeded()).prev_sample
-    torch.testing.assert_close(noisy, torch.full_like(noisy, 0.3), atol=0.02, rtol=0)
+        predicted = (1 - alpha).sqrt() * (noisy - alpha.sqrt() * mean) / (alpha * variance + 1 - alpha)
+        noisy = scheduler.step(
+            predicted, timestep, noisy, generator=torch.Generator().manual_seed(int(timestep))
+        ).prev_sample
+    return noisy
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_schedulers_bring_a_known_image_back(name):
+    torch.testing.assert_close(
+        denoise(name, SAMPLERS[name].num_inference_steps, 0.3, 0.0), torch.full((4, 1, 16, 16), 0.3), atol=0.02, rtol=0
+    )
+
+
+@pytest.mark.parametrize("steps", [300, 600])  # which do not divide 1000
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_schedulers_bring_a_known_distribution_back(name, steps):
+    images = denoise(name, steps, 0.1, 0.2**2)
+    assert images.mean().item() == pytest.approx(0.1, abs=0.03) and images.std().item() == pytest.approx(0.2, abs=0.02)
+
+
+def test_ddim_is_diffusers_ddim_with_the_noise_that_fits_the_clipped_image():
+    pipeline = build_tiny("ddpm").pipeline()
+    scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, timestep_spacing="trailing")
+    scheduler.set_timesteps(50)
+    expected = torch.randn(2, 1, 16, 16, generator=seeded())
+    for timestep in scheduler.timesteps:
+        with torch.no_grad():
+            predicted = pipeline.unet(expected, timestep).sample
+        expected = scheduler.step(predicted, timestep, expected, use_clipped_model_output=True).prev_sample
+    arguments, _ = prepare_sampling(pipeline, scheduler="ddim")
+    images = pipeline(2, generator=seeded(), output_type="pt", **arguments).images
+    torch.testing.assert_close(images, (expected / 2 + 0.5).clamp(0, 1), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -117,23 +160,39 @@ def test_schedulers_bring_a_known_distribution_back(name):
         ("ddpm", {"scheduler": "euler"}, "Unknown --scheduler 'euler'; choose among ddpm, ddim, dpmsolver"),
         ("ddpm", {"num_inference_steps": 0}, "--num_inference_steps is 0; choose from 1 to 1000"),
         ("ddpm", {"num_inference_steps": 1001}, "--num_inference_steps is 1001; choose from 1 to 1000"),
-        ("ddpm", {"class_labels": "HCM"}, "class_labels HCM given, but a DDPMPipeline has no classes"),
+        ("ddpm", {"class_labels": "HCM"}, "class_labels HCM given, but this diffusion model has no classes"),
         ("vae", {"scheduler": "ddim"}, "--scheduler ddim given, but this model is no diffusion model"),
         ("gan", {"num_inference_steps": 5}, "--num_inference_steps 5 given, but this model is no diffusion model"),
     ],
 )
 def test_arguments_of_another_family_are_refused(family, arguments, message):
     with pytest.raises(InputError, match=message):
-        sampling_arguments(build_tiny(family).pipeline(), **arguments)
+        prepare_sampling(build_tiny(family).pipeline(), **arguments)
 
 
-@pytest.mark.parametrize("library", ["os", "hcm_hf.models.dcgan"])
-def test_no_class_is_taken_from_the_folder(folder, library):
-    index = json.loads((folder / "model_index.json").read_text())
-    index["network"] = [library, "system"]
-    (folder / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(InputError, match="LatentPipeline of system, which is not a model of this package"):
-        HCMPipeline.from_pretrained(folder)
+@every_family
+@pytest.mark.parametrize(("library", "name"), [("os", "system"), ("diffusers", "UNet2DConditionModel")])
+def test_no_class_is_taken_from_the_folder(family, library, name, tmp_path):
+    pipeline = build_tiny(family).pipeline()
+    pipeline.save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    component = next(iter(set(index) & {"network", "unet"}))
+    (tmp_path / "model_index.json").write_text(json.dumps(index | {component: [library, name]}))
+    with pytest.raises(InputError, match=f"Pipeline of {name}, which is not a model of this package"):
+        HCMPipeline.from_pretrained(tmp_path)
+    (tmp_path / "model_index.json").write_text(json.dumps(index | {component: None}))
+    with pytest.raises(InputError, match="model_index.json is damaged"):
+        HCMPipeline.from_pretrained(tmp_path)
+
+
+@every_family
+def test_pickled_weights_are_refused(family, tmp_path):
+    build_tiny(family).pipeline().save_pretrained(tmp_path)
+    (weights,) = tmp_path.rglob("*.safetensors")
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(InputError, match="cannot be loaded"):
+        HCMPipeline.from_pretrained(tmp_path)
 
 
 def test_output_types_agree(pipeline):
@@ -175,6 +234,8 @@ def test_a_network_in_training_samples_in_eval_mode_and_goes_on_training(pipelin
         ({"output_type": "jpeg"}, "Unknown output_type 'jpeg'; choose among pil, np, pt"),
         ({"latents": torch.zeros(2, 5)}, r"latents have shape \(2, 5\); this model takes \(batch, 6\)"),
         ({"latents": torch.zeros(0, 6)}, r"latents have shape \(0, 6\)"),
+        ({"latents": torch.tensor(1.0)}, r"latents have shape \(\)"),
+        ({"latents": np.zeros((2, 6))}, "latents are a ndarray; give a torch.Tensor"),
         ({"class_labels": "HCM"}, "class_labels HCM given, but DCGANGenerator has no classes"),
         ({"batch_size": 2, "generator": [torch.Generator()]}, "generator has 1 entries for a batch_size of 2"),
     ],

@@ -341,12 +341,15 @@ assert _agreed(15 * accelerator.process_index, accelerator) == 15
     assert result.returncode == 0, result.stderr
 
 
-def test_mixed_precision_trains_and_is_not_mixed_with_full_precision(config):
-    command = [sys.executable, *arguments(config, "--num_epochs=1", "--mixed_precision=bf16")]
+def test_mixed_precision_trains_every_family_and_is_not_mixed_with_full_precision(config, tmp_path):
+    script, folder = Path(__file__).parent / "parallel.py", tmp_path / "bf16"
+    command = [sys.executable, str(script), config.dataset, str(folder), "bf16"]
     result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
     assert result.returncode == 0, result.stderr
+    for family in FAMILIES:
+        assert json.loads((folder / family / "training_config.json").read_text())["mixed_precision"] == "bf16"
     with pytest.raises(InputError, match="holds a run with mixed_precision bf16, not no"):
-        train(replace(config, train_batch_size=8, num_epochs=1))
+        train(replace(config, family="vae", output_dir=str(folder / "vae"), train_batch_size=8, num_epochs=1))
 
 
 def test_a_signal_to_accelerate_launch_stops_the_run_with_its_state_saved(config):

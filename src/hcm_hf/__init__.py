@@ -18,6 +18,7 @@ _PUBLIC = {
     "InputError": "errors",
     "LatentPipeline": "pipeline",
     "TrainingConfig": "config",
+    "draw_figures": "reproduction",
     "generate_images": "generation",
     "load_dataset": "data.dataset",
     "prepare_dataset": "data.dataset",

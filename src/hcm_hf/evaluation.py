@@ -107,6 +107,10 @@ def score(
     output_dir = Path(output_dir)
     if (images is None) == (model is None):
         raise InputError("Give either --images or --model.")
+    sampling = {"class_labels": class_labels, "scheduler": scheduler, "num_inference_steps": num_inference_steps}
+    for argument, value in sampling.items():
+        if images is not None and value is not None:
+            raise InputError(f"--{argument} {value} goes with --model; the images of --images are made already.")
     if seed < 0:
         raise InputError(f"--seed is {seed}; it must be 0 or more.")
     splits = load_dataset(dataset)
@@ -114,15 +118,7 @@ def score(
     if not (output_dir / REPORT_FILE).exists() and not (output_dir / "images").exists():
         require_empty(output_dir, "--output_dir")
     if images is None:
-        images = generate_images(
-            model,
-            output_dir / "images",
-            num_images,
-            seed=seed,
-            class_labels=class_labels,
-            scheduler=scheduler,
-            num_inference_steps=num_inference_steps,
-        )
+        images = generate_images(model, output_dir / "images", num_images, seed=seed, **sampling)
     generated, source = read_images(images)
     if (output_dir / REPORT_FILE).exists():
         before = json.loads((output_dir / REPORT_FILE).read_text(encoding="utf-8"))["generator"]
@@ -261,9 +257,10 @@ def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
         raise InputError(f"{folder} holds no images; generate some there first.")
     source: dict = {"model": None, "model_hash": None, "version": None}
     for key in (*source, "scheduler", "num_inference_steps"):
-        values = sorted({str(entry[key]) for entry in entries if entry.get(key) is not None})
+        values = sorted({entry[key] for entry in entries if entry.get(key) is not None})
         if len(values) > 1:
-            raise InputError(f"{folder} holds images of more than one {key} ({', '.join(values)}); score them apart.")
+            listed = ", ".join(map(str, values))
+            raise InputError(f"{folder} holds images of more than one {key} ({listed}); score them apart.")
         if values:
             source[key] = values[0]
     source["classes"] = sorted({str(entry["class"]) for entry in entries if entry.get("class") is not None})

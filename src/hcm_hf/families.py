@@ -51,12 +51,12 @@ def build_gan(
     hidden_dim: int = 1200,
     num_maxout_units: int = 240,
 ) -> GAN:
-    """The fully connected networks in the minimax game; the penalty's weight is in proportion to the image's area."""
+    """The fully connected networks in the minimax game."""
     return GAN(
         GANGenerator(sample_size, latent_dim, hidden_dim),
         GANDiscriminator(sample_size, num_maxout_units),
         label_smoothing,
-        penalty_weight=penalty_per_pixel * sample_size**2,
+        penalty_per_pixel,
     )
 
 
@@ -67,12 +67,12 @@ def build_dcgan(
     latent_dim: int = 100,
     base_channels: int = 64,
 ) -> GAN:
-    """The DCGAN networks in the minimax game; the penalty's weight is in proportion to the image's area."""
+    """The DCGAN networks in the minimax game."""
     return GAN(
         DCGANGenerator(sample_size, latent_dim, base_channels),
         DCGANDiscriminator(sample_size, base_channels),
         label_smoothing,
-        penalty_weight=penalty_per_pixel * sample_size**2,
+        penalty_per_pixel,
     )
 
 
@@ -89,7 +89,7 @@ def build_acgan(
         ACGANGenerator(sample_size, latent_dim, generator_channels, class_names=GROUPS, default_class="HCM"),
         ACGANDiscriminator(sample_size, discriminator_channels, num_classes=len(GROUPS)),
         label_smoothing,
-        penalty_weight=penalty_per_pixel * sample_size**2,
+        penalty_per_pixel,
     )
 
 
@@ -109,8 +109,8 @@ def build_infogan(
         InfoGANGenerator(sample_size, latent_dim, num_categories, num_continuous, base_channels),
         InfoGANDiscriminator(sample_size, base_channels, num_categories, num_continuous, hidden_dim),
         label_smoothing,
-        penalty_weight=penalty_per_pixel * sample_size**2,
-        information_weight=information_weight,
+        penalty_per_pixel,
+        information_weight,
     )
 
 
@@ -135,7 +135,7 @@ def study(num_epochs: int = 100, ema_decay: float = 0.0, **objective: float) -> 
 
 
 HCM = ("HCM",)
-# R1's gamma is 2e-4 pixels / batch size: https://huggingface.co/papers/2006.06676, appendix C.
+# R1's gamma is 2e-4 pixels / batch size, for the study's 32: https://huggingface.co/papers/2006.06676, appendix C.
 ADVERSARIAL = {"label_smoothing": 0.1, "penalty_per_pixel": 2e-4 / 32}
 PAPERS = "https://huggingface.co/papers/"
 

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,6 +13,10 @@ from PIL import Image, ImageDraw
 from hcm_hf.errors import InputError
 from hcm_hf.files import write_bytes
 from hcm_hf.pipeline import LatentPipeline
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def image_grid(rows: Sequence[np.ndarray], scale: int = 2, gap: int = 2) -> Image.Image:
@@ -112,16 +117,27 @@ def loss_curves(metrics_file: str | Path, figure_file: str | Path) -> None:
     Raises:
         InputError: if the metrics hold no training loss.
     """
-    from matplotlib.figure import Figure  # slow to import
-
     records = [json.loads(line) for line in Path(metrics_file).read_text(encoding="utf-8").splitlines()]
     training = [record for record in records if "validation_loss" not in record]
     validation = [record for record in records if "validation_loss" in record]
     if not training:
         raise InputError(f"{metrics_file} holds no training loss; train for a step or more.")
+    buffer = io.BytesIO()
+    plot_losses(training, validation).savefig(buffer, dpi=120, format="png")
+    write_bytes(figure_file, buffer.getvalue())
+
+
+def plot_losses(training: list[dict], validation: list[dict]) -> "Figure":
+    """The figure of `loss_curves`.
+
+    Args:
+        training: records of metrics.jsonl with the losses of a step, one or more.
+        validation: records with a validation loss; may be empty.
+    """
+    from matplotlib.figure import Figure  # slow to import
+
     steps_per_epoch = validation[0]["step"] / validation[0]["epoch"] if validation else 1
     unit = "epoch" if validation else "step"
-
     figure = Figure(figsize=(7, 5.5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     steps = np.array([record["step"] for record in training]) / steps_per_epoch
@@ -135,21 +151,14 @@ def loss_curves(metrics_file: str | Path, figure_file: str | Path) -> None:
         steps = np.array([record["step"] for record in validation]) / steps_per_epoch
         values = np.array([record["validation_loss"] for record in validation])
         best = values.argmin()
+        label = f"best: {values[best]:.4g} at {unit} {steps[best]:g}"
         below.plot(steps, values, color="tab:green")
-        below.plot(
-            steps[best],
-            values[best],
-            "o",
-            color="tab:red",
-            label=f"best: {values[best]:.4g} at {unit} {steps[best]:g}",
-        )
+        below.plot(steps[best], values[best], "o", color="tab:red", label=label)
         below.set_yscale("log" if values.max() > 10 * values.min() > 0 else "linear")
         below.legend()
     below.set_ylabel("validation loss (lower is better)")
     below.set_xlabel(unit)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=120, format="png")
-    write_bytes(figure_file, buffer.getvalue())
+    return figure
 
 
 def _means(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,6 @@ are missing.
 
 import gzip
 import hashlib
-import inspect
 import io
 import itertools
 import json
@@ -16,7 +15,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -24,7 +22,7 @@ from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.devices import make_accelerator
 from hcm_hf.errors import InputError
 from hcm_hf.files import replacing, require_empty, write_bytes, write_text
-from hcm_hf.pipeline import HCMPipeline, find_pipeline, sampling_arguments
+from hcm_hf.pipeline import HCMPipeline, find_pipeline, prepare_sampling
 from hcm_hf.version import __version__
 
 
@@ -55,8 +53,8 @@ def generate_images(
         num_images: number of images.
         batch_size: images per call of the pipeline; it changes speed and memory, not images.
         seed: image i comes from the generator of (seed, i).
-        class_labels: the class of the images, where the model is conditional.
-        scheduler: of a diffusion model: "ddpm", "ddim", "dpmsolver++" or "unipc"; by default its own.
+        class_labels: the class of the images, where the model is conditional; by default the model's, HCM.
+        scheduler: of a diffusion model: "ddpm", "ddim", "dpmsolver++" or "unipc"; by default "ddpm".
         num_inference_steps: calls of a diffusion model per image; by default 1000 for ddpm, 50 for ddim and 20 for
             the others.
         save_npy: also save each image as float32 (H, W, 1) in [0, 1], `000000.npy` and so on.
@@ -79,9 +77,9 @@ def generate_images(
         raise InputError(f"--save_nifti takes {NIFTI_LIMIT} images at most, not {num_images}; leave it out.")
     state, output_dir = make_accelerator(), Path(output_dir)
     pipeline = HCMPipeline.from_pretrained(model).to(state.device)
-    arguments = sampling_arguments(pipeline, class_labels, scheduler, num_inference_steps)
-    settings = {"model": str(model), "model_hash": hash_model(model), "seed": seed, "class": class_labels}
-    settings |= _denoising(pipeline, arguments) | {"version": __version__}
+    arguments, sampled_with = prepare_sampling(pipeline, class_labels, scheduler, num_inference_steps)
+    settings = {"model": str(model), "model_hash": hash_model(model), "seed": seed} | sampled_with
+    settings["version"] = __version__
     _check(output_dir, settings)
     state.wait_for_everyone()
 
@@ -150,15 +148,6 @@ def write_stack(image_dir: Path, num_images: int, path: Path) -> None:
         for index in range(num_images):
             with Image.open(_path(image_dir, index, ".png")) as image:
                 file.write(np.asarray(image).tobytes())  # rows along Y, so that X varies fastest as NIfTI has it
-
-
-def _denoising(pipeline: DiffusionPipeline, arguments: dict[str, str | int]) -> dict[str, str | int]:
-    """What a diffusion model denoises with, for the record; nothing for the other families."""
-    if "scheduler" not in pipeline.components:
-        return {}
-    default = inspect.signature(type(pipeline).__call__).parameters["num_inference_steps"].default
-    steps = arguments.get("num_inference_steps", default)
-    return {"scheduler": type(pipeline.scheduler).__name__, "num_inference_steps": steps}
 
 
 def _path(folder: Path, index: int, suffix: str) -> Path:

@@ -89,7 +89,7 @@ class GAN(Objective):
         generator: decodes latents to images.
         discriminator: maps images to logits (B,).
         label_smoothing: real images are labelled 1 - label_smoothing (https://huggingface.co/papers/1606.03498, 3.4).
-        penalty_weight: weight of `gradient_penalty`, the gamma of its paper.
+        penalty_per_pixel: weight of `gradient_penalty`, the gamma of its paper, for each pixel of an image.
     """
 
     sampled = "generator"
@@ -99,13 +99,13 @@ class GAN(Objective):
         generator: LatentModel,
         discriminator: nn.Module,
         label_smoothing: float,
-        penalty_weight: float,
+        penalty_per_pixel: float,
     ):
         super().__init__()
         self.generator = generator
         self.discriminator = discriminator
         self.label_smoothing = label_smoothing
-        self.penalty_weight = penalty_weight
+        self.penalty_weight = penalty_per_pixel * generator.config.sample_size**2
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
         """Ascend the discriminator, then descend the generator on fresh latents (algorithm 1)."""
@@ -127,7 +127,10 @@ class GAN(Objective):
         return adversarial_loss(self.discriminator(generated), 1.0)
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
-        """Kernel distance of generated slices at fixed latents to the held-out ones, of the same classes."""
+        """Kernel distance of generated slices at fixed latents to the held-out ones.
+
+        The classes of both are the same in number; whether an image is of its class is not looked at.
+        """
         latents = self.generator.sample_latents(256, torch.Generator().manual_seed(0)).split(64)
         classes = batch.class_labels[torch.linspace(0, len(batch) - 1, 256).round().long()].split(64)
         generated = torch.cat([self.generator.decode(*chunk) for chunk in zip(latents, classes, strict=True)])
@@ -171,7 +174,7 @@ class InfoGAN(GAN):
     discriminator maps images to logits (B,) and Q's two readings.
 
     Args:
-        generator, discriminator, label_smoothing, penalty_weight: as in `GAN`.
+        generator, discriminator, label_smoothing, penalty_per_pixel: as in `GAN`.
         information_weight: weight of the bound, the paper's lambda.
     """
 
@@ -180,10 +183,10 @@ class InfoGAN(GAN):
         generator: InfoGANGenerator,
         discriminator: nn.Module,
         label_smoothing: float,
-        penalty_weight: float,
+        penalty_per_pixel: float,
         information_weight: float,
     ):
-        super().__init__(generator, discriminator, label_smoothing, penalty_weight)
+        super().__init__(generator, discriminator, label_smoothing, penalty_per_pixel)
         self.information_weight = information_weight
 
     def discriminator_loss(self, batch: SliceBatch) -> torch.Tensor:
@@ -291,8 +294,8 @@ def adversarial_loss(logits: torch.Tensor, target: float) -> torch.Tensor:
 def gradient_penalty(discriminator: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """R1, E ||grad D(x)||^2 / 2 on real images, https://huggingface.co/papers/1801.04406 (equation 9); in float32.
 
-    This form of the penalty is made for the minimax game and, as it looks at real images alone, goes with a
-    batch-normalised discriminator.
+    Under batch normalisation an image's logit depends on the others of its batch too; the gradient taken is that of
+    the sum of logits, which then is not quite each image's own.
 
     Args:
         discriminator: maps images to logits (B,).

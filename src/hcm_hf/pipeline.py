@@ -1,12 +1,11 @@
 """Sampling from and loading of every family: each trained generator is a diffusers pipeline."""
 
-import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import DDPMPipeline, DiffusionPipeline, ImagePipelineOutput
+from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, ImagePipelineOutput, UNet2DModel
 
 from hcm_hf.errors import InputError
 from hcm_hf.models import LATENT_MODELS, LatentModel
@@ -14,6 +13,8 @@ from hcm_hf.models.ddpm import convert_scheduler
 
 
 OUTPUT_TYPES = ("pil", "np", "pt")
+# What a saved folder may name: by the pipeline's class, the component that is the network, and its classes.
+_PIPELINES = {"LatentPipeline": ("network", LATENT_MODELS), "DDPMPipeline": ("unet", {"UNet2DModel": UNet2DModel})}
 
 
 class LatentPipeline(DiffusionPipeline):
@@ -77,9 +78,11 @@ class LatentPipeline(DiffusionPipeline):
             if isinstance(generator, list) and len(generator) != batch_size:
                 raise InputError(f"generator has {len(generator)} entries for a batch_size of {batch_size}.")
             return self.network.sample_latents(batch_size, generator)
-        shape = (len(latents), self.network.config.latent_dim)
-        if len(latents) == 0 or tuple(latents.shape) != shape:
-            raise InputError(f"latents have shape {tuple(latents.shape)}; this model takes (batch, {shape[1]}).")
+        if not isinstance(latents, torch.Tensor):
+            raise InputError(f"latents are a {type(latents).__name__}; give a torch.Tensor.")
+        latent_dim = self.network.config.latent_dim
+        if latents.ndim != 2 or len(latents) == 0 or latents.shape[1] != latent_dim:
+            raise InputError(f"latents have shape {tuple(latents.shape)}; this model takes (batch, {latent_dim}).")
         return latents.to(self.network.device, self.network.dtype)
 
 
@@ -103,53 +106,62 @@ class HCMPipeline:
         folder = find_pipeline(pretrained_model_name_or_path)
         try:
             index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-            name, component = index["_class_name"], index.get("network", (None, None))[1]
+            name = index["_class_name"]
+            component, known = _PIPELINES.get(name, ("network", {}))
+            class_name = index.get(component, (None, None))[1]
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise InputError(f"{folder / 'model_index.json'} is damaged; copy the model again.") from error
-        if name != DDPMPipeline.__name__ and (name != LatentPipeline.__name__ or component not in LATENT_MODELS):
-            raise InputError(f"{folder} holds a {name} of {component}, which is not a model of this package.")
+        if class_name not in known:
+            raise InputError(f"{folder} holds a {name} of {class_name}, which is not a model of this package.")
         try:
-            if name == DDPMPipeline.__name__:
-                return DDPMPipeline.from_pretrained(folder, torch_dtype=torch_dtype)
-            network = LATENT_MODELS[component].from_pretrained(folder, subfolder="network", torch_dtype=torch_dtype)
+            options = {"torch_dtype": torch_dtype, "use_safetensors": True}
+            network = known[class_name].from_pretrained(folder, subfolder=component, **options)
+            if name == "LatentPipeline":
+                return LatentPipeline(network)
+            return DDPMPipeline(network, DDPMScheduler.from_pretrained(folder, subfolder="scheduler"))
         except (OSError, RuntimeError, ValueError) as error:
             reason = _first_line(error.__cause__ or error)  # diffusers hides the true error behind a vague one
             raise InputError(f"The model in {folder} cannot be loaded ({reason}); copy it again.") from error
-        return LatentPipeline(network)
 
 
-def sampling_arguments(
+def prepare_sampling(
     pipeline: DiffusionPipeline,
     class_labels: str | None = None,
     scheduler: str | None = None,
     num_inference_steps: int | None = None,
-) -> dict[str, str | int]:
-    """Arguments for a call of `pipeline`, those alone that are not None; gives the pipeline the scheduler asked for.
+) -> tuple[dict, dict]:
+    """Make a pipeline ready to sample as told: a diffusion model gets its scheduler here.
 
     Args:
         pipeline: of any family.
-        class_labels: the class of the images, for a family with classes.
-        scheduler: for a diffusion model, a name of `SAMPLERS`; by default the one that it was saved with.
+        class_labels: the class of the images, for a family with classes; by default the network's.
+        scheduler: for a diffusion model, a name of `SAMPLERS`; "ddpm" by default.
         num_inference_steps: for a diffusion model; by default the scheduler's in `SAMPLERS`.
+
+    Returns:
+        The arguments for a call of `pipeline`, and what to note down beside the images: `class` and, for a diffusion
+        model, `scheduler` and `num_inference_steps`.
 
     Raises:
         InputError: if the pipeline has no use for an argument.
     """
-    name, diffuses = type(pipeline).__name__, "scheduler" in pipeline.components
-    for argument, value in {"scheduler": scheduler, "num_inference_steps": num_inference_steps}.items():
-        if value is not None and not diffuses:
-            raise InputError(f"--{argument} {value} given, but this model is no diffusion model; leave it out.")
-    if class_labels is not None and "class_labels" not in inspect.signature(type(pipeline).__call__).parameters:
-        raise InputError(f"class_labels {class_labels} given, but a {name} has no classes; leave it out.")
-    if scheduler is not None:
-        pipeline.scheduler, default_steps = convert_scheduler(pipeline.scheduler, scheduler)
-        num_inference_steps = default_steps if num_inference_steps is None else num_inference_steps
-    if num_inference_steps is not None:
-        most = pipeline.scheduler.config.num_train_timesteps
-        if not 1 <= num_inference_steps <= most:
-            raise InputError(f"--num_inference_steps is {num_inference_steps}; choose from 1 to {most}.")
-    arguments = {"class_labels": class_labels, "num_inference_steps": num_inference_steps}
-    return {argument: value for argument, value in arguments.items() if value is not None}
+    if "scheduler" not in pipeline.components:
+        for argument, value in {"scheduler": scheduler, "num_inference_steps": num_inference_steps}.items():
+            if value is not None:
+                raise InputError(f"--{argument} {value} given, but this model is no diffusion model; leave it out.")
+        pipeline.network.prepare_class_labels(class_labels, 1)
+        label = pipeline.network.default_class if class_labels is None else class_labels
+        return {"class_labels": label}, {"class": label}
+    if class_labels is not None:
+        raise InputError(f"class_labels {class_labels} given, but this diffusion model has no classes; leave it out.")
+    name = scheduler or "ddpm"
+    converted, default_steps = convert_scheduler(pipeline.scheduler, name)
+    steps = default_steps if num_inference_steps is None else num_inference_steps
+    if not 1 <= steps <= converted.config.num_train_timesteps:
+        most = converted.config.num_train_timesteps
+        raise InputError(f"--num_inference_steps is {steps}; choose from 1 to {most}.")
+    pipeline.scheduler = converted
+    return {"num_inference_steps": steps}, {"class": None, "scheduler": name, "num_inference_steps": steps}
 
 
 def find_pipeline(folder: str | Path) -> Path:

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -32,6 +33,7 @@ def test_the_class_changes_the_image(generator):
         (3, [3, 3, 3]),
         (["NOR", "HCM", 0], [3, 1, 0]),
         (torch.tensor([2, 1, 0]), [2, 1, 0]),
+        (np.int64(2), [2, 2, 2]),
     ],
 )
 def test_class_labels_by_name_index_or_image(generator, class_labels, indices):
@@ -44,6 +46,9 @@ def test_class_labels_by_name_index_or_image(generator, class_labels, indices):
         ("ABC", "Unknown class_labels 'ABC'; choose among DCM, HCM, MINF, NOR, RV"),
         (5, "Unknown class_labels '5'"),
         (-1, "Unknown class_labels '-1'"),
+        (1.0, "Unknown class_labels '1.0'"),
+        ([1.0, 1.0, 1.0], "Unknown class_labels '1.0'"),
+        (torch.ones(3), "Unknown class_labels '1.0'"),
         (["HCM", "NOR"], "class_labels has 2 entries for 3 images"),
     ],
 )

@@ -20,7 +20,7 @@ def test_attention_is_at_the_lowest_level():
 
 @pytest.mark.parametrize("sample_size", [12, 8, 0])
 def test_sizes_that_do_not_halve_are_refused(sample_size):
-    with pytest.raises(ValueError, match=f"sample_size is {sample_size}; 4 levels need a multiple of 8"):
+    with pytest.raises(ValueError, match=f"sample_size is {sample_size}; 4 levels need a multiple of 8, 16 or more"):
         build_unet(sample_size)
 
 

@@ -48,6 +48,11 @@ class ACGANGenerator(LatentModel):
 
     forward = decode
 
+    @property
+    def default_class(self) -> str:
+        """The class of images for which none is asked."""
+        return self.config.default_class
+
     def prepare_class_labels(
         self, class_labels: str | int | Sequence[str | int] | torch.Tensor | None, batch_size: int
     ) -> torch.Tensor:
@@ -58,18 +63,18 @@ class ACGANGenerator(LatentModel):
         """
         names = list(self.config.class_names)
         if class_labels is None:
-            class_labels = self.config.default_class
+            class_labels = self.default_class
         if isinstance(class_labels, torch.Tensor):
             class_labels = class_labels.tolist()
-        if isinstance(class_labels, str | int):
+        if not isinstance(class_labels, Sequence) or isinstance(class_labels, str):
             class_labels = [class_labels] * batch_size
         if len(class_labels) != batch_size:
             raise InputError(f"class_labels has {len(class_labels)} entries for {batch_size} images.")
+        indices = {name: index for index, name in enumerate(names)} | {index: index for index in range(len(names))}
         for label in class_labels:
-            if label not in names and label not in range(len(names)):
+            if isinstance(label, float) or label not in indices:
                 raise InputError(f"Unknown class_labels '{label}'; choose among {', '.join(names)}.")
-        indices = [names.index(label) if label in names else label for label in class_labels]
-        return torch.tensor(indices, device=self.device)
+        return torch.tensor([indices[label] for label in class_labels], device=self.device)
 
     def controls(self, latents: torch.Tensor) -> dict[str, tuple[torch.Tensor, str]]:
         """One row per class, all from the same latents."""

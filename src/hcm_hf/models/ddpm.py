@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffusers import (
-    DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     SchedulerMixin,
@@ -21,7 +20,7 @@ def build_unet(
     """A one-channel U-Net with self-attention at its lowest level.
 
     Args:
-        sample_size: pixels a side, divisible by two for each level but one.
+        sample_size: pixels a side, divisible by two for each level but one, with two left or more.
         block_out_channels: width of each level; multiples of the first, which is a multiple of four.
         layers_per_block: residual blocks per level on the way down; on the way up there is one more.
 
@@ -29,8 +28,11 @@ def build_unet(
         ValueError: if the size does not fit the levels.
     """
     levels = len(block_out_channels)
-    if sample_size % 2 ** (levels - 1) or sample_size < 2**levels:
-        raise ValueError(f"sample_size is {sample_size}; {levels} levels need a multiple of {2 ** (levels - 1)}.")
+    unit = 2 ** (levels - 1)
+    if sample_size % unit or sample_size < 2 * unit:
+        raise ValueError(
+            f"sample_size is {sample_size}; {levels} levels need a multiple of {unit}, {2 * unit} or more."
+        )
     return UNet2DModel(
         sample_size=sample_size,
         in_channels=1,
@@ -48,25 +50,6 @@ def build_scheduler() -> DDPMScheduler:
     return DDPMScheduler(
         num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear", prediction_type="epsilon"
     )
-
-
-class ConsistentDDIMScheduler(DDIMScheduler):
-    """DDIM, https://huggingface.co/papers/2010.02502, that takes the noise anew from the clipped image.
-
-    Stock DDIM clips the predicted image but keeps the predicted noise; early in training, when both disagree, its
-    images end as grey grain.
-    """
-
-    def step(self, model_output, timestep, sample, generator=None, return_dict=True):
-        """One deterministic step. See `DDIMScheduler.step`."""
-        return super().step(
-            model_output,
-            timestep,
-            sample,
-            use_clipped_model_output=True,
-            generator=generator,
-            return_dict=return_dict,
-        )
 
 
 class UniPCScheduler(UniPCMultistepScheduler):
@@ -92,11 +75,14 @@ class Sampler:
     options: dict[str, bool]
 
 
-# What a trained DDPM can be sampled with. All clip the predicted image to [-1, 1]: DDPM and DDIM by what they are
-# configured with, the others by thresholding, whose bound is 1 by default.
+# What a trained DDPM can be sampled with. All clip the predicted image to [-1, 1]: DDPM as it is configured, the
+# others by thresholding, whose bound is 1 by default. DDIM is DPM-Solver++ of first order
+# (https://huggingface.co/papers/2211.01095, section 4). `DDIMScheduler` in `DDPMPipeline` would clip the image but
+# keep the noise that no longer fits it, which ends in grey grain, and err where the number of steps does not divide
+# 1,000.
 SAMPLERS = {
     "ddpm": Sampler(DDPMScheduler, 1000, {}),
-    "ddim": Sampler(ConsistentDDIMScheduler, 50, {}),
+    "ddim": Sampler(DPMSolverMultistepScheduler, 50, {"thresholding": True, "solver_order": 1}),
     "dpmsolver++": Sampler(DPMSolverMultistepScheduler, 20, {"thresholding": True}),
     "unipc": Sampler(UniPCScheduler, 20, {"thresholding": True}),
 }

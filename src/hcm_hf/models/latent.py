@@ -16,6 +16,11 @@ class LatentModel(ModelMixin, ConfigMixin):
     defines `decode`.
     """
 
+    @property
+    def default_class(self) -> str | None:
+        """The class of images for which none is asked; None for a network without classes."""
+        return None
+
     def sample_latents(
         self, batch_size: int, generator: torch.Generator | list[torch.Generator] | None = None
     ) -> torch.Tensor:
