@@ -166,6 +166,18 @@ def test_wrong_arguments_are_refused(dataset, copies, arguments, message):
         evaluate_images(**{"images": copies, "dataset": dataset} | arguments)
 
 
+@pytest.mark.parametrize(("label", "warned"), [("NOR", True), ("HCM", False)])
+def test_images_of_another_class_are_warned_of(report, label, warned):
+    text = render_markdown(report | {"generator": {"classes": [label]}})
+    assert ("**Warning: images of class NOR are compared with slices of HCM.**" in text) == warned
+    assert f"px (class {label});" in text
+
+
+def test_the_way_of_denoising_stands_in_the_report(report):
+    source = {"model": "runs/ddpm", "classes": [], "scheduler": "ddim", "num_inference_steps": 50}
+    assert "px (ddim, 50 steps);" in render_markdown(report | {"generator": source})
+
+
 def test_images_are_read_with_their_manifest(tmp_path):
     images, source = read_images(write_images(tmp_path / "images"))
     assert images.shape == (3, SIZE, SIZE) and images.dtype == np.float32

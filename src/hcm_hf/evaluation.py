@@ -321,6 +321,11 @@ def render_markdown(report: dict) -> str:
             f"**Warning: only {report['n_heldout_patients']} held-out patients; patients, not slices, are the sample "
             "size, so neither the numbers nor their intervals can be relied on.**"
         )
+    if set(source.get("classes", [])) - set(data["groups"]):
+        lines.append(
+            f"**Warning: images of class {', '.join(source['classes'])} are compared with slices of "
+            f"{', '.join(data['groups'])}.**"
+        )
     lines += _tables(report["rows"], report) + ["Rows: " + "; ".join(f"*{k}*: {v}" for k, v in ROWS.items()) + "."]
     lines += [LIMITS, "\n".join(f"- {name}: {text}." for name, text in report["definitions"].items())]
     if "paper_compat_artefact" in report:

@@ -1,7 +1,7 @@
 """VAE: convolutional encoder to a Gaussian over latents, and a decoder; https://huggingface.co/papers/1312.6114.
 
-The paper's networks are fully connected; these are the usual convolutional ones, strided like DCGAN's but, as the
-paper's, without batch normalisation: with it the held-out bound was no better.
+The paper's networks are fully connected; these are the usual convolutional ones, strided like DCGAN's but without
+batch normalisation.
 """
 
 import torch
