@@ -1,0 +1,298 @@
+"""How far the distribution of generated images is from that of real ones.
+
+Features are floating-point numpy arrays of shape (N, D), one row per image; images are floating-point numpy arrays of
+shape (N, H, W) with values in [0, 1]. All is computed in double precision.
+
+No value is good by itself: compare it with what other real patients score against the same reference.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from hcm_hf.errors import InputError
+
+
+NEIGHBOURS = 5  # Naeem et al.: k of precision, recall, density and coverage
+POWER_FLOOR = 1 / (12 * 255**2)  # what rounding to 8 bits adds to the power at every frequency
+
+_CHUNK = 256  # rows at a time
+
+
+class PrincipalComponents(NamedTuple):
+    """A mean (D,) and orthonormal directions (D, count), that of the largest variance first."""
+
+    mean: np.ndarray
+    basis: np.ndarray
+
+    def project(self, features: np.ndarray) -> np.ndarray:
+        """Coordinates (N, count) of features (N, D), in the features' own units: nothing is whitened.
+
+        Raises:
+            InputError: where features are malformed or not of the D that was fitted.
+        """
+        _check("features", features, least=1)
+        if features.shape[1] != len(self.mean):
+            raise InputError(f"features have {features.shape[1]} columns, but the components {len(self.mean)}.")
+        return (features.astype(np.float64) - self.mean) @ self.basis
+
+
+def principal_components(reference: np.ndarray, count: int) -> PrincipalComponents:
+    """The first principal components of the reference, on which all sets that are compared are then projected.
+
+    Args:
+        reference: features of real images, (M, D).
+        count: number of components, at most D and M - 1.
+
+    Returns:
+        Mean and basis. The signs of the directions are arbitrary; no distance of this module depends on them.
+
+    Raises:
+        InputError: where the reference has too few rows or columns, or does not vary in `count` directions.
+    """
+    _check("reference", reference)
+    rows, columns = reference.shape
+    if not 1 <= count <= columns:
+        raise InputError(f"count is {count}; features with {columns} columns have 1 to {columns} components.")
+    if rows <= count:
+        raise InputError(f"reference has {rows} rows; at least {count + 1} are needed for {count} components.")
+    reference = reference.astype(np.float64)
+    mean = reference.mean(0)
+    _, lengths, directions = np.linalg.svd(reference - mean, full_matrices=False)
+    rank = int((lengths > np.linalg.norm(reference) * max(rows, columns) * np.finfo(np.float64).eps).sum())
+    if rank < count:
+        raise InputError(f"reference varies in {rank} directions only, fewer than the {count} components asked for.")
+    return PrincipalComponents(mean, directions[:count].T)
+
+
+def frechet_distance(generated: np.ndarray, real: np.ndarray) -> float:
+    """Squared Frechet (2-Wasserstein) distance of the two Gaussians with the sets' means and covariances.
+
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), equation 6 of https://huggingface.co/papers/1706.08500 (Heusel et al.
+    2017), with covariances over N - 1. It is biased upwards, the more so the fewer the images and the more the
+    features: compare only values at equal numbers of both.
+
+    Args:
+        generated: features, (N, D), N at least D + 1.
+        real: features, (M, D), M at least D + 1.
+
+    Returns:
+        0 or more, lower is closer, in squared units of the features.
+
+    Raises:
+        InputError: where features are malformed, differ in D, or are too few for a covariance of full rank.
+    """
+    generated, real = _checked_pair(generated, real)
+    for name, features in (("generated", generated), ("real", real)):
+        _check(name, features, least=features.shape[1] + 1)
+    means = generated.mean(0), real.mean(0)
+    first, second = (  # covariance = factor.T @ factor
+        np.linalg.qr((features - mean) / np.sqrt(len(features) - 1), mode="r")
+        for features, mean in zip((generated, real), means, strict=True)
+    )
+    # tr (C1 C2)^(1/2), without the root of a rounded eigenvalue, which would keep only half of its digits.
+    cross = np.linalg.svd(first @ second.T, compute_uv=False).sum()
+    total = np.square(means[0] - means[1]).sum() + np.square(first).sum() + np.square(second).sum() - 2 * cross
+    return max(0.0, float(total))
+
+
+def kernel_distance(generated: np.ndarray, real: np.ndarray) -> float:
+    """Unbiased squared maximum mean discrepancy with the kernel (x.y / D + 1)^3: the kernel distance of KID.
+
+    https://huggingface.co/papers/1801.01401 (Binkowski et al. 2018), over all pairs instead of random blocks.
+
+    Args:
+        generated: features, (N, D), N at least 2.
+        real: features, (M, D), M at least 2.
+
+    Returns:
+        Lower is closer; 0 on average, so also below, for two samples of one distribution.
+
+    Raises:
+        InputError: where features are malformed, differ in D or are too few.
+    """
+    generated, real = _checked_pair(generated, real)
+    return float(_mean_within(generated) + _mean_within(real) - 2 * _kernel_means(generated, real).mean())
+
+
+def resampled_kernel_distance(
+    generated: np.ndarray, real: np.ndarray, codes: np.ndarray, draws: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """The kernel distance, and the same for every resample of the reference's patients.
+
+    A patient drawn twice counts as two who are never compared with each other: pairs of a slice with itself would make
+    every resample look less diverse than the reference.
+
+    Args:
+        generated: features, (N, D), N at least 2.
+        real: features, (M, D), M at least 2.
+        codes: (M,), the index of each real row's patient.
+        draws: (resamples, patients), indices of patients.
+
+    Returns:
+        The distance, and (resamples,); not a number where a resample holds no pair of slices.
+
+    Raises:
+        InputError: as `kernel_distance`, and where `codes` are not those of the rows of `real`.
+    """
+    generated, real = _checked_pair(generated, real)
+    patients = np.arange(draws.shape[1])
+    if codes.shape != (len(real),) or not np.isin(codes, patients).all():
+        raise InputError(
+            f"codes must hold a patient from 0 to {len(patients) - 1} for each of the {len(real)} rows of real."
+        )
+    member = (codes == patients[:, None]).astype(np.float64)  # (patients, M)
+    times = np.stack([np.ones(len(patients)), *(np.bincount(draw, minlength=len(patients)) for draw in draws)])
+    kernel = _kernel(real, real)
+    np.fill_diagonal(kernel, 0)
+    sizes = member.sum(1)
+
+    def over_pairs(values: np.ndarray) -> np.ndarray:
+        """Sums over the pairs of each resample of what pairs of patients hold, (patients, patients)."""
+        return ((times @ values) * times).sum(1) - (np.square(times) - times) @ np.diag(values)
+
+    with np.errstate(invalid="ignore"):
+        within = over_pairs(member @ kernel @ member.T) / over_pairs(np.outer(sizes, sizes) - np.diag(sizes))
+        between = times @ (member @ _kernel_means(generated, real)) / (times @ sizes)
+    value, *resampled = _mean_within(generated) + within - 2 * between
+    return float(value), np.array(resampled)
+
+
+class NeighbourScores(NamedTuple):
+    """Shares in [0, 1], higher is better; density alone can exceed 1."""
+
+    precision: float  # generated rows that lie in a ball around a real one: fidelity
+    recall: float  # real rows that lie in a ball around a generated one: diversity
+    density: float  # balls around real rows in which a generated one lies, over k; 1 on average for real data
+    coverage: float  # balls around real rows in which a generated one lies, of all
+
+
+def neighbour_scores(generated: np.ndarray, real: np.ndarray) -> NeighbourScores:
+    """Precision, recall, density and coverage by balls that reach to a row's fifth nearest neighbour in its own set.
+
+    Precision and recall: https://huggingface.co/papers/1904.06991 (Kynkaanniemi et al. 2019); density and coverage:
+    https://huggingface.co/papers/2002.09797 (Naeem et al. 2020). The surface belongs to the ball, so that a set
+    compared with itself has a density of 1.2.
+
+    Args:
+        generated: features, (N, D), N at least 6.
+        real: features, (N, D).
+
+    Raises:
+        InputError: where features are malformed, differ in D or N, or are too few.
+    """
+    generated, real = _checked_pair(generated, real, least=NEIGHBOURS + 1)
+    if len(generated) != len(real):
+        raise InputError(
+            f"generated has {len(generated)} rows and real has {len(real)}, but precision, recall, density and "
+            f"coverage need equally many: draw {min(len(generated), len(real))} of the larger set."
+        )
+    between = _distances(generated, real)
+    around_generated, around_real = between <= _radii(generated)[:, None], between <= _radii(real)
+    return NeighbourScores(
+        precision=float(around_real.any(1).mean()),
+        recall=float(around_generated.any(0).mean()),
+        density=float(around_real.sum(1).mean() / NEIGHBOURS),
+        coverage=float(around_real.any(0).mean()),
+    )
+
+
+def spectrum_distance(generated: np.ndarray, real: np.ndarray) -> float:
+    """Mean over frequencies of the absolute difference of the sets' mean log radial power spectra.
+
+    It sees blur and noise, to which features can be blind, and nothing of what the images show.
+
+    Args:
+        generated: images, (N, H, W).
+        real: images, (M, H, W).
+
+    Returns:
+        0 or more, lower is closer; of natural logarithms, so .1 is about 10 % of power.
+
+    Raises:
+        InputError: where images are malformed, outside [0, 1] or differ in size.
+    """
+    first, second = log_radial_spectra(generated, "generated"), log_radial_spectra(real, "real")
+    if generated.shape[1:] != real.shape[1:]:
+        raise InputError(f"generated and real differ in image size: {generated.shape[1:]} and {real.shape[1:]}.")
+    return float(np.abs(first.mean(0) - second.mean(0)).mean())
+
+
+def log_radial_spectra(images: np.ndarray, name: str = "images") -> np.ndarray:
+    """Natural logarithm of each image's power at each frequency, averaged over directions.
+
+    Args:
+        images: (N, H, W).
+        name: what errors call them.
+
+    Returns:
+        (N, S // 2 + 1), S the shorter side: at 0, 1, ... cycles per S pixels up to the Nyquist frequency, without the
+        corners beyond it. White noise of variance v has about log(v + POWER_FLOOR) at all but 0.
+
+    Raises:
+        InputError: where images are malformed or outside [0, 1].
+    """
+    _check(name, images, "(N, H, W)", least=1)
+    low, high = images.min(), images.max()
+    if low < 0 or high > 1:
+        raise InputError(f"{name} holds values from {low} to {high}; expected values in [0, 1].")
+    height, width = images.shape[1:]
+    size = min(height, width)
+    radius = np.rint(np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)) * size)
+    rings = (radius.reshape(-1, 1) == np.arange(size // 2 + 1)).astype(np.float64)  # (H W, S // 2 + 1)
+    rings /= rings.sum(0)
+    spectra = []
+    for rows in _chunks(len(images)):
+        power = np.square(np.abs(np.fft.fft2(images[rows].astype(np.float64)))) / (height * width)
+        spectra.append(np.log(power.reshape(len(power), -1) @ rings + POWER_FLOOR))
+    return np.concatenate(spectra)
+
+
+def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    base = first @ second.T / first.shape[1] + 1
+    return base * base * base
+
+
+def _kernel_means(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Mean kernel of each row of `second` with all rows of `first`, (M,)."""
+    return sum(_kernel(first[rows], second).sum(0) for rows in _chunks(len(first))) / len(first)
+
+
+def _mean_within(features: np.ndarray) -> float:
+    """Mean kernel of all pairs of different rows."""
+    with_itself = (np.square(features).mean(1) + 1) ** 3
+    return (_kernel_means(features, features) - with_itself / len(features)).sum() / (len(features) - 1)
+
+
+def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Euclidean distances (N, M) from differences, not products: equal rows are exactly 0 apart."""
+    tensors = torch.from_numpy(first), torch.from_numpy(second)
+    return torch.cdist(*tensors, compute_mode="donot_use_mm_for_euclid_dist").numpy()
+
+
+def _radii(features: np.ndarray) -> np.ndarray:
+    """Distance of each row to its fifth nearest neighbour, (N,); the nearest of all is the row itself."""
+    return np.partition(_distances(features, features), NEIGHBOURS)[:, NEIGHBOURS]
+
+
+def _chunks(length: int) -> Iterator[slice]:
+    return (slice(start, start + _CHUNK) for start in range(0, length, _CHUNK))
+
+
+def _checked_pair(generated: np.ndarray, real: np.ndarray, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    for name, features in (("generated", generated), ("real", real)):
+        _check(name, features, least=least)
+    if generated.shape[1] != real.shape[1]:
+        raise InputError(f"generated has {generated.shape[1]} features per image, but real has {real.shape[1]}.")
+    return generated.astype(np.float64), real.astype(np.float64)
+
+
+def _check(name: str, array: np.ndarray, shape: str = "(N, D)", least: int = 2) -> None:
+    if array.ndim != shape.count(",") + 1 or 0 in array.shape[1:] or not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"{name} must be floats of shape {shape}, not {array.dtype} of shape {array.shape}.")
+    if len(array) < least:
+        raise InputError(f"{name} has {len(array)} rows, but at least {least} are needed.")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} holds NaN or infinite values.")
