@@ -1,0 +1,270 @@
+"""Does a generator copy its training images? No single test separates copying from collapse: read them together.
+
+C_T: https://arxiv.org/abs/2004.05675 (Meehan, Chaudhuri, Dasgupta 2020)
+Authenticity: https://arxiv.org/abs/2102.08921 (Alaa, van Breugel, Saveliev, van der Schaar 2022)
+Membership inference from denoising errors: https://arxiv.org/abs/2302.01316 (Duan et al. 2023)
+
+Every number stands beside the same number with other real images in the place of the generated ones.
+
+Images are floating-point numpy arrays of shape (N, H, W) with values in [0, 1]. Rows are floating-point arrays of
+shape (N, D), compared by Euclidean distance: `pixel_rows` of images, or features, but of an encoder that has not seen
+the training patients, since it draws together what it has seen. Every function raises `InputError` where an array is
+empty, of another kind or shape, or holds values that are not finite or outside the range.
+"""
+
+import numpy as np
+from scipy.cluster.vq import kmeans2
+
+from hcm_hf.errors import InputError
+from hcm_hf.metrics.pixel import cc_matrix
+from hcm_hf.metrics.protocols import RESAMPLES
+
+
+_CHUNK = 256  # images or rows at a time
+_LARGEST = np.finfo(np.float64).max
+
+
+def copy_rate(train: np.ndarray, heldout: np.ndarray, generated: np.ndarray) -> float:
+    """Share of generated images that are more like a training image than 99 % of the held-out images are.
+
+    Alike is a high correlation coefficient with the most alike training image, which sees shifted, blurred and noised
+    copies too. The percentile has the plotting positions i / (n + 1): a new image of the same distribution exceeds it
+    with probability 1 % at any n from 99; where there are fewer held-out images it is their maximum, and that
+    probability is 1 / (n + 1).
+
+    Args:
+        train: images that the generator has seen, (L, H, W).
+        heldout: images of other patients, (N, H, W).
+        generated: images, (M, H, W).
+
+    Returns:
+        In [0, 1], lower is better: .01 is innocence, 1 a generator that only copies.
+    """
+    _check(3, train=train, heldout=heldout, generated=generated)
+    threshold = np.quantile(best_match(train, heldout)[0], 0.99, method="weibull")
+    return float((best_match(train, generated)[0] > threshold).mean())
+
+
+def best_match(train: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Correlation coefficient with the most alike training image, and which one that is.
+
+    Args:
+        train: images, (L, H, W).
+        images: the images to look up, (N, H, W).
+
+    Returns:
+        (N,) in [-1, 1], higher is more alike, and (N,), indices into `train`.
+    """
+    _check(3, train=train, images=images)
+    best, index = np.empty(len(images)), np.empty(len(images), int)
+    for rows in _chunks(len(images)):
+        likeness = cc_matrix(images[rows], train)
+        best[rows], index[rows] = likeness.max(1), likeness.argmax(1)
+    return best, index
+
+
+def pixel_rows(images: np.ndarray) -> np.ndarray:
+    """Images as rows whose Euclidean distance is sqrt(2 - 2 CC), where CC is their correlation coefficient.
+
+    Args:
+        images: floats, (N, H, W).
+
+    Returns:
+        float32, (N, H * W), each of mean 0 and length 1; zeros, at distance 1 from all others, for constant images.
+    """
+    _check(3, images=images)
+    rows = images.reshape(len(images), -1).astype(np.float32)
+    varied = rows.max(1, keepdims=True) > rows.min(1, keepdims=True)
+    rows = (rows - rows.mean(1, keepdims=True)) * varied
+    return rows / np.where(varied, np.linalg.norm(rows, axis=1, keepdims=True), 1)
+
+
+def nearest_neighbours(train: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance to the nearest training row, and which one that is.
+
+    Args:
+        train: rows, (L, D).
+        points: the rows to look up, (N, D).
+
+    Returns:
+        (N,), 0 or more, and (N,), indices into `train`.
+    """
+    _check(2, train=train, points=points)
+    centre = train.mean(0, dtype=float)  # products of small numbers round less
+    train = train - centre
+    squares = np.square(train).sum(1)
+    distance, index = np.empty(len(points)), np.empty(len(points), int)
+    for rows in _chunks(len(points)):
+        chunk = points[rows] - centre
+        index[rows] = (squares - 2 * chunk @ train.T).argmin(1)
+        distance[rows] = np.linalg.norm(chunk - train[index[rows]], axis=1)
+    return distance, index
+
+
+def nearest_neighbour_ratio(train: np.ndarray, heldout: np.ndarray, generated: np.ndarray) -> float:
+    """Median distance of generated rows to the nearest training row, over that of held-out rows.
+
+    Args:
+        train: rows, (L, D).
+        heldout: rows of other patients, (N, D).
+        generated: rows, (M, D).
+
+    Returns:
+        0 or more: about 1 is healthy, 0 copies, above 1 lies farther from the training data than real patients do.
+    """
+    _check(2, train=train, heldout=heldout, generated=generated)
+    real = np.median(nearest_neighbours(train, heldout)[0])
+    if real == 0:
+        raise InputError("Half of heldout, or more, are rows of train: held-out images must be of other patients.")
+    return float(np.median(nearest_neighbours(train, generated)[0]) / real)
+
+
+def data_copying_z(
+    train: np.ndarray,
+    heldout: np.ndarray,
+    generated: np.ndarray,
+    *,
+    n: int,
+    cells: int = 1,
+    min_generated: int = 20,
+    seed: int = 0,
+) -> float:
+    """C_T of Meehan et al.: are generated rows nearer to the training rows than held-out ones, as a Z statistic.
+
+    In each cell of k-means on the training rows, Z_U is the Mann-Whitney statistic U of the distances to the nearest
+    training row of the cell, less its mean and over its standard deviation if both sets were alike; C_T is its mean
+    over the cells, weighted by the share of held-out rows in each. One cell is the global test. It grows with
+    sqrt(n), so compare at equal n. Slices of one patient are not independent: two groups of real patients differ more
+    widely than a standard normal number does.
+
+    Args:
+        train: rows, (L, D).
+        heldout: rows of other patients, (N, D).
+        generated: rows, (M, D).
+        n: how many held-out and how many generated rows take part, drawn at random.
+        cells: k of k-means.
+        min_generated: cells with fewer generated rows are left out, as are those without held-out rows.
+        seed: of the draws and of k-means.
+
+    Returns:
+        About 0 is healthy; far below 0, generated rows copy; far above, they underfit.
+    """
+    _check(2, train=train, heldout=heldout, generated=generated)
+    for name, rows in (("heldout", heldout), ("generated", generated)):
+        if len(rows) < n:
+            raise InputError(f"{name} has {len(rows)} rows, fewer than n = {n}.")
+    if not 1 <= cells <= len(np.unique(train, axis=0)):
+        raise InputError(f"cells is {cells}, not between 1 and the number of different rows of train.")
+    generator = np.random.default_rng(seed)
+    heldout, generated = (rows[generator.permutation(len(rows))[:n]] for rows in (heldout, generated))
+    centres = kmeans2(train, cells, iter=100, minit="++", seed=seed)[0]
+    homes = [nearest_neighbours(centres, rows)[1] for rows in (train, heldout, generated)]
+    scores, weights = [], []
+    for cell in range(cells):
+        near, held, made = (rows[home == cell] for rows, home in zip((train, heldout, generated), homes, strict=True))
+        if len(near) and len(held) and len(made) >= min_generated:
+            scores.append(_mann_whitney_z(nearest_neighbours(near, made)[0], nearest_neighbours(near, held)[0]))
+            weights.append(len(held))
+    if not scores:
+        raise InputError(f"No cell holds heldout and {min_generated} generated rows: raise n or use fewer cells.")
+    return float(np.average(scores, weights=weights))
+
+
+def authenticity(train: np.ndarray, generated: np.ndarray, train_patients: np.ndarray) -> float:
+    """Share of generated rows that are no noisy copy of a training row, as Alaa et al. define it.
+
+    A row is authentic if it lies farther from its nearest training row than that one lies from its own nearest
+    training row, which here is one of another patient: neighbouring slices of one patient are so alike that with
+    them every row would pass. (The authors' published code compares other pairs of distances; this is the paper's
+    definition.)
+
+    Args:
+        train: rows, (L, D).
+        generated: rows, (M, D).
+        train_patients: the patient of each training row, (L,), two or more different ones.
+
+    Returns:
+        In [0, 1]: 0 copies only; real held-out rows in the place of `generated` give the value to compare with.
+    """
+    _check(2, train=train, generated=generated)
+    _check_patients(train, train_patients, "train")
+    distance, index = nearest_neighbours(train, generated)
+    spacing = np.empty(len(train))
+    for patient in np.unique(train_patients[index]):
+        own = train_patients == patient
+        spacing[own] = nearest_neighbours(train[~own], train[own])[0]
+    return float((distance > spacing[index]).mean())
+
+
+def membership_auc(
+    train_errors: np.ndarray,
+    heldout_errors: np.ndarray,
+    train_patients: np.ndarray,
+    heldout_patients: np.ndarray,
+    seed: int = 0,
+) -> tuple[float, np.ndarray]:
+    """How well a model's denoising errors tell the patients it was trained on from others: area under the ROC curve.
+
+    Args:
+        train_errors: mean squared error of each slice, (L,), all at the same noise levels.
+        heldout_errors: of slices of other patients, (N,).
+        train_patients: the patient of each slice, (L,), two or more different ones.
+        heldout_patients: (N,), two or more other ones.
+        seed: of the resamples.
+
+    Returns:
+        The probability that a training patient's mean error is below a held-out one's: .5 tells nothing, 1 betrays
+        every member; and the same for every bootstrap resample of both sets of patients, (resamples,).
+    """
+    _check(1, train_errors=train_errors, heldout_errors=heldout_errors)
+    _check_patients(train_errors, train_patients, "train")
+    _check_patients(heldout_errors, heldout_patients, "heldout")
+    shared = np.intersect1d(train_patients, heldout_patients)
+    if len(shared):
+        raise InputError(f"Patient {shared[0]} is in both train_patients and heldout_patients.")
+    members, others = _patient_means(train_errors, train_patients), _patient_means(heldout_errors, heldout_patients)
+    below = _precedence(members, others)
+    generator = np.random.default_rng(seed)
+    weights = [generator.multinomial(k, np.full(k, 1 / k), size=RESAMPLES) / k for k in below.shape]
+    return float(below.mean()), (weights[0] @ below * weights[1]).sum(1)
+
+
+def _patient_means(errors: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    codes = np.unique(patients, return_inverse=True)[1]
+    return np.bincount(codes, errors) / np.bincount(codes)
+
+
+def _mann_whitney_z(first: np.ndarray, second: np.ndarray) -> float:
+    """Standardised number of pairs in which the first is larger."""
+    pairs = len(first) * len(second)
+    above = _precedence(second, first).sum()
+    return (above - pairs / 2) / np.sqrt(pairs * (len(first) + len(second) + 1) / 12)
+
+
+def _precedence(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """1 where the first is smaller, 1/2 where both are equal: (N, M)."""
+    return (first[:, None] < second) + 0.5 * (first[:, None] == second)
+
+
+def _chunks(length: int) -> list[slice]:
+    return [slice(start, start + _CHUNK) for start in range(0, length, _CHUNK)]
+
+
+def _check_patients(values: np.ndarray, patients: np.ndarray, name: str) -> None:
+    if np.shape(patients) != (len(values),) or len(np.unique(patients)) < 2:
+        raise InputError(f"{name}_patients must name two or more patients, one for each of the {len(values)} {name}.")
+
+
+def _check(ndim: int, **arrays: np.ndarray) -> None:
+    """Refuse what are no images (three axes), rows (two) or errors (one) of equal size."""
+    axes = ("(N,)", "(N, D)", "(N, H, W)")[ndim - 1]
+    bounds, expected = ((0, 1), "values in [0, 1]") if ndim == 3 else ((-_LARGEST, _LARGEST), "finite values")
+    shape = next(iter(arrays.values())).shape[1:]
+    for name, array in arrays.items():
+        if array.ndim != ndim or 0 in array.shape or not np.issubdtype(array.dtype, np.floating):
+            raise InputError(f"{name} must be floats of shape {axes}, not {array.dtype} of shape {array.shape}.")
+        if array.shape[1:] != shape:
+            raise InputError(f"{' and '.join(arrays)} differ in size: {name} has {array.shape[1:]}, not {shape}.")
+        low, high = array.min(), array.max()
+        if not bounds[0] <= low <= high <= bounds[1]:  # false for NaN too
+            raise InputError(f"{name} holds values from {low} to {high}; expected {expected}.")
