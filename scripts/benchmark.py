@@ -246,7 +246,7 @@ def decoded(split, batch_size: int, num_steps: int) -> Iterator[tuple]:
     from torch.utils.data import DataLoader
 
     def transform(rows: dict) -> dict:
-        images = [torch.from_numpy(np.asarray(image))[None].float() / 127.5 - 1 for image in rows["image"]]
+        images = [torch.from_numpy(np.array(image))[None].float() / 127.5 - 1 for image in rows["image"]]
         return {"image": images, "group": rows["group"]}
 
     loader = DataLoader(
