@@ -182,6 +182,7 @@ def batch_indices(
 
 def step_seed(seed: int, step: int) -> int:
     """The seed of the random numbers of one step, the same in all processes; see `SliceBatch.draw`."""
+    # The 0 keeps this stream apart from that of the data order, which is seeded with (seed, epoch).
     return int(np.random.SeedSequence([seed, 0, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

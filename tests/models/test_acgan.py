@@ -34,6 +34,7 @@ def test_the_class_changes_the_image(generator):
         (["NOR", "HCM", 0], [3, 1, 0]),
         (torch.tensor([2, 1, 0]), [2, 1, 0]),
         (np.int64(2), [2, 2, 2]),
+        (np.array(["HCM", "RV", "DCM"]), [1, 4, 0]),
     ],
 )
 def test_class_labels_by_name_index_or_image(generator, class_labels, indices):
@@ -47,6 +48,7 @@ def test_class_labels_by_name_index_or_image(generator, class_labels, indices):
         (5, "Unknown class_labels '5'"),
         (-1, "Unknown class_labels '-1'"),
         (1.0, "Unknown class_labels '1.0'"),
+        ([["HCM"], "HCM", "HCM"], "Unknown class_labels '.'HCM'.'"),
         ([1.0, 1.0, 1.0], "Unknown class_labels '1.0'"),
         (torch.ones(3), "Unknown class_labels '1.0'"),
         (["HCM", "NOR"], "class_labels has 2 entries for 3 images"),

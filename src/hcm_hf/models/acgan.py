@@ -7,6 +7,7 @@ head.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -64,17 +65,17 @@ class ACGANGenerator(LatentModel):
         names = list(self.config.class_names)
         if class_labels is None:
             class_labels = self.default_class
-        if isinstance(class_labels, torch.Tensor):
+        if isinstance(class_labels, torch.Tensor | np.ndarray):
             class_labels = class_labels.tolist()
         if not isinstance(class_labels, Sequence) or isinstance(class_labels, str):
             class_labels = [class_labels] * batch_size
         if len(class_labels) != batch_size:
             raise InputError(f"class_labels has {len(class_labels)} entries for {batch_size} images.")
-        indices = {name: index for index, name in enumerate(names)} | {index: index for index in range(len(names))}
+        known = [*names, *range(len(names))]
         for label in class_labels:
-            if isinstance(label, float) or label not in indices:
+            if isinstance(label, float) or label not in known:
                 raise InputError(f"Unknown class_labels '{label}'; choose among {', '.join(names)}.")
-        return torch.tensor([indices[label] for label in class_labels], device=self.device)
+        return torch.tensor([known.index(label) % len(names) for label in class_labels], device=self.device)
 
     def controls(self, latents: torch.Tensor) -> dict[str, tuple[torch.Tensor, str]]:
         """One row per class, all from the same latents."""
