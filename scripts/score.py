@@ -1,6 +1,6 @@
 """Score generated images against real slices of training and held-out patients.
 
-python scripts/score.py --images images/dcgan --dataset data/acdc-64 --output_dir reports/dcgan
+python scripts/score.py --images images/dcgan --dataset data/acdc-64 --encoder runs/encoder --output_dir reports/dcgan
 python scripts/score.py --model runs/dcgan --dataset data/acdc-64 --output_dir reports/dcgan    # generates 1,000 first
 """
 
@@ -17,6 +17,8 @@ def main(
     dataset: str | None = None,
     split: str = "test",
     groups: tuple[str, ...] = ("HCM",),
+    encoder: Path | None = None,
+    features: tuple[str, ...] = (),
     num_images: int = 1000,
     class_labels: str | None = None,
     scheduler: str | None = None,
@@ -27,12 +29,16 @@ def main(
     """Score generated images against real slices of training and held-out patients.
 
     Args:
-        output_dir: gets report.json, report.md and grid.png.
+        output_dir: gets report.json, report.md and figures.
         images: folder of generated images.
-        model: instead of images, folder of a model to generate them with, into OUTPUT_DIR/images.
+        model: folder of a model to generate them with, into OUTPUT_DIR/images; with --images the model that made
+            them. Only with a diffusion model at hand can it be tested for what it remembers.
         dataset: folder of the prepared dataset that the model was trained on; by default the synthetic cohort.
         split: the held-out split.
         groups: the ACDC groups to compare with.
+        encoder: folder of the encoder trained on that dataset, see train_encoder.py; without one distances of
+            distributions and anatomy are left out.
+        features: other features to measure distances in: inception, dinov2 (needs hcm_hf[features]).
         num_images: number of images to generate with --model.
         class_labels: their class, where the model is conditional.
         scheduler: of a diffusion model: ddpm (the default), ddim, dpmsolver++ or unipc.
@@ -47,6 +53,8 @@ def main(
         dataset=dataset,
         split=split,
         groups=groups,
+        encoder=encoder,
+        features=features,
         num_images=num_images,
         class_labels=class_labels,
         scheduler=scheduler,

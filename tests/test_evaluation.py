@@ -8,7 +8,7 @@ from PIL import Image
 
 from hcm_hf import evaluation
 from hcm_hf.errors import InputError
-from hcm_hf.evaluation import evaluate_images, read_images, read_split, render_markdown, write_report
+from hcm_hf.evaluation import evaluate_images, read_split, render_markdown, write_report
 
 
 torch.set_num_threads(1)
@@ -58,18 +58,6 @@ def copies(dataset):
 @pytest.fixture(scope="module")
 def report(dataset, copies):
     return evaluate_images(copies, dataset, source={"model": "copier"}, dataset_name="tiny", paper_compat=True)
-
-
-def write_images(folder, n=3, size=SIZE, **changes):
-    folder.mkdir(exist_ok=True)
-    lines = []
-    for i in range(n):
-        pixels = np.full((size, size), 50 * i, np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i:06}.png")
-        entry = {"file": f"{i:06}.png", "seed": 0, "class": "HCM", "model": "runs/dcgan", "version": "0.1.0"}
-        lines.append(json.dumps(entry | (changes if i == n - 1 else {})))
-    (folder / "manifest.jsonl").write_text("\n".join(lines) + "\n")
-    return folder
 
 
 def test_the_report_counts_what_it_compared(report):
@@ -176,57 +164,3 @@ def test_images_of_another_class_are_warned_of(report, label, warned):
 def test_the_way_of_denoising_stands_in_the_report(report):
     source = {"model": "runs/ddpm", "classes": [], "scheduler": "ddim", "num_inference_steps": 50}
     assert "px (ddim, 50 steps);" in render_markdown(report | {"generator": source})
-
-
-def test_images_are_read_with_their_manifest(tmp_path):
-    images, source = read_images(write_images(tmp_path / "images"))
-    assert images.shape == (3, SIZE, SIZE) and images.dtype == np.float32
-    np.testing.assert_allclose(images[:, 0, 0], np.array([0, 50, 100]) / 255, rtol=1e-6)
-    assert source == {"model": "runs/dcgan", "model_hash": None, "version": "0.1.0", "classes": ["HCM"]}
-
-
-def test_a_plain_folder_of_images_is_named_after_itself(tmp_path):
-    (write_images(tmp_path / "other_model") / "manifest.jsonl").unlink()
-    images, source = read_images(tmp_path / "other_model")
-    assert len(images) == 3 and source["model"] == "other_model" and source["classes"] == []
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"model": "runs/vae"}, "more than one model"),
-        ({"version": "9"}, "more than one version"),
-        ({"file": "missing.png"}, "missing.png is named in manifest.jsonl but missing"),
-        ({"file": "manifest.jsonl"}, "cannot be read"),
-    ],
-)
-def test_a_wrong_manifest_is_refused(tmp_path, changes, message):
-    with pytest.raises(InputError, match=message):
-        read_images(write_images(tmp_path / "images", **changes))
-
-
-@pytest.mark.parametrize("line", ["{", "7", "[]", '{"file": "000000.png"}'])
-def test_a_broken_manifest_line_is_named(tmp_path, line):
-    folder = write_images(tmp_path / "images")
-    with open(folder / "manifest.jsonl", "a") as file:
-        file.write(line + "\n")
-    with pytest.raises(InputError, match="line 4"):
-        read_images(folder)
-
-
-def test_unusable_folders_are_refused(tmp_path):
-    with pytest.raises(InputError, match="does not exist"):
-        read_images(tmp_path / "nothing")
-    with pytest.raises(InputError, match="holds no images"):
-        read_images(tmp_path)
-    Image.new("RGB", (SIZE, SIZE)).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match="mode RGB"):
-        read_images(tmp_path)
-    Image.new("L", (SIZE, SIZE)).save(tmp_path / "a.png")
-    Image.new("L", (SIZE, SIZE + 1)).save(tmp_path / "b.png")
-    with pytest.raises(InputError, match="b.png differs in size from a.png"):
-        read_images(tmp_path)
-    Image.effect_noise((SIZE, SIZE), 50).save(tmp_path / "b.png")
-    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:150])
-    with pytest.raises(InputError, match="b.png cannot be read"):
-        read_images(tmp_path)

@@ -9,7 +9,7 @@ from tiny import TINY, build_tiny, sample
 
 from hcm_hf.data.slices import Slices
 from hcm_hf.errors import InputError
-from hcm_hf.families import FAMILIES, find_family
+from hcm_hf.families import FAMILIES, INSTRUMENTS, find_family
 from hcm_hf.models import LatentModel
 
 
@@ -85,10 +85,10 @@ def test_pipeline_makes_images_in_range_and_repeats_itself(family):
 
 
 @every_family
-def test_preview_is_quick_and_repeats_itself(family):
+def test_preview_is_quick_and_repeats_itself(family, batch):
     objective = build_tiny(family)
-    images = [objective.preview(4, torch.Generator().manual_seed(0)) for _ in range(2)]
-    assert images[0].shape == (4, 16, 16, 1) and (images[0] == images[1]).all()
+    images = [objective.preview(batch) for _ in range(2)]
+    assert images[0].shape == (16, 16, 16, 1) and (images[0] == images[1]).all()
 
 
 @every_family
@@ -146,3 +146,13 @@ def test_unknown_names_list_those_that_exist():
         find_family("stylegan", "paper")
     with pytest.raises(InputError, match="Unknown --recipe 'best' of dcgan; choose among paper"):
         find_family("dcgan", "best")
+
+
+def test_an_instrument_is_found_as_a_family_is_but_is_none():
+    family, recipe = find_family("encoder", "default")
+    assert family is INSTRUMENTS["encoder"] and recipe is family.recipes["default"]
+    assert not set(INSTRUMENTS) & set(FAMILIES)
+    with pytest.raises(InputError, match="Unknown --recipe 'paper' of encoder; choose among default"):
+        find_family("encoder", "paper")
+    encoder = family.build(64, **recipe.objective).encoder
+    assert tuple(encoder.config.groups) == family.groups and encoder.config.sample_size == 64

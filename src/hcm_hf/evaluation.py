@@ -1,71 +1,37 @@
-"""Generated images and a prepared dataset to one report, as JSON and as Markdown.
+"""Generated images and a prepared dataset to one report, as JSON, as Markdown and as figures.
 
-The metrics are those of Rayavarapu & Rao (https://doi.org/10.17163/ings.n34.2025.09), with the protocol that decides
-which real image a generated one is compared with, and beside every number what other real patients score.
+The pixel metrics are those of Rayavarapu & Rao (https://doi.org/10.17163/ings.n34.2025.09), with the protocol that
+decides which real image a generated one is compared with; the other parts measure what these cannot see. Beside every
+number stands what other real patients score.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
-from functools import partial
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import datasets
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from diffusers import DDPMPipeline
 from tqdm.auto import tqdm
 
-from hcm_hf.data.dataset import check_groups, load_dataset
+from hcm_hf.assessment import PARTS, Comparison, Rows, similarity_rows
+from hcm_hf.data.dataset import load_dataset
+from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.errors import InputError
+from hcm_hf.features import Extractor, load_extractor
 from hcm_hf.figures import write_grid
 from hcm_hf.files import require_empty, write_text
-from hcm_hf.generation import MANIFEST_FILE, generate_images
-from hcm_hf.metrics.protocols import ARTEFACT_METRICS, METRICS, RESAMPLES, ImageSet, compare_rows
+from hcm_hf.generation import generate_images, hash_model
+from hcm_hf.image_sets import fingerprint, read_images, read_split
+from hcm_hf.judge import Encoder, check_encoder, encoder_quality, load_encoder
+from hcm_hf.pipeline import HCMPipeline
+from hcm_hf.report import ARTEFACT, DEFINITIONS, REPORT_FILE, write_report
 from hcm_hf.version import __version__
 
 
-FEW_PATIENTS = 5
-REPORT_FILE, GRID_FILE = "report.json", "grid.png"
-MANIFEST_KEYS = ("file", "seed", "class", "model", "version")
-
-DEFINITIONS = {
-    "images": "floats in [0, 1]",
-    "ssim": "Gaussian window 11x11, sigma 1.5, K = (.01, .03), data_range 1.0, mean over the valid interior; "
-    "higher is more alike",
-    "cc": "Pearson correlation of two images; higher is more alike",
-    "mse": "mean squared error; lower is more alike",
-    "cc_max_shift": "largest Pearson correlation of the overlap over whole-pixel shifts of at most an eighth of the "
-    "image in each direction; higher is more alike",
-    "direction": "no number is better for being higher or lower: compare it with the row 'real'",
-    "interval": f"low and high: 95 % by bootstrap over the patients of the real reference, {RESAMPLES} times; "
-    "shifted by the bootstrap's own bias, since a resample misses a third of the patients among which to find a match",
-}
-PROTOCOLS = {
-    "random": "each offered image against {real_per_image} random held-out slices (a single image: against all)",
-    "best_train": "each offered image against the most alike of {n_reference} random training slices",
-    "best_heldout": "each offered image against the most alike of {n_reference} random held-out slices",
-    "copy_gap": "how much nearer the most alike training slice is than the most alike held-out one (best_train less "
-    "best_heldout; for MSE the reverse): about 0 for images that owe no more to the training patients than to others, "
-    "positive for copies",
-}
-ROWS = {
-    "generated": "generated images",
-    "real": "real held-out slices, offered as though generated; compared with slices of other patients only, and "
-    "with as many training slices as held-out ones",
-    "mean_image": "the pixel-wise mean of the training slices, offered as though generated",
-}
-LIMITS = (
-    "What these numbers can and cannot show. Correctly computed, slices of two different real patients score an SSIM "
-    "of only about .1 to .3, so a generator should come near the row 'real', not near 1. CC and MSE reward blur and "
-    "mode collapse: one constant mean image beats real patients, so neither may choose a checkpoint. SSIM of .9 and "
-    "more needs near-copies of training slices, a paired protocol, or a wrong data_range. None of the three sees the "
-    "disease: healthy hearts offered as HCM score the same. Of them only copy_gap says something about a generator, "
-    "namely whether it copies."
-)
-ARTEFACT = (
-    "ARTEFACT, not a result: images in [-1, 1] scored by SSIM with data_range 255. The constants of SSIM then "
-    "outweigh the images, and any two of them look alike, real patients too."
-)
+GRID_FILE, PARTS_FOLDER = "grid.png", ".parts"
 
 
 def score(
@@ -75,6 +41,8 @@ def score(
     dataset: str | Path | None = None,
     split: str = "test",
     groups: Sequence[str] = ("HCM",),
+    encoder: str | Path | None = None,
+    features: Sequence[str] = (),
     num_images: int = 1000,
     class_labels: str | None = None,
     scheduler: str | None = None,
@@ -82,15 +50,19 @@ def score(
     paper_compat: bool = False,
     seed: int = 0,
 ) -> dict:
-    """Score generated images and write `report.json`, `report.md` and `grid.png`.
+    """Score generated images and write `report.json`, `report.md` and figures; finished parts survive an interruption.
 
     Args:
         output_dir: a new folder, or one with a report on the same images, which is written anew.
         images: folder of generated images.
-        model: instead of `images`, a model to generate them with, into `images` inside `output_dir`.
+        model: a model to generate them with, into `images` inside `output_dir`; with `images` the model that made
+            them. A diffusion model is also asked what it remembers of its training patients.
         dataset: the prepared dataset that the model was trained on; by default the synthetic cohort.
         split: the held-out split.
         groups: the ACDC groups to compare with.
+        encoder: folder of an encoder trained on this dataset, see scripts/train_encoder.py; without one the parts
+            that need it are left out.
+        features: other extractors to measure distances with, see `load_extractor`.
         num_images: number of images to generate with `model`.
         class_labels: their class, see `generate_images`.
         scheduler: of a diffusion model, see `generate_images`.
@@ -105,25 +77,32 @@ def score(
         InputError: on bad arguments, data or images; an existing report of other images is left as it was.
     """
     output_dir = Path(output_dir)
-    if (images is None) == (model is None):
-        raise InputError("Give either --images or --model.")
+    if images is None and model is None:
+        raise InputError("Give --images, or --model to generate them with.")
     sampling = {"class_labels": class_labels, "scheduler": scheduler, "num_inference_steps": num_inference_steps}
     for argument, value in sampling.items():
         if images is not None and value is not None:
-            raise InputError(f"--{argument} {value} goes with --model; the images of --images are made already.")
+            raise InputError(f"--{argument} {value} is for generating; the images of --images are made already.")
     if seed < 0:
         raise InputError(f"--seed is {seed}; it must be 0 or more.")
     splits = load_dataset(dataset)
-    real = read_split(splits, split, groups).images
-    if not (output_dir / REPORT_FILE).exists() and not (output_dir / "images").exists():
+    training, heldout = (read_split(splits, name, groups) for name in ("train", split))
+    loaded = None if encoder is None else load_encoder(encoder)
+    if loaded is not None:
+        check_encoder(loaded, training, heldout)
+    extractors = [load_extractor(name) for name in features]
+    if not any((output_dir / name).exists() for name in (REPORT_FILE, "images", PARTS_FOLDER)):
         require_empty(output_dir, "--output_dir")
     if images is None:
         images = generate_images(model, output_dir / "images", num_images, seed=seed, **sampling)
     generated, source = read_images(images)
+    if model is not None and source["model_hash"] not in (None, hash_model(model)):
+        raise InputError(f"The images in {images} were made by {source['model']}, not by --model {model}.")
     if (output_dir / REPORT_FILE).exists():
         before = json.loads((output_dir / REPORT_FILE).read_text(encoding="utf-8"))["generator"]
         if before != source:
             raise InputError(f"{output_dir} holds the report of {before['model']}; name another --output_dir.")
+    pipeline = None if model is None else HCMPipeline.from_pretrained(model)
     report = evaluate_images(
         generated,
         splits,
@@ -131,11 +110,16 @@ def score(
         dataset_name=str(dataset or "synthetic"),
         split=split,
         groups=groups,
+        encoder=loaded,
+        extractors=extractors,
+        model=pipeline if isinstance(pipeline, DDPMPipeline) else None,
         paper_compat=paper_compat,
         seed=seed,
+        output_dir=output_dir,
     )
+    write_grid(heldout.images, generated, output_dir / GRID_FILE, seed=seed)
     write_report(report, output_dir)
-    write_grid(real, generated, output_dir / GRID_FILE, seed=seed)
+    shutil.rmtree(output_dir / PARTS_FOLDER, ignore_errors=True)
     return report
 
 
@@ -147,10 +131,14 @@ def evaluate_images(
     dataset_name: str = "",
     split: str = "test",
     groups: Sequence[str] = ("HCM",),
+    encoder: Encoder | None = None,
+    extractors: Sequence[Extractor] = (),
+    model: DDPMPipeline | None = None,
     real_per_image: int = 50,
     paper_compat: bool = False,
     seed: int = 0,
     device: str = "cpu",
+    output_dir: Path | None = None,
 ) -> dict:
     """Compare generated images with the slices of training and of held-out patients.
 
@@ -161,16 +149,24 @@ def evaluate_images(
         dataset_name: as it shall stand in the report.
         split: the held-out split.
         groups: the groups whose slices are the reference; frames that are neither ED nor ES are left out.
+        encoder: of `load_encoder`, trained on this dataset.
+        extractors: of `load_extractor`.
+        model: the diffusion model that made the images.
         real_per_image: real images per generated one in the protocol `random`.
         paper_compat: also score images in [-1, 1] with SSIM's data_range at 255, to show what that gives.
         seed: of the random pairs, subsamples and resamples.
-        device: where to compute the metrics.
+        device: where to compute the pixel metrics.
+        output_dir: gets the figures, and keeps the parts that are done until the next call.
 
     Returns:
         The report: counts and definitions, and `rows` of numbers with flat names such as `ssim_random`.
+
+    Raises:
+        InputError: if images, dataset and encoder do not fit together, or there are too few images.
     """
     training, heldout = (read_split(dataset, name, groups) for name in ("train", split))
-    shared = sorted(set(training.patients) & set(heldout.patients))
+    shared = sorted(set(training.hashes.values()) & set(heldout.hashes.values()))
+    shared = [name for name, digest in heldout.hashes.items() if digest in shared or name in training.hashes]
     if shared:
         raise InputError(
             f"Patient {shared[0]} is both in split 'train' and in split '{split}'; prepare the data again."
@@ -182,18 +178,28 @@ def evaluate_images(
         raise InputError(f"images hold values from {images.min()} to {images.max()}; expected [0, 1].")
     if real_per_image < 1:
         raise InputError(f"real_per_image is {real_per_image}; compare with at least one.")
-    mean_image = training.images.mean(0, keepdims=True, dtype=np.float64)
-    offered = {
-        "generated": ImageSet(images, np.full(len(images), "")),
-        "real": heldout,
-        "mean_image": ImageSet(mean_image, np.array([""])),
-    }
+    if encoder is not None:
+        check_encoder(encoder, training, heldout)
+    comparison = Comparison(
+        generated=images,
+        training=training,
+        heldout=heldout,
+        groups=tuple(groups),
+        pixel_spacing=FIELD_OF_VIEW / images.shape[2],
+        encoder=encoder,
+        extractors=tuple(extractors),
+        model=model,
+        real_per_image=real_per_image,
+        seed=seed,
+        device=device,
+    )
+    parts, left_out = _choose_parts(comparison)
     report = {
         "hcm_hf_version": __version__,
         "generator": source or {},
         "dataset": {
             "name": dataset_name,
-            "fingerprint": _fingerprint(training, heldout),
+            "fingerprint": fingerprint(training, heldout),
             "split": split,
             "groups": list(groups),
             "resolution": images.shape[2],
@@ -203,162 +209,87 @@ def evaluate_images(
         "n_generated": len(images),
         "n_reference": min(len(training.images), len(heldout.images)),
         "n_train": len(training.images),
-        "n_train_patients": len(np.unique(training.patients)),
+        "n_train_patients": len(training.hashes),
         "n_heldout": len(heldout.images),
-        "n_heldout_patients": len(np.unique(heldout.patients)),
+        "n_heldout_patients": len(heldout.hashes),
         "definitions": DEFINITIONS,
+        "encoder": None,
+        "left_out": left_out,
     }
-    signed = {name: offered[name].signed() for name in ("generated", "real")} if paper_compat else {}
-    n_offered = sum(len(row.images) for row in (*offered.values(), *signed.values()))
-    total = len(METRICS) * n_offered * (report["n_heldout"] + report["n_reference"])
-    with tqdm(desc="Pixel metrics", total=total, unit="pair", unit_scale=True) as bar:
-        compare = partial(compare_rows, real_per_image=real_per_image, seed=seed, device=device, advance=bar.update)
-        report["rows"] = compare(offered, training, heldout, max_shift=images.shape[1] // 8)
-        if paper_compat:
-            rows = compare(signed, training.signed(), heldout.signed(), metrics=ARTEFACT_METRICS)
-            report["paper_compat_artefact"] = {"warning": ARTEFACT, "rows": rows}
+    kept = _KeptParts(output_dir, report, comparison)
+    if encoder is not None:
+        described = {"source": encoder.source, "version": encoder.version, "hash": encoder.hash}
+        everyone = read_split(dataset, split)
+        quality = kept.get("encoder", lambda: encoder_quality(encoder, everyone, groups, seed))
+        report["encoder"] = described | {"quality": quality}
+    assess: dict[str, Callable[[], Rows]] = {
+        name: lambda part=PARTS[name]: part.assess(comparison, output_dir) for name in parts
+    }
+    if paper_compat:
+        assess["paper_compat"] = lambda: similarity_rows(comparison, artefact=True)
+    report["parts"], report["rows"] = {}, {}
+    with tqdm(assess.items(), desc="Scoring", unit="part") as bar:
+        for name, function in bar:
+            bar.set_postfix_str(name)
+            rows = kept.get(name, function)
+            if name == "paper_compat":
+                report["paper_compat_artefact"] = {"warning": ARTEFACT, "rows": rows}
+                continue
+            report["parts"][name] = list(rows["generated"])
+            for label, numbers in rows.items():
+                report["rows"].setdefault(label, {}).update(numbers)
     return report
 
 
-def read_split(dataset: datasets.DatasetDict, split: str, groups: Sequence[str]) -> ImageSet:
-    """The ED and ES slices of some groups of patients, in [0, 1]."""
-    if split not in dataset:
-        raise InputError(f"The dataset has no split '{split}'; choose among {', '.join(dataset)}.")
-    features = dataset[split].features
-    check_groups(groups)
-    codes = {features["group"].str2int(group) for group in groups}
-    columns = zip(dataset[split]["group"], dataset[split]["phase"], strict=True)
-    kept = [i for i, (group, phase) in enumerate(columns) if group in codes and phase is not None and phase >= 0]
-    if not kept:
-        raise InputError(f"Split '{split}' has no slices of {', '.join(groups)}; name other groups or another split.")
-    rows = dataset[split].select(kept)
-    images = np.stack([np.asarray(image, np.float32) for image in rows["image"]]) / 255
-    return ImageSet(images, np.array(rows["patient"]))
-
-
-def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
-    """Read generated images: a folder with `manifest.jsonl`, or of PNG files alone.
-
-    Returns:
-        float32 (N, H, W) in [0, 1], and their `model` (without a manifest the folder's name), `model_hash`,
-        `version`, `scheduler` and `num_inference_steps` (of a diffusion model), and `classes`.
-
-    Raises:
-        InputError: if the folder holds no images, images of several models or sizes, or what cannot be read.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"The folder of images {folder} does not exist.")
-    if (folder / MANIFEST_FILE).is_file():
-        entries = _read_manifest(folder / MANIFEST_FILE)
-    else:
-        entries = [{"file": path.name, "model": folder.resolve().name} for path in sorted(folder.glob("*.png"))]
-    if not entries:
-        raise InputError(f"{folder} holds no images; generate some there first.")
-    source: dict = {"model": None, "model_hash": None, "version": None}
-    for key in (*source, "scheduler", "num_inference_steps"):
-        values = sorted({entry[key] for entry in entries if entry.get(key) is not None})
-        if len(values) > 1:
-            listed = ", ".join(map(str, values))
-            raise InputError(f"{folder} holds images of more than one {key} ({listed}); score them apart.")
-        if values:
-            source[key] = values[0]
-    source["classes"] = sorted({str(entry["class"]) for entry in entries if entry.get("class") is not None})
-    images = [_read_png(folder / str(entry["file"])) for entry in entries]
-    for entry, image in zip(entries, images, strict=True):
-        if image.shape != images[0].shape:
-            raise InputError(f"{folder / entry['file']} differs in size from {entries[0]['file']}; keep one size.")
-    return np.stack(images), source
-
-
-def _read_manifest(path: Path) -> list[dict]:
-    entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        try:
-            entries.append(json.loads(line))
-            missing = [key for key in MANIFEST_KEYS if key not in entries[-1]]
-        except (json.JSONDecodeError, TypeError) as error:
-            raise InputError(f"{path}, line {number}, is not a JSON object; generate the images again.") from error
-        if missing:
-            raise InputError(f"{path}, line {number}, has no key '{missing[0]}'; generate the images again.")
-    return entries
-
-
-def _read_png(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            pixels, mode = np.asarray(image), image.mode
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is named in {MANIFEST_FILE} but missing; generate the images again.") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow's SyntaxError: a broken PNG chunk
-        raise InputError(f"{path} cannot be read as an image; remove it or write it again.") from error
-    if mode != "L":
-        raise InputError(f"{path} has mode {mode}; expected 8-bit grey (L).")
-    return pixels.astype(np.float32) / 255
-
-
-def write_report(report: dict, output_dir: str | Path) -> None:
-    """Write `report.json` and `report.md` into a folder."""
-    write_text(Path(output_dir) / REPORT_FILE, json.dumps(report, indent=2, allow_nan=False) + "\n")
-    write_text(Path(output_dir) / "report.md", render_markdown(report))
-
-
-def render_markdown(report: dict) -> str:
-    """The report for reading: one table for each protocol."""
-    data, source = report["dataset"], report["generator"]
-    model, details = source.get("model", "images"), [f"class {name}" for name in source.get("classes", [])]
-    if source.get("scheduler"):
-        details.append(f"{source['scheduler']}, {source['num_inference_steps']} steps")
-    lines = [
-        f"# {model} against {data['name'] or 'the dataset'}, split {data['split']}, {', '.join(data['groups'])}",
-        f"{report['n_generated']} generated images of {data['resolution']} px"
-        f"{''.join(f' ({text})' for text in details)}; {report['n_train']} training slices of "
-        f"{report['n_train_patients']} patients; {report['n_heldout']} held-out slices of "
-        f"{report['n_heldout_patients']} patients. In brackets: 95 % interval over the reference's patients.",
-    ]
-    if report["n_heldout_patients"] < FEW_PATIENTS:
-        lines.append(
-            f"**Warning: only {report['n_heldout_patients']} held-out patients; patients, not slices, are the sample "
-            "size, so neither the numbers nor their intervals can be relied on.**"
+def _choose_parts(comparison: Comparison) -> tuple[list[str], dict[str, str]]:
+    """The parts to assess, and a sentence for each other one that says why not."""
+    parts, left_out = [], {}
+    for name, part in PARTS.items():
+        if not part.applies(comparison):
+            if part.missing:
+                left_out[name] = part.missing
+            continue
+        few = next(
+            (
+                f"{part.name_least} needs at least {part.least} {kind}, and there are {len(images)}"
+                for kind, images in (
+                    ("generated images", comparison.generated),
+                    ("held-out slices", comparison.heldout.images),
+                    ("training slices", comparison.training.images),
+                )
+                if len(images) < part.least
+            ),
+            None,
         )
-    if set(source.get("classes", [])) - set(data["groups"]):
-        lines.append(
-            f"**Warning: images of class {', '.join(source['classes'])} are compared with slices of "
-            f"{', '.join(data['groups'])}.**"
-        )
-    lines += _tables(report["rows"], report) + ["Rows: " + "; ".join(f"*{k}*: {v}" for k, v in ROWS.items()) + "."]
-    lines += [LIMITS, "\n".join(f"- {name}: {text}." for name, text in report["definitions"].items())]
-    if "paper_compat_artefact" in report:
-        artefact = report["paper_compat_artefact"]
-        lines += ["## paper_compat", f"**{artefact['warning']}**", *_tables(artefact["rows"], report, "artefact: ")]
-    lines.append(f"hcm_hf {report['hcm_hf_version']}, dataset {data['fingerprint']}, seed {report['seed']}.")
-    return "\n\n".join(lines) + "\n"
+        if few and len(comparison.generated) < part.least:
+            raise InputError(f"Too few images: {few}; generate more.")
+        if few:
+            left_out[name] = f"{name}: {few}."
+        else:
+            parts.append(name)
+    return parts, left_out
 
 
-def _tables(rows: dict[str, dict], report: dict, prefix: str = "") -> list[str]:
-    blocks = []
-    for protocol, sentence in PROTOCOLS.items():
-        names = [name for name in rows["generated"] if name.endswith(f"_{protocol}")]
-        table = [["row", *(prefix + name for name in names)], ["---"] * (len(names) + 1)]
-        table += [
-            [label, *(_cell(row[name], 4 if name.startswith("mse") else 3) for name in names)]
-            for label, row in rows.items()
-        ]
-        sentence = sentence.format_map(report)
-        blocks += [f"**{protocol}**: {sentence}.", "\n".join("| " + " | ".join(line) + " |" for line in table)]
-    return blocks
+class _KeptParts:
+    """Parts that are done, in files, so that an interrupted evaluation of the same things goes on."""
 
+    def __init__(self, output_dir: Path | None, report: dict, comparison: Comparison):
+        self.folder = output_dir / PARTS_FOLDER if output_dir else None
+        digest = hashlib.sha256(json.dumps(report, sort_keys=True).encode())
+        digest.update(np.ascontiguousarray(comparison.generated))
+        judges = [*comparison.extractors, *([comparison.encoder] if comparison.encoder else [])]
+        digest.update("".join(judge.hash for judge in judges).encode())
+        digest.update(str(comparison.model is not None).encode())
+        self.key = digest.hexdigest()
 
-def _cell(number: dict, digits: int) -> str:
-    if number["value"] is None:
-        return "no other patient"
-    value, low, high = (f"{number[key]:.{digits}f}" for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
-
-
-def _fingerprint(*sets: ImageSet) -> str:
-    """Of the pixels and patients compared with, so that it does not depend on how the dataset was stored."""
-    digest = hashlib.sha256()
-    for one in sets:
-        digest.update(one.images.tobytes() + "\n".join(one.patients).encode())
-    return digest.hexdigest()[:16]
+    def get(self, name: str, assess: Callable[[], dict]) -> dict:
+        if self.folder is None:
+            return assess()
+        path = self.folder / f"{name}.json"
+        if path.is_file():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["key"] == self.key:
+                return kept["result"]
+        result = assess()
+        write_text(path, json.dumps({"key": self.key, "result": result}))
+        return result

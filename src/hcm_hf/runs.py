@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from hcm_hf.checkpoints import STATE_FILE, TrainingState
 from hcm_hf.config import Recipe, TrainingConfig
-from hcm_hf.data.slices import SliceBatch
+from hcm_hf.data.slices import SliceBatch, Slices
 from hcm_hf.errors import InputError
 from hcm_hf.figures import image_grid, loss_curves, save_png
 from hcm_hf.files import replacing, require_empty, restore, write_text
@@ -26,7 +26,7 @@ LOCK_SECONDS = 10  # how long to wait for a run that is stopping
 # What may differ between a run and its resumption.
 _FREE = {
     *("output_dir", "dataset", "num_epochs", "patience", "report_to", "checkpointing_epochs", "sample_epochs"),
-    "version",
+    *("version", "train_patients"),  # the fingerprint decides whether the patients are the same
 }
 
 
@@ -53,6 +53,8 @@ class Run:
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Hold the folder for this run: check that it may go on there, note the configuration, lock out others.
+
+        The note says nothing of progress: only `finish` does.
 
         Raises:
             InputError: if the folder holds another run or something else, is in use, or cannot be written.
@@ -102,11 +104,6 @@ class Run:
             _cut_metrics(self.output_dir / METRICS_FILE, state.progress.step)
         self.accelerator.init_trackers("hcm_hf", config={key: str(value) for key, value in self.written.items()})
 
-    def draw_losses(self) -> None:
-        """Draw the loss curves of all steps so far."""
-        if self.accelerator.is_main_process:
-            loss_curves(self.output_dir / METRICS_FILE, self.output_dir / LOSS_FIGURE)
-
     def log(self, record: dict[str, float], epoch: int) -> None:
         """Append to metrics.jsonl and pass on to the trackers."""
         step = self.state.progress.step
@@ -136,10 +133,10 @@ class Run:
             self.save("best", with_state=False)
 
     def sample(self, epoch: int) -> None:
-        """Write a grid of 16 images from the same latents each time."""
+        """Write a grid of 16 images, made in the same way each time."""
         if self.accelerator.is_main_process:
             with self.state.average.applied():
-                images = self.state.objective.preview(16, torch.Generator().manual_seed(0))
+                images = self.state.objective.preview(self.validation)
             grid = image_grid([images[:8, :, :, 0], images[8:, :, :, 0]])
             save_png(grid, self.output_dir / "samples" / f"epoch-{epoch:04d}.png")
 
@@ -149,14 +146,23 @@ class Run:
             with replacing(self.output_dir / name) as temporary:
                 with self.state.average.applied():
                     self.state.objective.pipeline().save_pretrained(temporary)
-                progress = dict(vars(self.state.progress))
-                if not math.isfinite(progress["best_loss"]):
-                    progress["best_loss"] = None  # not validated yet; JSON has no infinity
-                written = json.dumps(self.written | {"progress": progress}, indent=2, allow_nan=False)
-                write_text(temporary / CONFIG_FILE, written + "\n")
+                self._note_progress(temporary)
                 if with_state:
                     self.state.save(temporary)
         self.accelerator.wait_for_everyone()
+
+    def finish(self) -> None:
+        """Draw the loss curves of all steps, and note that the run is finished until it is claimed again."""
+        if self.accelerator.is_main_process:
+            loss_curves(self.output_dir / METRICS_FILE, self.output_dir / LOSS_FIGURE)
+            self._note_progress(self.output_dir, finished=True)
+
+    def _note_progress(self, folder: Path, **facts: bool) -> None:
+        progress = dict(vars(self.state.progress))
+        if not math.isfinite(progress["best_loss"]):
+            progress["best_loss"] = None  # not validated yet; JSON has no infinity
+        written = json.dumps(self.written | facts | {"progress": progress}, indent=2, allow_nan=False)
+        write_text(folder / CONFIG_FILE, written + "\n")
 
 
 def check_finite(losses: dict[str, float], step: int) -> None:
@@ -173,16 +179,17 @@ def resolved_config(
     config: TrainingConfig,
     recipe: Recipe,
     groups: tuple[str, ...],
-    resolution: int,
-    fingerprint: str,
+    train_slices: Slices,
+    validation_slices: Slices,
     accelerator: Accelerator,
 ) -> dict:
-    """The resolved configuration as training_config.json holds it."""
+    """The resolved configuration as training_config.json holds it: whoever judges a model must know its patients."""
     resolved = asdict(config) | asdict(recipe)
     resolved |= {
         "groups": groups,
-        "resolution": resolution,
-        "dataset_fingerprint": fingerprint,
+        "resolution": train_slices.images.shape[-1],
+        "dataset_fingerprint": train_slices.fingerprint() + validation_slices.fingerprint(),
+        "train_patients": train_slices.patient_hashes(),
         "version": __version__,
     }
     resolved["dataset"] = config.dataset or "synthetic"

@@ -33,7 +33,8 @@ def train(config: TrainingConfig) -> Path:
     """Train a family and keep its best pipeline; resumes what `config.output_dir` holds.
 
     The folder gets `best/` (lowest validation loss) and `last/` (with the state to resume from), both pipelines that
-    `HCMPipeline.from_pretrained` loads, `training_config.json`, `metrics.jsonl`, `losses.png` and `samples/`.
+    `HCMPipeline.from_pretrained` loads, `training_config.json` (which says `finished` when it is), `metrics.jsonl`,
+    `losses.png` and `samples/`.
 
     Returns:
         The run's folder.
@@ -58,8 +59,7 @@ def train(config: TrainingConfig) -> Path:
             f"The validation split holds {len(validation_slices)} slice of {groups}; prepare more patients."
         )
     resolution = train_slices.images.shape[-1]
-    fingerprint = train_slices.fingerprint() + validation_slices.fingerprint()
-    written = resolved_config(config, recipe, groups, resolution, fingerprint, accelerator)
+    written = resolved_config(config, recipe, groups, train_slices, validation_slices, accelerator)
 
     # Build the networks, their optimizers and the state that ties them together.
     torch.manual_seed(config.seed)
@@ -83,7 +83,7 @@ def train(config: TrainingConfig) -> Path:
     ):
         run.resume()
         _loop(run, recipe, train_slices, config, stop)
-        run.draw_losses()
+        run.finish()
     for tracker in accelerator.trackers:  # end_training would end the process group too, and with it the caller's
         tracker.finish()
     return output_dir

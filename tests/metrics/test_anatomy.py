@@ -4,7 +4,16 @@ from scipy.ndimage import label
 from skimage.measure import euler_number
 
 from hcm_hf.errors import InputError
-from hcm_hf.metrics.anatomy import LEFT, MYOCARDIUM, RIGHT, chamber_areas, thick_share, valid_topology, wall_thickness
+from hcm_hf.metrics.anatomy import (
+    LEFT,
+    MYOCARDIUM,
+    RIGHT,
+    chamber_areas,
+    dice,
+    thick_share,
+    valid_topology,
+    wall_thickness,
+)
 
 
 def heart(cavity, wall, size: int = 64, centre: tuple[float, float] = (31.5, 31.5)) -> np.ndarray:
@@ -241,6 +250,26 @@ def test_topology_equals_euler_numbers():
         expected.append(one_ring and euler_number(cavity, connectivity=1) <= 1 and label(cavity)[1] == 1 and inside)
     assert 50 < sum(expected) < 250
     assert valid_topology(masks).tolist() == expected
+
+
+# Overlap.
+
+
+def test_dice_by_hand():
+    first, second = np.zeros((2, 3, 4, 4), bool)
+    first[0, 0], first[1, 0, :2] = True, True  # 6 voxels
+    second[0, 0, 2:], second[2, 3] = True, True  # 6, of which 2 are common
+    assert dice(first, second) == dice(second, first) == pytest.approx(2 * 2 / 12)
+    assert dice(first[1], second[1]) == 0 and dice(first, first) == 1
+    assert np.isnan(dice(first[2], first[2]))
+
+
+def test_dice_of_overlapping_squares():
+    """Squares of side 8, one of them moved by some pixels."""
+    square = np.zeros((20, 20), bool)
+    square[4:12, 4:12] = True
+    for shift in range(9):
+        assert dice(square, np.roll(square, shift, axis=1)) == pytest.approx((8 - shift) / 8)
 
 
 # Wrong input.

@@ -8,10 +8,13 @@ from tiny import random_images
 from hcm_hf.errors import InputError
 from hcm_hf.metrics import memorization
 from hcm_hf.metrics.memorization import (
+    authentic_rows,
     authenticity,
     best_match,
     copy_rate,
+    copy_threshold,
     data_copying_z,
+    mann_whitney_z,
     membership_auc,
     nearest_neighbour_ratio,
     nearest_neighbours,
@@ -72,6 +75,15 @@ def test_with_few_heldout_images_copies_are_closer_than_all_of_them():
     heldout, generated = images_at([0.1, 0.6, 0.3]), images_at([0.59, 0.61, 0.95, 0.2])
     assert copy_rate(images_at([1.0]), heldout, generated) == 0.5
     assert copy_rate(images_at([1.0]), heldout, heldout) == 0  # as close as the closest is not closer
+
+
+def test_the_threshold_is_a_new_images_99th_percentile_or_the_maximum():
+    assert copy_threshold(np.array([0.3, 0.9, 0.1])) == 0.9
+    assert copy_threshold(np.arange(99) / 100) == pytest.approx(0.98)  # rank 99 of 100
+    assert copy_threshold(np.arange(199) / 200) == pytest.approx(0.985)  # rank 198 of 200
+    best = best_match(TRAIN, HELDOUT)[0]
+    above = (best_match(TRAIN, PLANTED["noised"])[0] > copy_threshold(best)).mean()
+    assert above == copy_rate(TRAIN, HELDOUT, PLANTED["noised"])
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -166,6 +178,21 @@ def test_one_cell_equals_the_mann_whitney_test(shift):
     assert norm.sf(z) == pytest.approx(test.pvalue, rel=1e-9)
 
 
+@pytest.mark.parametrize(("first", "second", "levels"), [(40, 40, 1e9), (12, 70, 1e9), (70, 5, 4), (9, 9, 2)])
+def test_mann_whitney_z_is_scipys(first, second, levels):
+    """Ties count half; with them scipy's is larger by what they take from the variance."""
+    generator = np.random.default_rng(first)
+    one, other = (np.floor(generator.random(n) * levels) for n in (first, second))
+    test = mannwhitneyu(one, other)
+    pairs = first * second
+    z = (test.statistic - pairs / 2) / np.sqrt(pairs * (first + second + 1) / 12)
+    assert mann_whitney_z(one, other) == pytest.approx(z, abs=1e-12) == -mann_whitney_z(other, one)
+    if levels > 100:
+        test = mannwhitneyu(one, other, use_continuity=False, method="asymptotic", alternative="greater")
+        assert mann_whitney_z(one, other) == pytest.approx(norm.isf(test.pvalue), abs=1e-9)
+    assert mann_whitney_z(one - 1e10, other) < 0 < mann_whitney_z(one + 1e10, other)
+
+
 def test_ties_count_half():
     train = column(0, 100)
     z = data_copying_z(train, column(1, 2), column(1, 3), n=2, min_generated=2)
@@ -257,6 +284,42 @@ def test_slices_of_one_patient_do_not_hide_copies():
     copies = pixel_rows(noised(TRAIN[:40], 0.03))
     assert authenticity(train, copies, np.arange(80)) == 1
     assert authenticity(train, copies, np.arange(80) // 2) == 0
+
+
+def crowd(n, seed, patients=0):
+    """Rows in a plane, some of them of the same patients near each other."""
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(0, 2, (patients or n, 2))
+    names = np.array([f"p{i}" for i in np.arange(n) % len(centres)])
+    return centres[np.arange(n) % len(centres)] + generator.normal(0, 1, (n, 2)), names
+
+
+def test_authentic_rows_equal_the_definition():
+    (train, names), (generated, _) = crowd(30, 0, patients=6), crowd(40, 1)
+    near = cdist(generated, train)
+    apart = np.where(names[:, None] == names, np.inf, cdist(train, train)).min(1)
+    expected = np.mean([distances.min() > apart[distances.argmin()] for distances in near])
+    everyone = np.arange(6)[None].repeat(2, axis=0)
+    assert authentic_rows(train, generated, names, everyone).tolist() == [expected] * 2
+    assert 0.1 < expected < 0.9 and authenticity(train, generated, names) == expected
+
+
+def test_authentic_rows_of_a_resample_are_those_of_the_patients_in_it():
+    (train, names), (generated, _) = crowd(30, 2, patients=6), crowd(40, 3)
+    draws = np.random.default_rng(4).integers(0, 6, (20, 6))
+    found = authentic_rows(train, generated, names, draws)
+    for draw, share in zip(draws, found, strict=True):
+        kept = np.isin(names, np.unique(names)[draw])
+        assert share == authenticity(train[kept], generated, names[kept])
+    assert len(set(found.tolist())) > 5
+    order = np.random.default_rng(5).permutation(30)
+    np.testing.assert_array_equal(authentic_rows(train[order], generated, names[order], draws), found)
+
+
+def test_a_resample_of_one_patient_has_no_authenticity():
+    (train, names), (generated, _) = crowd(9, 0, patients=3), crowd(5, 1)
+    found = authentic_rows(train, generated, names, np.array([[2, 2, 2], [2, 1, 2]]))
+    assert np.isnan(found).tolist() == [True, False]
 
 
 # Membership inference.

@@ -5,7 +5,7 @@ from tiny import random_images
 
 from hcm_hf.errors import InputError
 from hcm_hf.metrics import pixel
-from hcm_hf.metrics.pixel import cc_matrix, cc_max_shift, mse_matrix, ssim_matrix
+from hcm_hf.metrics.pixel import cc_matrix, cc_max_shift, mse_matrix, paired, ssim_matrix
 
 
 MATRICES = (ssim_matrix, cc_matrix, mse_matrix)
@@ -63,6 +63,16 @@ def test_chunks_change_nothing(matrix, monkeypatch):
     whole = matrix(first, second)
     monkeypatch.setattr(pixel, "_chunks", lambda length, size=0: (slice(i, i + 2) for i in range(0, length, 2)))
     np.testing.assert_allclose(matrix(first, second), whole, atol=1e-7)
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_pairs_are_the_diagonal(matrix):
+    first, second = 2 * random_images(19) - 1, 2 * random_images(19, seed=1) - 1
+    options = {"value_range": (-1.0, 1.0)}
+    expected = np.diag(matrix(first, second, **options))
+    np.testing.assert_allclose(paired(matrix, first, second, **options), expected, atol=1e-6)
+    with pytest.raises(InputError, match="19 and 18"):
+        paired(matrix, first, second[:18], **options)
 
 
 def test_cc_ignores_brightness_and_contrast():

@@ -2,7 +2,23 @@ import numpy as np
 import pytest
 from tiny import random_images
 
-from hcm_hf.metrics.protocols import ImageSet, compare_rows, mean_of_best, mean_over_pairs, random_pairs
+from hcm_hf.metrics.pixel import cc_matrix, mse_matrix, ssim_matrix
+from hcm_hf.metrics.protocols import (
+    METRICS,
+    RESAMPLES,
+    ImageSet,
+    bootstrap_draws,
+    compare_rows,
+    mean_of_best,
+    mean_over_pairs,
+    number,
+    random_pairs,
+    resample,
+)
+
+
+def similarity(first, second):
+    return {"ssim": ssim_matrix(first, second), "cc": cc_matrix(first, second), "mse": mse_matrix(first, second)}
 
 
 def test_random_pairs_are_allowed_distinct_and_seeded():
@@ -38,7 +54,8 @@ def test_rows_never_compare_a_patient_with_himself():
     images[6:] = images[:6]  # every patient's slices are in there twice
     heldout = ImageSet(images, np.array([f"patient{i % 6}" for i in range(12)]))
     training = ImageSet(random_images(16, seed=1), np.array([f"other{i % 4}" for i in range(16)]))
-    rows = compare_rows({"real": heldout, "copies": ImageSet(images, np.full(12, ""))}, training, heldout)
+    offered = {"real": heldout, "copies": ImageSet(images, np.full(12, ""))}
+    rows = compare_rows(offered, training, heldout, similarity)
     assert rows["copies"]["ssim_best_heldout"]["value"] == pytest.approx(1, abs=1e-6)
     assert rows["real"]["ssim_best_heldout"]["value"] < 0.9
 
@@ -47,12 +64,132 @@ def test_copies_of_training_slices_have_a_copy_gap_and_intervals_surround_values
     training, heldout = (
         ImageSet(random_images(40, seed), np.array([f"{seed}-{i // 8}" for i in range(40)])) for seed in (1, 2)
     )
-    rows = compare_rows({"generated": ImageSet(training.images[::4], np.full(10, ""))}, training, heldout, max_shift=4)
-    row = rows["generated"]
+    copies = ImageSet(training.images[::4], np.full(10, ""))
+    row = compare_rows({"generated": copies}, training, heldout, similarity, max_shift=4)["generated"]
     assert all(row[f"{name}_copy_gap"]["value"] > 0 for name in ("ssim", "cc", "mse"))
     assert row["ssim_best_train"]["value"] == pytest.approx(1, abs=1e-6)
     assert row["ssim_best_train"]["high"] <= 1 and row["mse_best_train"]["low"] >= 0
-    for number in row.values():
-        assert number["low"] - 1e-9 <= number["value"] <= number["high"] + 1e-9
+    for found in row.values():
+        assert found["low"] - 1e-9 <= found["value"] <= found["high"] + 1e-9
     assert row["cc_max_shift_random"]["value"] >= row["cc_random"]["value"]
     assert {"n_generated": 10, "n_real": 40, "n_patients": 5}.items() <= row["cc_best_heldout"].items()
+
+
+# Bootstrap.
+
+
+def test_draws_are_seeded_patients_each_as_likely():
+    patients = np.array(["b", "a", "c", "a"])
+    codes, draws = bootstrap_draws(patients, np.random.default_rng(0))
+    assert codes.tolist() == [1, 0, 2, 0]
+    assert draws.shape == (RESAMPLES, 3) and draws.min() == 0 and draws.max() == 2
+    np.testing.assert_allclose(np.bincount(draws.flatten()) / draws.size, 1 / 3, atol=0.03)
+    assert (bootstrap_draws(patients, np.random.default_rng(0))[1] == draws).all()
+
+
+def test_resample_of_a_mean_is_that_of_the_pairs():
+    generator = np.random.default_rng(0)
+    values, patients = generator.random(40), generator.integers(0, 7, 40)
+    codes, draws = bootstrap_draws(patients, generator)
+    np.testing.assert_allclose(
+        resample(lambda rows: values[rows].mean(), codes, draws), mean_over_pairs(values, codes, draws)[1]
+    )
+
+
+def test_resample_gives_rows_as_often_as_their_patient_is_drawn():
+    seen = []
+    resample(lambda rows: seen.append(rows.tolist()) or 0.0, np.array([1, 0, 1, 2]), np.array([[1, 1, 0], [2, 0, 2]]))
+    assert [sorted(rows) for rows in seen] == [[0, 0, 1, 2, 2], [1, 3, 3]]
+
+
+# Numbers.
+
+
+def test_a_number_has_the_quantiles_without_the_bootstraps_bias():
+    resampled = np.linspace(1, 3, 1001)  # around 2, where the value is 5
+    found = number(5.0, resampled, (0, 100), protocol="random", n_real=3)
+    assert found == {"value": 5, "low": pytest.approx(4.05), "high": pytest.approx(5.95), "protocol": "random"} | {
+        "n_real": 3
+    }
+    assert number(5.0, resampled, (4.5, 5.5))["low"] == 4.5 and number(5.0, resampled, (4.5, 5.5))["high"] == 5.5
+
+
+def test_resamples_that_are_no_numbers_do_not_count():
+    resampled = np.array([1.0, np.nan, 3.0, np.inf])
+    assert number(2.0, resampled, (0, 9)) == number(2.0, np.array([1.0, 3.0]), (0, 9))
+    nothing = number(float("nan"), np.full(3, np.nan), (0, 1), n_real=0)
+    assert nothing == {"value": None, "low": None, "high": None, "n_real": 0}
+
+
+# Levels.
+
+
+def brightness(first, second):
+    """All metrics are the same: the product of the images' first pixels, each of which is a name."""
+    likeness = np.outer(first[:, 0, 0], second[:, 0, 0]).astype(float)
+    return {name: likeness for name in METRICS}
+
+
+def named(names, patients, levels=None):
+    images = np.broadcast_to(np.asarray(names, np.float32)[:, None, None], (len(names), 16, 16))
+    return ImageSet(images, np.asarray(patients), None if levels is None else np.asarray(levels))
+
+
+TRAINING = named([1, 1, 1], ["x", "y", "y"], [0, 1, 2])
+HELDOUT = named([2, 3, 5, 7, 11], ["a", "a", "b", "b", "c"], [0, 1, 0, 1, 0])
+
+
+def matched(one, heldout=HELDOUT, **options):
+    return compare_rows({"row": one}, TRAINING, heldout, brightness, **options)["row"]
+
+
+def test_matched_uses_pairs_of_equal_level_only():
+    row = matched(named([1, 100], ["", ""], [0, 1]))
+    pairs = [2, 5, 11, 300, 700]
+    assert row["cc_matched"]["value"] == pytest.approx(np.mean(pairs))
+    assert row["cc_random"]["value"] == pytest.approx(np.mean([2, 3, 5, 7, 11, 200, 300, 500, 700, 1100]))
+    expected = {"protocol": "matched", "n_generated": 2, "n_real": 5, "n_patients": 3}
+    assert expected.items() <= row["mse_matched"].items()
+
+
+def test_matched_real_rows_meet_other_patients():
+    value = matched(HELDOUT)["cc_matched"]["value"]
+    pairs = [2 * 5, 2 * 11, 5 * 2, 5 * 11, 11 * 2, 11 * 5, 3 * 7, 7 * 3]
+    assert value == pytest.approx(np.mean(pairs))
+
+
+def test_a_level_that_no_other_patient_has_is_left_out():
+    row = matched(named([1, 100], ["", ""], [0, 5]))
+    assert row["cc_matched"]["value"] == pytest.approx(6)
+    nothing = matched(named([1, 100], ["", ""], [4, 5]))["cc_matched"]
+    assert (nothing["value"], nothing["low"], nothing["high"]) == (None, None, None)
+
+
+def test_matched_takes_so_many_real_ones_per_image():
+    heldout = named(np.arange(1, 41), np.arange(40) // 4, np.arange(40) % 2)
+    values = {
+        matched(named([1, 1], ["", ""], [0, 1]), heldout, real_per_image=3, seed=s)["cc_matched"]["value"]
+        for s in range(4)
+    }
+    assert len(values) > 1  # six of forty pairs
+    everything = matched(named([1, 1], ["", ""], [0, 1]), heldout)["cc_matched"]["value"]
+    assert everything == pytest.approx(20.5)
+
+
+@pytest.mark.parametrize("missing", ["offered", "reference"])
+def test_without_levels_nothing_is_matched(missing):
+    with_levels, without = named([1, 100], ["", ""], [0, 1]), named([1, 100], ["", ""])
+    heldout = HELDOUT if missing == "offered" else ImageSet(HELDOUT.images, HELDOUT.patients)
+    row = matched(without if missing == "offered" else with_levels, heldout)
+    assert not [name for name in row if "matched" in name]
+    levelled = matched(with_levels)
+    assert {name for name in levelled if "matched" not in name} == set(row)
+    for name, found in row.items():
+        assert found == levelled[name]  # the other protocols do not depend on levels
+
+
+def test_the_similarity_says_what_is_alike_and_is_counted():
+    done = []
+    row = compare_rows({"row": named([2, 3], ["", ""])}, TRAINING, HELDOUT, brightness, advance=done.append)["row"]
+    assert row["cc_best_train"]["value"] == 2.5 and row["mse_best_train"]["value"] == 2.5
+    assert sum(done) == 2 * 3 + 2 * 5  # as many training slices as there are at most of both, and all held-out ones

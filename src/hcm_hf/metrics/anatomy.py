@@ -87,6 +87,16 @@ def valid_topology(masks: np.ndarray) -> np.ndarray:
     return np.array([_is_closed(np.pad(mask, 1)) for mask in masks])
 
 
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    """Dice coefficient of two regions, bool arrays of one shape, such as the slices of a volume (N, H, W).
+
+    Returns:
+        In [0, 1], higher is more alike, 1 for equal regions; not a number where both are empty.
+    """
+    total = first.sum() + second.sum()
+    return float(2 * (first & second).sum() / total) if total else float("nan")
+
+
 def _thickest(mask: np.ndarray) -> float:
     """The wall's greatest thickness in pixels."""
     mask = np.pad(mask, 1)  # a wall at the edge of the image ends there

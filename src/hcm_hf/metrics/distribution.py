@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.cluster.vq import kmeans2
 
 from hcm_hf.errors import InputError
 
 
 NEIGHBOURS = 5  # Naeem et al.: k of precision, recall, density and coverage
+CLUSTERINGS = 10  # Sajjadi et al.: runs of k-means that are averaged
 POWER_FLOOR = 1 / (12 * 255**2)  # what rounding to 8 bits adds to the power at every frequency
 
 _CHUNK = 256  # rows at a time
@@ -184,11 +186,7 @@ def neighbour_scores(generated: np.ndarray, real: np.ndarray) -> NeighbourScores
         InputError: where features are malformed, differ in D or N, or are too few.
     """
     generated, real = _checked_pair(generated, real, least=NEIGHBOURS + 1)
-    if len(generated) != len(real):
-        raise InputError(
-            f"generated has {len(generated)} rows and real has {len(real)}, but precision, recall, density and "
-            f"coverage need equally many: draw {min(len(generated), len(real))} of the larger set."
-        )
+    _check_equally_many(generated, real)
     between = _distances(generated, real)
     around_generated, around_real = between <= _radii(generated)[:, None], between <= _radii(real)
     return NeighbourScores(
@@ -197,6 +195,93 @@ def neighbour_scores(generated: np.ndarray, real: np.ndarray) -> NeighbourScores
         density=float(around_real.sum(1).mean() / NEIGHBOURS),
         coverage=float(around_real.any(0).mean()),
     )
+
+
+class PrecisionRecallCurve(NamedTuple):
+    """Shares in [0, 1], (num_points,) each: precision rises along the curve, recall falls."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+
+
+def precision_recall_curve(
+    generated: np.ndarray, real: np.ndarray, num_clusters: int = 20, num_points: int = 101, seed: int = 0
+) -> PrecisionRecallCurve:
+    """The trade-off between the share of generated images that are like real ones and that of real ones covered.
+
+    https://huggingface.co/papers/1806.00035 (Sajjadi et al. 2018): k-means on the union of both sets gives histograms
+    p of the real and q of the generated rows; at each slope l, precision is sum min(l p, q) and recall is precision
+    / l. Slopes are tangents of evenly spread angles, and the curve is the mean over several clusterings. It does not
+    depend on the order of rows; exchanging the sets exchanges precision and recall and reverses the curve.
+
+    Args:
+        generated: features, (N, D), N at least 2.
+        real: features, (N, D).
+        num_clusters: k of k-means, at most the number of different rows.
+        num_points: slopes; where it is odd, the one in the middle is 1, where precision equals recall.
+        seed: of k-means.
+
+    Returns:
+        The nearer to (1, 1) the better. A generator of only some of the modes keeps its precision and loses recall.
+
+    Raises:
+        InputError: where features are malformed, differ in D or N, or hold too few different rows.
+    """
+    generated, real = _checked_pair(generated, real)
+    _check_equally_many(generated, real)
+    union = np.concatenate([generated, real])
+    distinct = len(np.unique(union, axis=0))
+    if not 1 <= num_clusters <= distinct:
+        raise InputError(
+            f"num_clusters is {num_clusters}, not between 1 and the {distinct} different rows of both sets."
+        )
+    order = np.lexsort(union.T)
+    union, is_real = union[order], order >= len(generated)
+    slopes = np.tan(np.arange(1, num_points + 1) / (num_points + 1) * np.pi / 2)[:, None]
+    generator = np.random.default_rng(seed)
+    precisions = []
+    for _ in range(CLUSTERINGS):
+        _, homes = kmeans2(union, num_clusters, iter=100, minit="++", seed=generator)
+        p, q = (np.bincount(homes[side], minlength=num_clusters) / len(real) for side in (is_real, ~is_real))
+        precisions.append(np.minimum(slopes * p, q).sum(1))
+    precision = np.mean(precisions, axis=0)
+    return PrecisionRecallCurve(precision.clip(max=1), (precision / slopes[:, 0]).clip(max=1))
+
+
+def resampled_neighbour_scores(
+    generated: np.ndarray, real: np.ndarray, codes: np.ndarray, draws: np.ndarray
+) -> np.ndarray:
+    """`neighbour_scores` for every resample of the reference's patients.
+
+    The balls stay as they are, for a row drawn twice would be its own neighbour: a resample says which real rows with
+    their balls are there, and how often each counts.
+
+    Args:
+        generated: features, (N, D), N at least 6.
+        real: features, (N, D).
+        codes: (N,), the index of each real row's patient.
+        draws: (resamples, patients), indices of patients.
+
+    Returns:
+        (resamples, 4), in the order of `NeighbourScores`; not a number where a resample holds no real row.
+
+    Raises:
+        InputError: as `neighbour_scores`.
+    """
+    generated, real = _checked_pair(generated, real, least=NEIGHBOURS + 1)
+    between = _distances(generated, real)
+    around_generated, around_real = between <= _radii(generated)[:, None], between <= _radii(real)
+    patients = np.arange(draws.shape[1])
+    member = (codes[:, None] == patients).astype(np.float64)  # (M, patients)
+    times = np.stack([np.bincount(draw, minlength=len(patients)) for draw in draws])
+    sizes, hits = times @ member.sum(0), around_real @ member  # (resamples,), (N, patients)
+    covered = np.stack([around.any(0) @ member for around in (around_generated, around_real)])
+    with np.errstate(invalid="ignore"):
+        precision = ((hits @ times.T) > 0).mean(0)
+        density = (hits.mean(0) @ times.T) / NEIGHBOURS * len(real) / sizes
+        recall, coverage = covered @ times.T / sizes
+    scores = np.stack([precision, recall, density, coverage], axis=1)
+    return np.where(sizes[:, None] > 0, scores, np.nan)
 
 
 def spectrum_distance(generated: np.ndarray, real: np.ndarray) -> float:
@@ -287,6 +372,14 @@ def _checked_pair(generated: np.ndarray, real: np.ndarray, least: int = 2) -> tu
     if generated.shape[1] != real.shape[1]:
         raise InputError(f"generated has {generated.shape[1]} features per image, but real has {real.shape[1]}.")
     return generated.astype(np.float64), real.astype(np.float64)
+
+
+def _check_equally_many(generated: np.ndarray, real: np.ndarray) -> None:
+    if len(generated) != len(real):
+        raise InputError(
+            f"generated has {len(generated)} rows and real has {len(real)}, but precision and recall need equally "
+            f"many: draw {min(len(generated), len(real))} of the larger set."
+        )
 
 
 def _check(name: str, array: np.ndarray, shape: str = "(N, D)", least: int = 2) -> None:

@@ -41,8 +41,12 @@ def copy_rate(train: np.ndarray, heldout: np.ndarray, generated: np.ndarray) -> 
         In [0, 1], lower is better: .01 is innocence, 1 a generator that only copies.
     """
     _check(3, train=train, heldout=heldout, generated=generated)
-    threshold = np.quantile(best_match(train, heldout)[0], 0.99, method="weibull")
-    return float((best_match(train, generated)[0] > threshold).mean())
+    return float((best_match(train, generated)[0] > copy_threshold(best_match(train, heldout)[0])).mean())
+
+
+def copy_threshold(heldout_best: np.ndarray) -> float:
+    """The correlation above which `copy_rate` takes an image for a copy, from the held-out images' best, (N,)."""
+    return float(np.quantile(heldout_best, 0.99, method="weibull"))
 
 
 def best_match(train: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -73,10 +77,13 @@ def pixel_rows(images: np.ndarray) -> np.ndarray:
         float32, (N, H * W), each of mean 0 and length 1; zeros, at distance 1 from all others, for constant images.
     """
     _check(3, images=images)
-    rows = images.reshape(len(images), -1).astype(np.float32)
-    varied = rows.max(1, keepdims=True) > rows.min(1, keepdims=True)
-    rows = (rows - rows.mean(1, keepdims=True)) * varied
-    return rows / np.where(varied, np.linalg.norm(rows, axis=1, keepdims=True), 1)
+    rows = np.empty((len(images), images[0].size), np.float32)
+    for part in _chunks(len(images)):
+        flat = images[part].reshape(len(images[part]), -1).astype(np.float32)
+        varied = flat.max(1, keepdims=True) > flat.min(1, keepdims=True)
+        flat = (flat - flat.mean(1, keepdims=True)) * varied
+        rows[part] = flat / np.where(varied, np.linalg.norm(flat, axis=1, keepdims=True), 1)
+    return rows
 
 
 def nearest_neighbours(train: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +170,7 @@ def data_copying_z(
     for cell in range(cells):
         near, held, made = (rows[home == cell] for rows, home in zip((train, heldout, generated), homes, strict=True))
         if len(near) and len(held) and len(made) >= min_generated:
-            scores.append(_mann_whitney_z(nearest_neighbours(near, made)[0], nearest_neighbours(near, held)[0]))
+            scores.append(mann_whitney_z(nearest_neighbours(near, made)[0], nearest_neighbours(near, held)[0]))
             weights.append(len(held))
     if not scores:
         raise InputError(f"No cell holds heldout and {min_generated} generated rows: raise n or use fewer cells.")
@@ -186,14 +193,40 @@ def authenticity(train: np.ndarray, generated: np.ndarray, train_patients: np.nd
     Returns:
         In [0, 1]: 0 copies only; real held-out rows in the place of `generated` give the value to compare with.
     """
+    return float(authentic_rows(train, generated, train_patients, np.arange(len(np.unique(train_patients)))[None])[0])
+
+
+def authentic_rows(
+    train: np.ndarray, generated: np.ndarray, train_patients: np.ndarray, draws: np.ndarray
+) -> np.ndarray:
+    """`authenticity` for every resample of the training patients.
+
+    Args:
+        train: rows, (L, D).
+        generated: rows, (M, D).
+        train_patients: the patient of each training row, (L,), two or more different ones.
+        draws: (resamples, patients), indices of patients in the order of their names; how often a patient is drawn
+            does not matter.
+
+    Returns:
+        (resamples,); not a number where a resample holds one patient only.
+    """
     _check(2, train=train, generated=generated)
     _check_patients(train, train_patients, "train")
-    distance, index = nearest_neighbours(train, generated)
-    spacing = np.empty(len(train))
-    for patient in np.unique(train_patients[index]):
-        own = train_patients == patient
-        spacing[own] = nearest_neighbours(train[~own], train[own])[0]
-    return float((distance > spacing[index]).mean())
+    names, codes = np.unique(train_patients, return_inverse=True)
+    near = [nearest_neighbours(train[codes == patient], generated) for patient in range(len(names))]
+    distance = np.stack([found[0] for found in near], axis=1)  # (M, patients), to the patient's nearest row,
+    index = np.stack([np.flatnonzero(codes == p)[found[1]] for p, found in enumerate(near)], axis=1)  # which is this
+    used, position = np.unique(index, return_inverse=True)
+    spacing = np.stack([nearest_neighbours(train[codes == p], train[used])[0] for p in range(len(names))], axis=1)
+    spacing[np.arange(len(used)), codes[used]] = np.inf  # of another patient
+    shares, rows = np.full(len(draws), np.nan), np.arange(len(generated))
+    for i, present in enumerate(map(np.unique, draws)):
+        if len(present) > 1:
+            nearest = present[distance[:, present].argmin(1)]
+            gap = spacing[position.reshape(index.shape)[rows, nearest]][:, present].min(1)
+            shares[i] = (distance[rows, nearest] > gap).mean()
+    return shares
 
 
 def membership_auc(
@@ -229,16 +262,24 @@ def membership_auc(
     return float(below.mean()), (weights[0] @ below * weights[1]).sum(1)
 
 
-def _patient_means(errors: np.ndarray, patients: np.ndarray) -> np.ndarray:
-    codes = np.unique(patients, return_inverse=True)[1]
-    return np.bincount(codes, errors) / np.bincount(codes)
+def mann_whitney_z(first: np.ndarray, second: np.ndarray) -> float:
+    """Standardised number of pairs in which the first is larger: C_T of distances to the training rows, in one cell.
 
+    Args:
+        first: distances of generated rows, (M,).
+        second: distances of held-out rows, (N,).
 
-def _mann_whitney_z(first: np.ndarray, second: np.ndarray) -> float:
-    """Standardised number of pairs in which the first is larger."""
+    Returns:
+        About 0 where both are alike, below 0 where the first are smaller.
+    """
     pairs = len(first) * len(second)
     above = _precedence(second, first).sum()
     return (above - pairs / 2) / np.sqrt(pairs * (len(first) + len(second) + 1) / 12)
+
+
+def _patient_means(errors: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    codes = np.unique(patients, return_inverse=True)[1]
+    return np.bincount(codes, errors) / np.bincount(codes)
 
 
 def _precedence(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -5,10 +5,10 @@ SSIM: https://doi.org/10.1109/TIP.2003.819861 (Wang et al. 2004)
 Images are floating-point numpy arrays of shape (N, H, W) with values in [0, 1]; results are float64 numpy arrays.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ SIGMA = 1.5  # of this standard deviation in pixels,
 K1, K2 = 0.01, 0.03  # and these two stabilising constants
 
 _CHUNK = 256  # images or pairs at a time
-_SSIM_CHUNKS = 16, 384  # images of the first and of the second set at a time: what a block needs stays in the cache
-_BAND = 18  # neighbouring positions that share one small matrix product
+_PAIRED_CHUNK = 8  # pairs at a time: of every 64 similarities 8 are kept
+_SSIM_CHUNKS = 32, 192  # images of the first and of the second set at a time: what a block needs stays in the cache
+_BAND = 6  # neighbouring positions that share one small matrix product
 
 
 def ssim_matrix(
@@ -86,13 +87,11 @@ def cc_matrix(
         an image is constant, since it follows nothing.
     """
     first, second = _checked_pair(first, second, value_range)
-    result = np.empty((len(first), len(second)))
-    for rows in _chunks(len(first)):
-        for columns in _chunks(len(second)):
-            left = _standardised(_tensor(first[rows], device))
-            right = _standardised(_tensor(second[columns], device))
-            result[rows, columns] = (left @ right.T).clamp(-1, 1).cpu().numpy()
-    return result
+
+    def correlations(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return (_standardised(left) @ _standardised(right).T).clamp(-1, 1)
+
+    return _filled(correlations, first, second, device)
 
 
 def mse_matrix(
@@ -113,14 +112,32 @@ def mse_matrix(
         (N, M), 0 or more, lower is more alike, 0 for identical images.
     """
     first, second = _checked_pair(first, second, value_range)
-    result = np.empty((len(first), len(second)))
-    for rows in _chunks(len(first)):
-        for columns in _chunks(len(second)):
-            left = _tensor(first[rows], device).double().flatten(1)
-            right = _tensor(second[columns], device).double().flatten(1)
-            squares = left.square().mean(1)[:, None] + right.square().mean(1)
-            result[rows, columns] = (squares - left @ right.T * (2 / left.shape[1])).clamp(min=0).cpu().numpy()
-    return result
+
+    def errors(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        left, right = left.double().flatten(1), right.double().flatten(1)
+        squares = left.square().mean(1)[:, None] + right.square().mean(1)
+        return (squares - left @ right.T * (2 / left.shape[1])).clamp(min=0)
+
+    return _filled(errors, first, second, device)
+
+
+def paired(matrix: Callable[..., np.ndarray], first: np.ndarray, second: np.ndarray, **options: Any) -> np.ndarray:
+    """A similarity of the i-th image of one set with the i-th of the other.
+
+    Args:
+        matrix: `ssim_matrix`, `cc_matrix` or `mse_matrix`.
+        first: images, (N, H, W).
+        second: images, (N, H, W).
+        **options: passed on to `matrix`.
+
+    Returns:
+        (N,), the diagonal of what `matrix` returns, without the rest of it.
+    """
+    if len(first) != len(second):
+        raise InputError(f"first and second differ in number of images: {len(first)} and {len(second)}.")
+    return np.concatenate(
+        [np.diag(matrix(first[i], second[i], **options)) for i in _chunks(len(first), _PAIRED_CHUNK)]
+    )
 
 
 def cc_max_shift(
@@ -157,6 +174,21 @@ def cc_max_shift(
     return result
 
 
+def _filled(
+    block: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    first: np.ndarray,
+    second: np.ndarray,
+    device: str | torch.device,
+) -> np.ndarray:
+    """The matrix (N, M) of what `block` says of every chunk of one set with every chunk of the other."""
+    result = np.empty((len(first), len(second)))
+    for rows in _chunks(len(first)):
+        for columns in _chunks(len(second)):
+            values = block(_tensor(first[rows], device), _tensor(second[columns], device))
+            result[rows, columns] = values.cpu().numpy()
+    return result
+
+
 @contextmanager
 def _thread_pool() -> Iterator[ThreadPoolExecutor]:
     """As many threads as torch would use for one operation, in each of which an operation uses one.
@@ -175,19 +207,23 @@ def _thread_pool() -> Iterator[ThreadPoolExecutor]:
 class _Windows(NamedTuple):
     """What SSIM needs to know of one set of images; H' and W' count the window positions, H - 10 and W - 10."""
 
-    pixels: torch.Tensor  # (H, W, N), less the image's median: covariances of small numbers round less
-    mean: torch.Tensor  # (H', W', N), of the window around each position
-    centred: torch.Tensor  # the same, less the image's median
+    pixels: torch.Tensor  # (H, W, N), less a typical pixel of the image: covariances of small numbers round less
+    centred: torch.Tensor  # (H', W', N), their mean in the window around each position
+    mean: torch.Tensor  # the same of the image itself
     variance: torch.Tensor  # (H', W', N)
 
 
 def _windows(images: torch.Tensor) -> _Windows:
-    median = images.flatten(1).median(1).values.double()[:, None, None]
-    pixels = images.double() - median
+    typical = images.flatten(1)[:, ::4].median(1).values  # exact in flat images, and in those that are mostly flat
+    pixels = images.permute(1, 2, 0).contiguous().double() - typical
     rows, columns = (_smoothing(size, images.device) for size in images.shape[1:])
-    centred = rows @ pixels @ columns.T
-    variance = (rows @ pixels.square() @ columns.T - centred.square()).clamp(min=0)
-    return _Windows(*(x.permute(1, 2, 0).float().contiguous() for x in (pixels, centred + median, centred, variance)))
+
+    def smooth(maps: torch.Tensor) -> torch.Tensor:
+        return columns @ (rows @ maps.flatten(1)).unflatten(1, maps.shape[1:])
+
+    centred = smooth(pixels)
+    variance = (smooth(pixels.square()) - centred.square()).clamp(min=0)
+    return _Windows(*(x.float() for x in (pixels, centred, centred + typical, variance)))
 
 
 def _smoothing(size: int, device: torch.device) -> torch.Tensor:
@@ -196,56 +232,44 @@ def _smoothing(size: int, device: torch.device) -> torch.Tensor:
     half = (half / (1 + 2 * half.sum())).float().double()  # means need the very weights of the float32 products
     profile = torch.cat([half, 1 - 2 * half.sum(0, keepdim=True), half.flip(0)])
     matrix = torch.zeros(size - WINDOW + 1, size, dtype=torch.float64)
-    for row in range(len(matrix)):
-        matrix[row, row : row + WINDOW] = profile
+    for offset, weight in enumerate(profile):
+        matrix.diagonal(offset).fill_(weight)
     return matrix.to(device)
 
 
 def _ssim_block(first: _Windows, second: _Windows, c1: float, c2: float) -> torch.Tensor:
     """SSIM of all pairs of two small sets, (N, M).
 
-    Equation 13 of the paper, with every factor of every pair as a small matrix product at each position: where
-    mean, variance and covariance belong to a position,
-    (2 mean1 mean2 + c1) (2 covariance + c2) / ((mean1^2 + mean2^2 + c1) (variance1 + variance2 + c2)).
+    Equation 13 of the paper, one row of positions at a time: where mean, variance and covariance belong to a
+    position, (2 mean1 mean2 + c1) (2 covariance + c2) / ((mean1^2 + mean2^2 + c1) (variance1 + variance2 + c2)).
     """
-    (height, width), (n, m) = first.mean.shape[:2], (first.pixels.shape[2], second.pixels.shape[2])
-    squares1, squares2 = first.mean.square() + c1, second.mean.square()
-    variance1, variance2 = first.variance + c2, second.variance
-    ones1, ones2 = torch.ones_like(squares1), torch.ones_like(squares2)
-    luminance1, luminance2 = _rows(2 * first.mean, c1 * ones1), _columns(second.mean, ones2)
-    below1 = _rows(squares1 * variance1, squares1, variance1, ones1)
-    below2 = _columns(ones2, variance2, squares2, squares2 * variance2)
-    offset1, offset2 = _rows(-2 * first.centred, c2 * ones1), _columns(second.centred, ones2)
-
-    smoothing = _smoothing(_BAND + WINDOW - 1, first.pixels.device).float()  # (18, 28)
+    (height, width, n), m = first.mean.shape, second.mean.shape[2]
+    bands = -(-width // _BAND)
+    smoothing = _smoothing(_BAND + WINDOW - 1, first.pixels.device).float()  # (6, 16)
     profile = smoothing[0, :WINDOW, None, None]
-    products = first.pixels.new_empty(len(first.pixels[0]), n, m)
-    above, luminance, below = (products.new_empty(width, n, m) for _ in range(3))
-    total = products.new_zeros(width, n, m)
+    weights = 2 * smoothing.expand(bands, -1, -1)
+    squares1, variance1 = first.mean.square() + c1, first.variance + c2
+    offset1, offset2 = (first.pixels.new_full((m,), c) for c in (c1, c2))  # as rows, added faster than single numbers
+
+    # The last band may stick out; what it says of positions that do not exist is never read.
+    products = first.pixels.new_zeros(bands * _BAND + WINDOW - 1, n, m)
+    windows = products.flatten(1).unfold(0, _BAND + WINDOW - 1, _BAND).transpose(1, 2)  # (bands, 16, N M), overlapping
+    covariance = products.new_zeros(bands * _BAND, n, m)
+    banded, quotient = covariance.view(bands, _BAND, n * m), covariance[:width]
+    factor, total = products.new_empty(width, n, m), products.new_zeros(width, n, m)
     for row in range(height):
         # Products of pixels, smoothed downwards by the sum inside a matrix product, then sideways by a second one.
         strip1 = (first.pixels[row : row + WINDOW] * profile).permute(1, 2, 0)  # (W, N, 11)
         strip2 = second.pixels[row : row + WINDOW].transpose(0, 1)  # (W, 11, M)
-        torch.bmm(strip1, strip2, out=products)
-        torch.bmm(offset1[row], offset2[row], out=above)
-        for start in range(0, width, _BAND):
-            stop = min(start + _BAND, width)
-            weights = 2 * smoothing[: stop - start, : stop - start + WINDOW - 1]
-            above[start:stop].flatten(1).addmm_(weights, products[start : stop + WINDOW - 1].flatten(1))
-        torch.bmm(luminance1[row], luminance2[row], out=luminance)
-        torch.bmm(below1[row], below2[row], out=below)
-        total.addcdiv_(above.mul_(luminance), below)
+        torch.bmm(strip1, strip2, out=products[: len(strip1)])
+        torch.addcmul(offset2, first.centred[row, :, :, None], second.centred[row, :, None], value=-2, out=quotient)
+        banded.baddbmm_(weights, windows)  # 2 covariance + c2
+
+        mean2 = second.mean[row, :, None]
+        quotient.mul_(torch.addcmul(offset1, first.mean[row, :, :, None], mean2, value=2, out=factor))
+        quotient.div_(torch.add(squares1[row, :, :, None], mean2.square(), out=factor))
+        total.addcdiv_(quotient, torch.add(variance1[row, :, :, None], second.variance[row, :, None], out=factor))
     return total.sum(0, dtype=torch.float64) / (height * width)
-
-
-def _rows(*terms: torch.Tensor) -> torch.Tensor:
-    """Terms of shape (H', W', N) as left factors of matrix products, (H', W', N, terms)."""
-    return torch.stack(terms, dim=3)
-
-
-def _columns(*terms: torch.Tensor) -> torch.Tensor:
-    """Terms of shape (H', W', M) as right factors, (H', W', terms, M)."""
-    return torch.stack(terms, dim=2)
 
 
 def _standardised(images: torch.Tensor) -> torch.Tensor:

@@ -4,14 +4,13 @@ Every number has a 95 % interval by bootstrap over the patients of the real refe
 sample.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 
-from hcm_hf.metrics.pixel import cc_matrix, cc_max_shift, mse_matrix, ssim_matrix
+from hcm_hf.metrics.pixel import cc_max_shift
 
 
 RESAMPLES = 1000  # of the reference's patients
@@ -20,36 +19,28 @@ _CHUNK = 256  # offered images between two reports of progress
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images, floats (N, H, W), and the patient of each: "" where there is none."""
+    """Images of which some may be compared with some.
+
+    Attributes:
+        images: floats (N, H, W).
+        patients: the patient of each, (N,), "" where there is none.
+        levels: the phase and part of the heart that each shows, (N,), whole numbers; None where that is not known.
+    """
 
     images: np.ndarray
     patients: np.ndarray
-
-    def signed(self) -> "ImageSet":
-        """The same images in [-1, 1]."""
-        return ImageSet(2 * self.images - 1, self.patients)
+    levels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A pixel metric of all pairs of images; `sign` 1 where higher is more alike, -1 where lower is."""
+    """A pixel metric; `sign` 1 where higher is more alike, -1 where lower is."""
 
-    name: str
-    matrix: Callable[..., np.ndarray]
     sign: int
     bounds: tuple[float, float]
 
 
-METRICS = (
-    Metric("ssim", ssim_matrix, 1, (-1.0, 1.0)),
-    Metric("cc", cc_matrix, 1, (-1.0, 1.0)),
-    Metric("mse", mse_matrix, -1, (0.0, np.inf)),
-)
-ARTEFACT_METRICS = (
-    Metric("ssim", partial(ssim_matrix, data_range=255.0, value_range=(-1.0, 1.0)), 1, (-1.0, 1.0)),
-    Metric("cc", partial(cc_matrix, value_range=(-1.0, 1.0)), 1, (-1.0, 1.0)),
-    Metric("mse", partial(mse_matrix, value_range=(-1.0, 1.0)), -1, (0.0, np.inf)),
-)
+METRICS = {"ssim": Metric(1, (-1.0, 1.0)), "cc": Metric(1, (-1.0, 1.0)), "mse": Metric(-1, (0.0, np.inf))}
 
 
 def random_pairs(allowed: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
@@ -90,32 +81,59 @@ def mean_of_best(
     return _finite_mean(best.max(0)), np.array([_finite_mean(best[np.unique(draw)].max(0)) for draw in draws])
 
 
+def bootstrap_draws(patients: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The index of each row's patient, (N,), and `RESAMPLES` resamples of the patients, (RESAMPLES, patients)."""
+    names, codes = np.unique(patients, return_inverse=True)
+    return codes, generator.integers(len(names), size=(RESAMPLES, len(names)))
+
+
+def resample(statistic: Callable[[np.ndarray], float], codes: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """A statistic of each resample of patients, (resamples,); it is given the resample's rows as indices."""
+    rows_of = [np.flatnonzero(codes == patient) for patient in range(draws.shape[1])]
+    return np.array([statistic(np.concatenate([rows_of[patient] for patient in draw])) for draw in draws])
+
+
+def number(value: float, resampled: np.ndarray, bounds: tuple[float, float], **counts: int | str) -> dict:
+    """A number of the report: value, and low and high of its 95 % interval; null where nothing could be compared.
+
+    The interval is shifted by the bootstrap's own bias: a resample misses a third of the patients, so its best matches
+    are worse than those among all of them.
+    """
+    low = high = None
+    resampled = resampled[np.isfinite(resampled)]
+    if len(resampled):
+        interval = np.quantile(resampled, (0.025, 0.975)) + (value - resampled.mean())
+        low, high = (float(end) for end in interval.clip(*bounds))
+    return {"value": float(value) if len(resampled) else None, "low": low, "high": high, **counts}
+
+
 def compare_rows(
     offered: dict[str, ImageSet],
     training: ImageSet,
     heldout: ImageSet,
+    similarity: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
     *,
-    metrics: Sequence[Metric] = METRICS,
     max_shift: int | None = None,
     real_per_image: int = 50,
     seed: int = 0,
     device: str | torch.device = "cpu",
     advance: Callable[[int], object] = int,
 ) -> dict[str, dict]:
-    """Every row's numbers under the protocols random, best_train, best_heldout and copy_gap.
+    """Every row's numbers under the protocols random, matched, best_train, best_heldout and copy_gap.
 
     A protocol is a matrix of the pairs that may be compared and a statistic over them. Images of a patient are never
-    compared with the same patient's, and get as many training slices to match as held-out ones remain.
+    compared with the same patient's, and get as many training slices to match as held-out ones remain. The protocol
+    matched needs levels on both sides.
 
     Args:
         offered: the rows, each a set of images to compare with real ones.
         training: slices of the patients that a generator has seen.
         heldout: slices of other patients.
-        metrics: the metrics to compute of all pairs.
+        similarity: gives all pairs of two sets of images by the name of the metric in `METRICS`, each (N, M).
         max_shift: also compute `cc_max_shift` of the random pairs, with shifts up to this.
         real_per_image: real images per offered one under `random`; a single offered image meets all of them.
         seed: of the random pairs, subsamples and resamples.
-        device: where to compute.
+        device: where to compute `cc_max_shift`.
         advance: called with the number of pairs done.
 
     Returns:
@@ -129,31 +147,33 @@ def compare_rows(
         count = real_per_image if len(one.images) > 1 else len(held.codes)
         other = one.patients[:, None] != held.patients
         pairs = random_pairs(other, count, np.random.default_rng((seed, 2)))
-        codes = held.codes[pairs[:, 1]]
         as_many = np.arange(size) < other[:, :size].sum(1, keepdims=True)
         n = {"n_generated": len(one.images)}
-        n_random = {"protocol": "random", **n, "n_real": len(held.codes), "n_patients": held.draws.shape[1]}
+        n_random = {**n, "n_real": len(held.codes), "n_patients": held.draws.shape[1]}
+        to_train = _in_chunks(similarity, one.images, train.images[:size], advance)
+        to_held = _in_chunks(similarity, one.images, held.images, advance)
+        sampled = {"random": pairs}
+        if one.levels is not None and held.levels is not None:
+            same = other & (one.levels[:, None] == held.levels)
+            sampled["matched"] = random_pairs(same, count, np.random.default_rng((seed, 3)))
         rows[name] = row = {}
-        for metric in metrics:
-            label, sign, bounds = metric.name, metric.sign, metric.bounds
-            to_train = _in_chunks(metric.matrix, one.images, train.images[:size], device, advance)
-            to_held = _in_chunks(metric.matrix, one.images, held.images, device, advance)
-            value, resampled = mean_over_pairs(to_held[tuple(pairs.T)], codes, held.draws)
-            row[f"{label}_random"] = _number(value, resampled, bounds, **n_random)
-            best = mean_of_best(sign * to_train, as_many, train.codes[:size], train.draws)
+        for label, (sign, bounds) in ((label, (metric.sign, metric.bounds)) for label, metric in METRICS.items()):
+            for protocol, chosen in sampled.items():
+                means = mean_over_pairs(to_held[label][tuple(chosen.T)], held.codes[chosen[:, 1]], held.draws)
+                row[f"{label}_{protocol}"] = number(*means, bounds, protocol=protocol, **n_random)
+            best = mean_of_best(sign * to_train[label], as_many, train.codes[:size], train.draws)
             counts = {"protocol": "best_train", **n, "n_real": size, "n_patients": n_train}
-            row[f"{label}_best_train"] = _number(sign * best[0], sign * best[1], bounds, **counts)
-            other_best = mean_of_best(sign * to_held[:, :size], other[:, :size], held.codes[:size], held.draws)
+            row[f"{label}_best_train"] = number(sign * best[0], sign * best[1], bounds, **counts)
+            other_best = mean_of_best(sign * to_held[label][:, :size], other[:, :size], held.codes[:size], held.draws)
             counts = {"protocol": "best_heldout", **n, "n_real": size, "n_patients": n_held}
-            row[f"{label}_best_heldout"] = _number(sign * other_best[0], sign * other_best[1], bounds, **counts)
+            row[f"{label}_best_heldout"] = number(sign * other_best[0], sign * other_best[1], bounds, **counts)
             counts = {"protocol": "copy_gap", **n, "n_real": 2 * size, "n_patients": n_train + n_held}
             gap = best[0] - other_best[0], best[1] - other_best[1]
-            row[f"{label}_copy_gap"] = _number(*gap, (-np.inf, np.inf), **counts)
+            row[f"{label}_copy_gap"] = number(*gap, (-np.inf, np.inf), **counts)
         if max_shift is not None:
-            value, resampled = mean_over_pairs(
-                cc_max_shift(one.images, held.images, pairs, max_shift, device), codes, held.draws
-            )
-            row["cc_max_shift_random"] = _number(value, resampled, (-1.0, 1.0), **n_random)
+            peaks = cc_max_shift(one.images, held.images, pairs, max_shift, device)
+            means = mean_over_pairs(peaks, held.codes[pairs[:, 1]], held.draws)
+            row["cc_max_shift_random"] = number(*means, (-1.0, 1.0), protocol="random", **n_random)
     return rows
 
 
@@ -163,36 +183,21 @@ class _Reference:
     def __init__(self, slices: ImageSet, generator: np.random.Generator):
         order = generator.permutation(len(slices.images))
         self.images, self.patients = slices.images[order], slices.patients[order]
-        names, self.codes = np.unique(self.patients, return_inverse=True)
-        self.draws = generator.integers(len(names), size=(RESAMPLES, len(names)))
+        self.levels = None if slices.levels is None else slices.levels[order]
+        self.codes, self.draws = bootstrap_draws(self.patients, generator)
 
 
 def _in_chunks(
-    matrix: Callable[..., np.ndarray],
+    similarity: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
     first: np.ndarray,
     second: np.ndarray,
-    device: str | torch.device,
     advance: Callable[[int], object],
-) -> np.ndarray:
+) -> dict[str, np.ndarray]:
     parts = []
     for start in range(0, len(first), _CHUNK):
-        parts.append(matrix(first[start : start + _CHUNK], second, device=device))
-        advance(parts[-1].size)
-    return np.concatenate(parts)
-
-
-def _number(value: float, resampled: np.ndarray, bounds: tuple[float, float], **counts: int | str) -> dict:
-    """A number of the report; null where nothing may be compared.
-
-    The interval is shifted by the bootstrap's own bias: a resample misses a third of the patients, so its best matches
-    are worse than those among all of them.
-    """
-    low = high = None
-    resampled = resampled[np.isfinite(resampled)]
-    if len(resampled):
-        interval = np.quantile(resampled, (0.025, 0.975)) + (value - resampled.mean())
-        low, high = (float(end) for end in interval.clip(*bounds))
-    return {"value": value if len(resampled) else None, "low": low, "high": high, **counts}
+        parts.append(similarity(first[start : start + _CHUNK], second))
+        advance(len(first[start : start + _CHUNK]) * len(second))
+    return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
 
 
 def _finite_mean(values: np.ndarray) -> float:

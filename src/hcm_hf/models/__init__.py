@@ -2,6 +2,7 @@
 
 from hcm_hf.models.acgan import ACGANDiscriminator, ACGANGenerator
 from hcm_hf.models.dcgan import DCGANDiscriminator, DCGANGenerator
+from hcm_hf.models.encoder import EncoderOutput, SliceEncoder
 from hcm_hf.models.gan import GANDiscriminator, GANGenerator
 from hcm_hf.models.infogan import InfoGANDiscriminator, InfoGANGenerator
 from hcm_hf.models.latent import LatentModel
@@ -20,9 +21,11 @@ __all__ = [
     "ACGANGenerator",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "EncoderOutput",
     "GANDiscriminator",
     "GANGenerator",
     "InfoGANDiscriminator",
     "InfoGANGenerator",
     "LatentModel",
+    "SliceEncoder",
 ]

@@ -1,0 +1,40 @@
+"""Random changes of slices that leave what they show as it was.
+
+There are no flips: the side of the right ventricle is anatomy.
+"""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+
+ROTATION = math.radians(15)  # at most, either way
+SCALE = 0.1  # at most larger or smaller by this part
+SHIFT = 0.06  # of the side, at most, in each direction
+GAMMA = 0.3  # at most, of its logarithm
+NUM_DRAWS = 5  # random numbers for each slice
+
+
+def augment(images: torch.Tensor, masks: torch.Tensor, draws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotate, scale and shift slices with their masks, and bend the images' intensities; edges are repeated.
+
+    Args:
+        images: (B, 1, H, W) in [-1, 1].
+        masks: whole numbers, (B, H, W).
+        draws: (B, NUM_DRAWS), uniform on [0, 1]; .5 everywhere changes nothing.
+
+    Returns:
+        Images in [-1, 1] and masks, of the same shapes and types.
+    """
+    angle, scale, across, down, gamma = (2 * draws - 1).unbind(1)
+    angle, zoom = ROTATION * angle, (1 + SCALE) ** -scale
+    cosine, sine = zoom * torch.cos(angle), zoom * torch.sin(angle)
+    shifts = 2 * SHIFT * across, 2 * SHIFT * down  # the grid is 2 wide
+    matrix = torch.stack([cosine, -sine, shifts[0], sine, cosine, shifts[1]], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    options = {"padding_mode": "border", "align_corners": False}
+    moved = F.grid_sample(images, grid, **options)
+    moved = 2 * ((moved + 1) / 2).clamp(0, 1) ** torch.exp(GAMMA * gamma)[:, None, None, None] - 1
+    moved_masks = F.grid_sample(masks.unsqueeze(1).to(images.dtype), grid, mode="nearest", **options)
+    return moved, moved_masks.squeeze(1).to(masks.dtype)

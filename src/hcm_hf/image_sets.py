@@ -1,0 +1,157 @@
+"""The images that an evaluation compares: real slices of a prepared dataset, and generated ones from a folder."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from hcm_hf.data.acdc import GROUPS
+from hcm_hf.data.dataset import check_groups
+from hcm_hf.data.slices import Slices
+from hcm_hf.errors import InputError
+from hcm_hf.generation import MANIFEST_FILE
+
+
+MANIFEST_KEYS = ("file", "seed", "class", "model", "version")
+THIRDS = 3  # parts of the heart from the first slice to the last
+
+
+@dataclass(frozen=True)
+class RealSlices:
+    """The ED and ES slices of some groups of patients.
+
+    Attributes:
+        images: float32 (N, H, W) in [0, 1].
+        masks: whole numbers (N, H, W), the indices of `STRUCTURES`; -1 everywhere in a slice without a segmentation.
+        patients: (N,).
+        groups: (N,), the index in `GROUPS`.
+        phases: (N,), the index in `PHASES`.
+        positions: (N,) in [0, 1], from the first to the last slice of the volume.
+        hashes: of each patient's pixels, by name.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    patients: np.ndarray
+    groups: np.ndarray
+    phases: np.ndarray
+    positions: np.ndarray
+    hashes: dict[str, str]
+
+    @property
+    def levels(self) -> np.ndarray:
+        """Phase and third of the heart as one number, (N,)."""
+        return find_levels(self.phases, self.positions)
+
+    def of_groups(self, groups: Sequence[str]) -> "RealSlices":
+        """Those of some groups."""
+        kept = np.isin(self.groups, [GROUPS.index(group) for group in groups])
+        arrays = {name: value[kept] for name, value in vars(self).items() if name != "hashes"}
+        hashes = {name: self.hashes[name] for name in np.unique(arrays["patients"]).tolist()}
+        return RealSlices(**arrays, hashes=hashes)
+
+
+def find_levels(phases: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Phase and third of the heart as one number; positions outside [0, 1] belong to the outer thirds."""
+    return phases * THIRDS + np.clip(np.floor(positions * THIRDS), 0, THIRDS - 1).astype(int)
+
+
+def read_split(dataset: datasets.DatasetDict, split: str, groups: Sequence[str] = GROUPS) -> RealSlices:
+    """The ED and ES slices of some groups of patients of one split.
+
+    Raises:
+        InputError: if there are none.
+    """
+    if split not in dataset:
+        raise InputError(f"The dataset has no split '{split}'; choose among {', '.join(dataset)}.")
+    check_groups(groups)
+    slices = Slices(dataset[split], groups)
+    kept = (slices.phases >= 0).numpy()
+    if not kept.any():
+        raise InputError(f"Split '{split}' has no ED or ES slices of {', '.join(groups)}; name another split.")
+    return RealSlices(
+        images=slices.images.numpy()[kept].astype(np.float32) / 255,
+        masks=slices.masks.numpy()[kept],
+        patients=np.array(slices.patients)[kept],
+        groups=slices.class_labels.numpy()[kept],
+        phases=slices.phases.numpy()[kept],
+        positions=slices.positions.numpy()[kept],
+        hashes=slices.patient_hashes(),
+    )
+
+
+def fingerprint(*sets: RealSlices) -> str:
+    """Of the pixels and patients compared with, so that it does not depend on how the dataset was stored."""
+    digest = hashlib.sha256()
+    for one in sets:
+        digest.update(one.images.tobytes() + "\n".join(one.patients).encode())
+    return digest.hexdigest()[:16]
+
+
+def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
+    """Read generated images: a folder with `manifest.jsonl`, or of PNG files alone.
+
+    Returns:
+        float32 (N, H, W) in [0, 1], and their `model` (without a manifest the folder's name), `model_hash`,
+        `version`, `scheduler` and `num_inference_steps` (of a diffusion model), and `classes`.
+
+    Raises:
+        InputError: if the folder holds no images, images of several models or sizes, or what cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"The folder of images {folder} does not exist.")
+    if (folder / MANIFEST_FILE).is_file():
+        entries = _read_manifest(folder / MANIFEST_FILE)
+    else:
+        entries = [{"file": path.name, "model": folder.resolve().name} for path in sorted(folder.glob("*.png"))]
+    if not entries:
+        raise InputError(f"{folder} holds no images; generate some there first.")
+    source: dict = {"model": None, "model_hash": None, "version": None}
+    for key in (*source, "scheduler", "num_inference_steps"):
+        values = sorted({entry[key] for entry in entries if entry.get(key) is not None})
+        if len(values) > 1:
+            listed = ", ".join(map(str, values))
+            raise InputError(f"{folder} holds images of more than one {key} ({listed}); score them apart.")
+        if values:
+            source[key] = values[0]
+    source["classes"] = sorted({str(entry["class"]) for entry in entries if entry.get("class") is not None})
+    first = _read_png(folder / str(entries[0]["file"]))
+    images = np.empty((len(entries), *first.shape), np.float32)  # filled in place: never all of them twice
+    for index, entry in enumerate(entries):
+        pixels = _read_png(folder / str(entry["file"]))
+        if pixels.shape != first.shape:
+            raise InputError(f"{folder / entry['file']} differs in size from {entries[0]['file']}; keep one size.")
+        images[index] = pixels.astype(np.float32) / 255
+    return images, source
+
+
+def _read_manifest(path: Path) -> list[dict]:
+    entries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        try:
+            entries.append(json.loads(line))
+            missing = [key for key in MANIFEST_KEYS if key not in entries[-1]]
+        except (json.JSONDecodeError, TypeError) as error:
+            raise InputError(f"{path}, line {number}, is not a JSON object; generate the images again.") from error
+        if missing:
+            raise InputError(f"{path}, line {number}, has no key '{missing[0]}'; generate the images again.")
+    return entries
+
+
+def _read_png(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            pixels, mode = np.asarray(image), image.mode
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is named in {MANIFEST_FILE} but missing; generate the images again.") from error
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow's SyntaxError: a broken PNG chunk
+        raise InputError(f"{path} cannot be read as an image; remove it or write it again.") from error
+    if mode != "L":
+        raise InputError(f"{path} has mode {mode}; expected 8-bit grey (L).")
+    return pixels

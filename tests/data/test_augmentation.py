@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+import torch
+
+from hcm_hf.data.augmentation import GAMMA, NUM_DRAWS, ROTATION, SCALE, SHIFT, augment
+from hcm_hf.metrics.anatomy import dice
+
+
+SIZES = [16, 32, 64]
+ANGLE, ZOOM, ACROSS, DOWN, BEND = range(NUM_DRAWS)
+
+
+def draws_of(n=1, **changes):
+    """All .5 but the named ones."""
+    draws = torch.full((n, NUM_DRAWS), 0.5)
+    for name, value in changes.items():
+        draws[:, {"angle": ANGLE, "scale": ZOOM, "across": ACROSS, "down": DOWN, "gamma": BEND}[name]] = value
+    return draws
+
+
+def squares(n, size, row=0.3, column=0.55, side=0.3):
+    """A bright square on black, away from the middle, and its mask."""
+    masks = torch.zeros(n, size, size, dtype=torch.long)
+    top, left = int(row * size), int(column * size)
+    masks[:, top : top + int(side * size), left : left + int(side * size)] = 2
+    return (masks[:, None] > 0).float() * 2 - 1, masks
+
+
+def middle(mask):
+    return np.argwhere(mask.numpy() > 0).mean(0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_draws_of_a_half_change_nothing(size):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(5, 1, size, size, generator=generator) * 2 - 1
+    images[0, 0, :2], images[0, 0, 2:4] = -1, 1
+    masks = torch.randint(4, (5, size, size), generator=generator)
+    moved, moved_masks = augment(images, masks, draws_of(5))
+    torch.testing.assert_close(moved, images, rtol=0, atol=1e-5)
+    assert torch.equal(moved_masks, masks) and moved_masks.dtype == masks.dtype and moved.dtype == images.dtype
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_masks_move_with_images_and_values_stay_in_range(size):
+    generator = torch.Generator().manual_seed(1)
+    images, masks = squares(40, size)
+    moved, moved_masks = augment(images, masks, torch.rand(40, NUM_DRAWS, generator=generator))
+    assert moved.shape == images.shape and moved_masks.shape == masks.shape
+    assert moved.min() >= -1 and moved.max() <= 1 and set(moved_masks.unique().tolist()) == {0, 2}
+    overlaps = [dice(a, b) for a, b in zip(moved[:, 0].numpy() > 0, moved_masks.numpy() == 2, strict=True)]
+    assert min(overlaps) > 0.9 - 2 / size and np.mean(overlaps) > 0.9
+    changed = [dice(a, b) for a, b in zip(masks.numpy() == 2, moved_masks.numpy() == 2, strict=True)]
+    assert np.mean(changed) < 0.95  # they did move
+
+
+@pytest.mark.parametrize("corner", [0.0, 1.0])
+@pytest.mark.parametrize("size", SIZES)
+def test_extreme_draws_of_saturated_images_stay_in_range(size, corner):
+    images = torch.where(torch.rand(4, 1, size, size) < 0.5, -1.0, 1.0)
+    draws = torch.full((4, NUM_DRAWS), corner)
+    moved, _ = augment(images, torch.zeros(4, size, size, dtype=torch.long), draws)
+    assert moved.isfinite().all() and moved.min() >= -1 and moved.max() <= 1
+
+
+def test_each_number_does_one_thing():
+    images, masks = squares(1, 64)
+    still, area = middle(masks[0]), (masks > 0).sum()
+
+    def moved(**changes):
+        return augment(images, masks, draws_of(**changes))[1][0]
+
+    for name, axis in (("down", 0), ("across", 1)):
+        for end, sign in ((0.0, 1), (1.0, -1)):
+            offset = middle(moved(**{name: end})) - still
+            assert offset[axis] == pytest.approx(sign * SHIFT * 64, abs=0.6) and abs(offset[1 - axis]) < 0.1
+    sizes = [(moved(scale=value) > 0).sum() / area for value in (0.0, 1.0)]
+    assert sizes == pytest.approx([(1 + SCALE) ** -2, (1 + SCALE) ** 2], abs=0.08)
+    arm = still - 31.5
+    turned = [middle(moved(angle=value)) - 31.5 for value in (0.0, 1.0)]
+    for arms in turned:
+        assert np.hypot(*arms) == pytest.approx(np.hypot(*arm), rel=0.03)
+        cosine = arms @ arm / np.hypot(*arms) / np.hypot(*arm)
+        assert np.arccos(cosine) == pytest.approx(ROTATION, abs=0.04)
+    assert np.cross([*turned[0], 0], [*arm, 0])[2] * np.cross([*turned[1], 0], [*arm, 0])[2] < 0  # either way
+
+
+def test_gamma_bends_the_brightness_and_leaves_place_and_mask():
+    images = torch.linspace(-1, 1, 256).view(1, 1, 16, 16)
+    masks = torch.arange(256).view(1, 16, 16) % 4
+    for value, exponent in ((0.0, np.exp(-GAMMA)), (1.0, np.exp(GAMMA))):
+        moved, moved_masks = augment(images, masks, draws_of(gamma=value))
+        torch.testing.assert_close(moved, 2 * ((images + 1) / 2) ** exponent - 1, rtol=0, atol=1e-4)
+        assert torch.equal(moved_masks, masks)
+
+
+def test_there_are_no_flips():
+    """A mark right of the middle and one below it stay there, whatever is drawn."""
+    masks = torch.zeros(200, 32, 32, dtype=torch.long)
+    masks[:, 14:18, 25:29], masks[:, 25:29, 14:18] = 1, 2
+    images = (masks[:, None] > 0).float()
+    moved = augment(images, masks, torch.rand(200, NUM_DRAWS, generator=torch.Generator().manual_seed(2)))[1]
+    for one in moved:
+        (_, right), (below, _) = np.argwhere(one.numpy() == 1).mean(0), np.argwhere(one.numpy() == 2).mean(0)
+        assert right > 18 and below > 18
+
+
+def test_slices_are_changed_each_by_its_own_numbers():
+    images, masks = squares(3, 32)
+    draws = torch.rand(3, NUM_DRAWS, generator=torch.Generator().manual_seed(3))
+    together = augment(images, masks, draws)
+    alone = augment(images[1:2], masks[1:2], draws[1:2])
+    torch.testing.assert_close(together[0][1:2], alone[0])
+    assert torch.equal(together[1][1:2], alone[1]) and not torch.equal(together[0][0], together[0][1])
+
+
+def test_missing_masks_stay_missing():
+    images, masks = squares(20, 32)
+    masks[::2] = -1
+    moved = augment(images, masks, torch.rand(20, NUM_DRAWS, generator=torch.Generator().manual_seed(4)))[1]
+    assert (moved[::2] == -1).all() and (moved[1::2] >= 0).all()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("fill", ["inside", "black", "white"])
+def test_gradients_flow_to_images_and_are_finite(gamma, fill):
+    """Generated images are augmented too, and their background is black: -1 to the last digit."""
+    images = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(5)) * 1.8 - 0.9
+    images[:, :, :4] = {"inside": 0.3, "black": -1.0, "white": 1.0}[fill]
+    images.requires_grad_()
+    draws = draws_of(3, angle=0.8, scale=0.4, across=0.7, down=0.4, gamma=gamma)
+    augment(images, torch.zeros(3, 16, 16, dtype=torch.long), draws)[0].square().sum().backward()
+    assert images.grad.isfinite().all()
+    assert (images.grad[:, :, 6:12, 6:12] != 0).all()
