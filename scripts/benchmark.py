@@ -1,6 +1,7 @@
 """Measure what this package costs against the plain way; prints ratios of medians over alternating runs.
 
 python scripts/benchmark.py --acdc ACDC/database
+python scripts/benchmark.py --acdc ACDC/database --only evaluation
 """
 
 import dataclasses
@@ -13,19 +14,28 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import hcm_hf
 from hcm_hf.cli import run
 
 
 SCRIPTS = Path(__file__).parent
+PARTS = ("preparation", "training", "sampling", "evaluation", "startup")
 
 
-def main(acdc: Path | None = None, rounds: int = 3, num_steps: int = 9, num_proc: int = os.cpu_count() or 1) -> None:
-    """Measure preparation, training steps, sampling and start-up.
+def main(
+    acdc: Path | None = None,
+    only: tuple[Literal["preparation", "training", "sampling", "evaluation", "startup"], ...] = PARTS,
+    rounds: int = 3,
+    num_steps: int = 9,
+    num_proc: int = os.cpu_count() or 1,
+) -> None:
+    """Measure preparation, training steps, sampling, evaluation and start-up.
 
     Args:
         acdc: an ACDC folder (no .zip); by default a synthetic cohort of 100 patients.
+        only: what to measure.
         rounds: runs of each side, in turn.
         num_steps: training steps per run.
         num_proc: processes that prepare the dataset.
@@ -36,18 +46,27 @@ def main(acdc: Path | None = None, rounds: int = 3, num_steps: int = 9, num_proc
             acdc = folder / "cohort"
             hcm_hf.write_cohort(acdc, num_proc=num_proc)
         hcm_hf.prepare_dataset(acdc, folder / "dataset", num_proc=num_proc)
-        compare("prepare_dataset", rounds, lambda: prepare_plainly(acdc), lambda: prepare(acdc, num_proc))
-        training_steps(folder / "dataset", folder, rounds, num_steps)
-        sampling(folder / "dataset")
+        if "preparation" in only:
+            compare("prepare_dataset", rounds, lambda: prepare_plainly(acdc), lambda: prepare(acdc, num_proc))
+        if "training" in only:
+            training_steps(folder / "dataset", folder, rounds, num_steps)
+        if "sampling" in only:
+            sampling(folder / "dataset")
+        if "evaluation" in only:
+            similarity(folder / "dataset", rounds)
+            reports(folder / "dataset", folder)
     for name, command in [
         ("import hcm_hf", ["-c", "import hcm_hf"]),
         ("train.py --help", [str(SCRIPTS / "train.py"), "--help"]),
     ]:
-        whole, bare = (
-            statistics.median(seconds(lambda arguments=arguments: start_python(arguments)) for _ in range(rounds))
-            for arguments in (command, ["-c", "pass"])
-        )
-        print(f"{name}: {whole:.2f} s, {whole / bare:.1f} times an empty Python ({bare:.2f} s), medians of {rounds}")
+        if "startup" in only:
+            whole, bare = (
+                statistics.median(seconds(lambda arguments=arguments: start_python(arguments)) for _ in range(rounds))
+                for arguments in (command, ["-c", "pass"])
+            )
+            print(
+                f"{name}: {whole:.2f} s, {whole / bare:.1f} times an empty Python ({bare:.2f} s), medians of {rounds}"
+            )
 
 
 def compare(name: str, rounds: int, plain: Callable[[], None], ours: Callable[[], None]) -> None:
@@ -283,6 +302,87 @@ def sampling(dataset: Path, num_images: int = 100, batch_size: int = 50) -> None
             timed = min(steps, 10)  # a step costs the same wherever it stands
             elapsed = seconds(lambda sample=sample, timed=timed: sample(num_inference_steps=timed)) * steps / timed
             print(f"{name}, {scheduler}, {steps} steps: {elapsed:.0f} s (from {timed} steps)", flush=True)
+
+
+def similarity(dataset: Path, rounds: int, num_generated: int = 1000, num_sampled: int = 200) -> None:
+    """SSIM of all pairs of generated images and HCM slices, against one pair at a time; the peers on a sample."""
+    import numpy as np
+    import torch
+    from skimage.metrics import structural_similarity
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    from hcm_hf.image_sets import read_split
+    from hcm_hf.metrics.pixel import ssim_matrix
+
+    splits = hcm_hf.load_dataset(dataset)
+    real = np.concatenate([read_split(splits, split, ["HCM"]).images for split in splits])
+    generated = noisy(real, num_generated)
+    pairs = len(generated) * len(real)
+    first, second = generated[:num_sampled], real[:num_sampled]
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    tensors = [torch.from_numpy(images)[:, None] for images in (first, second)]
+    ways = {
+        "here": (lambda: ssim_matrix(generated, real), pairs),
+        "scikit-image": (
+            lambda: [structural_similarity(x, y, **options) for x, y in zip(first, second, strict=True)],
+            num_sampled,
+        ),
+        "torchmetrics": (lambda: structural_similarity_index_measure(*tensors, data_range=1.0), num_sampled),
+    }
+    times = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, (function, count) in ways.items():
+            times[name].append(seconds(function) / count * pairs)
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    print(
+        f"\nSSIM of {len(generated)} x {len(real)} images of {real.shape[2]} px, {torch.get_num_threads()} threads: "
+        f"{medians['here']:.2f} s; scikit-image one by one {medians['scikit-image']:.0f} s, "
+        f"{medians['scikit-image'] / medians['here']:.0f} times that; torchmetrics in a batch of pairs "
+        f"{medians['torchmetrics']:.0f} s, {medians['torchmetrics'] / medians['here']:.0f} times "
+        f"(each from {num_sampled} pairs, medians of {rounds})",
+        flush=True,
+    )
+
+
+def reports(dataset: Path, folder: Path) -> None:
+    """Time and peak memory of a whole report, and the encoder's training."""
+    from PIL import Image
+
+    from hcm_hf.image_sets import read_split
+
+    encoder = ["--dataset", dataset, "--output_dir", folder / "encoder"]
+    elapsed, _ = child([SCRIPTS / "train_encoder.py", *encoder])
+    print(f"train_encoder.py: {elapsed:.0f} s", flush=True)
+    real = read_split(hcm_hf.load_dataset(dataset), "train", ["HCM"]).images
+    for count in (1000, 10_000):
+        images = folder / f"images-{count}"
+        images.mkdir()
+        for index, image in enumerate(noisy(real, count)):
+            Image.fromarray((image * 255).round().astype("uint8")).save(images / f"{index:06d}.png")
+        options = ["--dataset", dataset, "--encoder", folder / "encoder", "--output_dir", folder / f"report-{count}"]
+        elapsed, peak = child([SCRIPTS / "score.py", "--images", images, *options, "--paper_compat"])
+        print(f"report on {count} images: {elapsed:.0f} s, peak memory {peak:.2f} GiB", flush=True)
+
+
+def noisy(images, count: int):
+    """Some images over and over, with noise, as float32 in [0, 1]."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    chosen = images[generator.integers(len(images), size=count)]
+    return (chosen + 0.05 * generator.standard_normal(chosen.shape, np.float32)).clip(0, 1)
+
+
+def child(arguments: list) -> tuple[float, float]:
+    """Run this Python on `arguments`; wall time in seconds and peak memory in GiB."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *map(str, arguments)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return time.perf_counter() - start, usage.ru_maxrss * unit / 2**30
 
 
 if __name__ == "__main__":

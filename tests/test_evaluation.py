@@ -6,9 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from hcm_hf import evaluation
+from hcm_hf import report as reports
 from hcm_hf.errors import InputError
-from hcm_hf.evaluation import evaluate_images, read_split, render_markdown, write_report
+from hcm_hf.evaluation import evaluate_images
+from hcm_hf.image_sets import read_split
+from hcm_hf.report import render_markdown, write_report
 
 
 torch.set_num_threads(1)
@@ -17,9 +19,12 @@ GROUPS = ["DCM", "HCM", "MINF", "NOR", "RV"]
 FEATURES = datasets.Features(
     {
         "image": datasets.Image(mode="L"),
+        "mask": datasets.Image(mode="L"),
         "patient": datasets.Value("string"),
         "group": datasets.ClassLabel(names=GROUPS),
         "phase": datasets.ClassLabel(names=["ED", "ES"]),
+        "slice_index": datasets.Value("int32"),
+        "num_slices": datasets.Value("int32"),
     }
 )
 
@@ -30,9 +35,9 @@ def make_split(patients: dict[str, str], seed: int) -> datasets.Dataset:
     rows = {key: [] for key in FEATURES}
     for patient, group in patients.items():
         look = generator.integers(0, 200, (SIZE, SIZE))
-        for phase in ("ED", "ED", "ED", "ES", "ES", None):
+        for index, phase in enumerate(("ED", "ED", "ED", "ES", "ES", None)):
             pixels = look + generator.integers(0, 55, (SIZE, SIZE))
-            values = Image.fromarray(pixels.astype(np.uint8)), patient, group, phase
+            values = Image.fromarray(pixels.astype(np.uint8)), None, patient, group, phase, index % 3, 3
             for key, value in zip(FEATURES, values, strict=True):
                 rows[key].append(value)
     return datasets.Dataset.from_dict(rows, features=FEATURES)
@@ -67,8 +72,13 @@ def test_the_report_counts_what_it_compared(report):
     assert report["dataset"]["groups"] == ["HCM"] and report["dataset"]["resolution"] == SIZE
     assert list(report["rows"]) == ["generated", "real", "mean_image"]
     names = [f"{m}_{p}" for m in ("ssim", "cc", "mse") for p in ("random", "best_train", "best_heldout", "copy_gap")]
+    assert report["parts"] == {
+        "similarity": [*names, "cc_max_shift_random"],
+        "appearance": ["spectrum_distance", "brightness_outliers"],
+        "memorization": ["copy_rate", "nearest_neighbour_ratio", "c_t", "authenticity"],
+    }
     for row in report["rows"].values():
-        assert list(row) == [*names, "cc_max_shift_random"]
+        assert list(row) == [name for part in report["parts"].values() for name in part]
     expected = {"protocol": "best_train", "n_generated": 30, "n_real": 25, "n_patients": 5}
     assert expected.items() <= report["rows"]["real"]["cc_best_train"].items()
 
@@ -119,7 +129,8 @@ def test_a_single_heldout_patient_has_no_other_to_be_compared_with(copies):
     assert report["rows"]["real"]["ssim_random"]["value"] is None
     assert report["rows"]["real"]["ssim_best_heldout"]["value"] is None
     assert report["rows"]["generated"]["ssim_random"]["value"] is not None
-    assert "no other patient" in render_markdown(report)
+    assert report["rows"]["real"]["copy_rate"]["value"] is None
+    assert "too few" in render_markdown(report)
 
 
 def test_reports_are_written_as_json_and_markdown(report, tmp_path):
@@ -127,8 +138,9 @@ def test_reports_are_written_as_json_and_markdown(report, tmp_path):
     assert json.loads((tmp_path / "new" / "report.json").read_text()) == report
     text = (tmp_path / "new" / "report.md").read_text()
     assert text.startswith("# copier against tiny, split test, HCM\n")
-    assert text.count("| generated |") == 8 and text.count("| mean_image |") == 4
-    assert "ARTEFACT" in text and evaluation.LIMITS in text and "Warning" not in text
+    assert text.count("| generated | 0") + text.count("| generated | 1") == 8
+    assert "ARTEFACT" in text and reports.LIMITS in text and "Warning" not in text
+    assert "needs an encoder" in text  # what is left out, and what to do
 
 
 def test_few_patients_bring_a_warning(copies):

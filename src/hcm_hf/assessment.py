@@ -312,7 +312,7 @@ def memorization_rows(comparison: Comparison, figures: Path | None) -> Rows:
     n = int(np.sort(slices)[: len(slices) // 2].sum())  # as many as half of the patients have at least
 
     def z(points: np.ndarray, others: np.ndarray) -> float:
-        return mann_whitney_z(*(generator.permutation(one)[:n] for one in (points, others)))
+        return mann_whitney_z(*(generator.permutation(one)[:n] for one in (points, others))) if n else np.nan
 
     rows: Rows = {}
     for name, images in (("generated", comparison.generated), ("mean_image", comparison.mean_images)):

@@ -70,10 +70,14 @@ def read_split(dataset: datasets.DatasetDict, split: str, groups: Sequence[str] 
     if split not in dataset:
         raise InputError(f"The dataset has no split '{split}'; choose among {', '.join(dataset)}.")
     check_groups(groups)
+    codes = [dataset[split].features["group"].str2int(group) for group in groups]
+    columns = zip(dataset[split]["group"], dataset[split]["phase"], strict=True)
+    if not any(group in codes and phase is not None for group, phase in columns):
+        raise InputError(
+            f"Split '{split}' has no slices of {', '.join(groups)} in ED or ES; name other groups or another split."
+        )
     slices = Slices(dataset[split], groups)
     kept = (slices.phases >= 0).numpy()
-    if not kept.any():
-        raise InputError(f"Split '{split}' has no ED or ES slices of {', '.join(groups)}; name another split.")
     return RealSlices(
         images=slices.images.numpy()[kept].astype(np.float32) / 255,
         masks=slices.masks.numpy()[kept],

@@ -1,0 +1,77 @@
+import evaluate
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from tiny import random_images
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from hcm_hf.errors import InputError
+from hcm_hf.metrics import SLICE_SIMILARITY
+from hcm_hf.metrics.pixel import cc_matrix, mse_matrix, ssim_matrix
+
+
+GENERATED, REAL = random_images(6, seed=0), random_images(9, seed=1)
+
+
+@pytest.fixture(scope="module")
+def metric():
+    return evaluate.load(SLICE_SIMILARITY)
+
+
+def test_the_library_gives_the_numbers_of_the_package(metric):
+    values = metric.compute(predictions=GENERATED, references=REAL)
+    assert values == {
+        "ssim": ssim_matrix(GENERATED, REAL).mean(),
+        "cc": cc_matrix(GENERATED, REAL).mean(),
+        "mse": mse_matrix(GENERATED, REAL).mean(),
+    }
+
+
+def test_best_is_the_most_alike_by_each_metric(metric):
+    values = metric.compute(predictions=GENERATED, references=REAL, protocol="best", average=False)
+    np.testing.assert_array_equal(values["ssim"], ssim_matrix(GENERATED, REAL).max(1))
+    np.testing.assert_array_equal(values["mse"], mse_matrix(GENERATED, REAL).min(1))
+
+
+def test_pairs_agree_with_other_libraries(metric):
+    first, second = GENERATED, REAL[:6]
+    values = metric.compute(predictions=first, references=second, protocol="pairs", average=False)
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    expected = [structural_similarity(x, y, **options) for x, y in zip(first, second, strict=True)]
+    np.testing.assert_allclose(values["ssim"], expected, atol=1e-5)
+    tensors = (torch.from_numpy(images)[:, None].double() for images in (first, second))
+    _, full = structural_similarity_index_measure(*tensors, data_range=1.0, return_full_image=True)
+    theirs = full[:, 0, 5:-5, 5:-5].mean((1, 2))  # of its own mean the border, where it mirrors images, is part
+    np.testing.assert_allclose(values["ssim"], theirs.numpy(), atol=1e-5)
+    np.testing.assert_allclose(values["mse"], np.square(first - second).mean((1, 2)), atol=1e-7)
+    expected = [np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(first, second, strict=True)]
+    np.testing.assert_allclose(values["cc"], expected, atol=1e-6)
+
+
+def test_images_can_be_added_one_by_one(metric):
+    for x, y in zip(GENERATED, REAL[:6], strict=True):
+        metric.add(prediction=x, reference=y)
+    values = metric.compute(protocol="pairs")
+    assert values == pytest.approx(metric.compute(predictions=GENERATED, references=REAL[:6], protocol="pairs"))
+
+
+def test_a_wrong_data_range_makes_any_two_images_alike(metric):
+    first, second = 2 * GENERATED - 1, 2 * REAL - 1
+    wrong = metric.compute(predictions=first, references=second, data_range=255.0, value_range=(-1.0, 1.0))
+    assert wrong["ssim"] > 0.95 > 0.5 > metric.compute(predictions=GENERATED, references=REAL)["ssim"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"protocol": "closest"}, "protocol is 'closest'; choose 'pairs', 'all' or 'best'"),
+        ({"protocol": "pairs"}, "differ in number"),
+        ({"references": 255 * REAL}, "255"),
+        ({"references": REAL[:, :20]}, "differ in image size"),
+        ({"predictions": np.full_like(GENERATED, np.nan)}, "nan"),
+    ],
+)
+def test_bad_input_is_refused(metric, arguments, message):
+    with pytest.raises(InputError, match=message):
+        metric.compute(**{"predictions": GENERATED, "references": REAL} | arguments)
