@@ -7,8 +7,12 @@ SOURCES := src scripts tests
 RUN = $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 DEMO_EPOCHS := 80
+# ACDC is a folder or a .zip, ARGUMENTS what else scripts/reproduce.py takes: ARGUMENTS='--families vae dcgan'.
+ACDC :=
+RECIPE := paper
+ARGUMENTS :=
 
-.PHONY: demo test style quality
+.PHONY: demo reproduce test style quality
 
 # Synthetic patients to a scored DCGAN. Every step keeps what is done: a second call goes on where the first one stopped.
 demo: $(INSTALLED) demo/dataset
@@ -27,8 +31,12 @@ demo/cohort: | $(INSTALLED)
 demo/dataset: | demo/cohort
 	$(BIN)/python scripts/prepare_dataset.py --acdc demo/cohort --output_dir $@ --resolution 32
 
+# The whole study: make reproduce ACDC=ACDC/database, or without ACDC on the synthetic cohort. A second call goes on.
+reproduce: $(INSTALLED)
+	$(BIN)/python scripts/reproduce.py $(if $(ACDC),--acdc "$(ACDC)") --recipe $(RECIPE) $(ARGUMENTS)
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix $(SOURCES)

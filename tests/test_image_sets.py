@@ -99,7 +99,7 @@ def test_the_fingerprint_is_that_of_pixels_and_patients(dataset):
     [
         ("train", GROUPS, "no split 'train'; choose among test"),
         ("test", ["ABC"], "Unknown group 'ABC'"),
-        ("test", ["RV"], "No slice of --groups RV"),
+        ("test", ["RV"], "'test' has no slices of RV in ED or ES; name other groups or another split"),
     ],
 )
 def test_a_split_that_is_not_there_is_named(dataset, split, groups, message):
@@ -109,7 +109,7 @@ def test_a_split_that_is_not_there_is_named(dataset, split, groups, message):
 
 def test_a_split_of_frames_between_is_refused(dataset):
     between = datasets.DatasetDict(test=dataset["test"].select([5, 11]))
-    with pytest.raises(InputError, match="'test' has no ED or ES slices of DCM, HCM, MINF, NOR, RV"):
+    with pytest.raises(InputError, match="'test' has no slices of DCM, HCM, MINF, NOR, RV in ED or ES"):
         read_split(between, "test")
 
 

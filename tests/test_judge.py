@@ -239,6 +239,17 @@ def test_dice_is_of_volumes_not_of_slices_by_hand():
     assert quality["dice_myocardium"]["value"] is None and quality["dice_myocardium"]["low"] is None
 
 
+def test_phases_are_volumes_of_their_own():
+    """A large one in ED, all of which is found, and a small one in ES, which is missed: pooled they score .97."""
+    heldout = slices(2, 2)
+    masks = np.full((4, 8, 8), 3, np.int8)
+    masks[1, 1:] = 0
+    seen = masks.astype(np.uint8)
+    seen[1] = 0
+    heldout = replace(heldout, masks=masks, phases=np.array([0, 1, 0, 1]))
+    assert encoder_quality(truth(heldout, masks=seen), heldout, ["HCM"])["dice_lv"]["value"] == 3 / 4
+
+
 def test_slices_without_a_segmentation_do_not_count():
     heldout = slices()
     masks = heldout.masks.copy()

@@ -291,26 +291,27 @@ def test_soft_dice_loss_of_perfect_disjoint_and_absent_structures():
     empty = torch.zeros_like(masks)
     assert soft_dice_loss(certain_of(empty), empty).item() == pytest.approx(0, abs=1e-3)
     half = masks.clone()
-    half[:, :, 16:] = 0
-    expected = 1 - 2 * 0.5 / 1.5
-    assert soft_dice_loss(certain_of(half), masks).item() == pytest.approx(expected, abs=1e-3)
+    half[:, ::2] = 0  # every second row: half of every structure is found
+    assert soft_dice_loss(certain_of(half), masks).item() == pytest.approx(1 - 2 / 3, abs=1e-3)
+    assert soft_dice_loss(certain_of(masks), empty).item() == pytest.approx(1, abs=2e-3)
 
 
 def test_soft_dice_loss_by_hand_is_of_the_whole_batch():
-    """Two structures, the second of which nobody shows or sees; of the first, probabilities of 1/2 and 3/4."""
-    logits = torch.tensor([[0.0, 0.0], [LOG3, -LOG3]])[..., None, None]  # (2, 2, 1, 1), of background and structure
-    logits = torch.cat([logits.flip(1), torch.full((2, 1, 1, 1), -100.0)], dim=1)
+    """Two structures; of the first the pixels' probabilities are 1/2 and 3/4, of the second, which is absent, 0."""
+    logits = torch.tensor([[0.0, 0.0, -100.0], [0.0, LOG3, -100.0]])[:, :, None, None]
     masks = torch.tensor([1, 0]).view(2, 1, 1)
-    probabilities = [1 / 2, 3 / 4]
-    first = (2 * probabilities[0] + 1) / (sum(probabilities) + 1 + 1)
+    first = (2 * 1 / 2 + 1) / (1 / 2 + 3 / 4 + 1 + 1)
     assert soft_dice_loss(logits, masks).item() == pytest.approx(1 - (first + 1) / 2, rel=1e-5)
-    assert not soft_dice_loss(logits[:1], masks[:1]).isclose(soft_dice_loss(logits, masks))
+    alone = [soft_dice_loss(logits[i : i + 1], masks[i : i + 1]).item() for i in range(2)]
+    expected = [1 - ((2 * 1 / 2 + 1) / (1 / 2 + 1 + 1) + 1) / 2, 1 - (1 / (3 / 4 + 1) + 1) / 2]
+    assert alone == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.fixture
 def recognition():
+    """In eval mode, in which nothing is drawn but the augmentation and slices are seen each by itself."""
     torch.manual_seed(0)
-    return SliceRecognition(SliceEncoder(STRUCTURES, GROUPS, PHASES, 16, (4, 8)))
+    return SliceRecognition(SliceEncoder(STRUCTURES, GROUPS, PHASES, 16, (4, 8))).eval()
 
 
 @pytest.fixture
@@ -411,13 +412,18 @@ def test_training_losses_of_recognition_follow_the_seed_of_the_step(recognition,
     assert values[0] == values[1] != values[2]
 
 
-def test_a_preview_shows_slices_and_their_segmentation(recognition, labelled):
-    images = recognition.preview(labelled)
-    assert images.shape == (16, 16, 16, 1) and images.min() >= 0 and images.max() <= 1
+@pytest.mark.parametrize("training", [False, True])
+def test_a_preview_shows_slices_and_their_segmentation(recognition, labelled, training):
+    """As the encoder segments when it is used, also in the middle of training, which goes on as it was."""
     shown = [0, 0, 1, 2, 2, 3, 4, 5]
-    torch.testing.assert_close(torch.from_numpy(images[:8, ..., 0]), (labelled.images[shown, 0] + 1) / 2)
     predicted = recognition.encoder(labelled.images[shown]).mask_logits.argmax(1)
+    before = {name: tensor.clone() for name, tensor in recognition.state_dict().items()}
+    images = recognition.train(training).preview(labelled)
+    assert images.shape == (16, 16, 16, 1) and images.min() >= 0 and images.max() <= 1
+    torch.testing.assert_close(torch.from_numpy(images[:8, ..., 0]), (labelled.images[shown, 0] + 1) / 2)
     torch.testing.assert_close(torch.from_numpy(images[8:, ..., 0]) * 3, predicted.float())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in recognition.state_dict().items())
+    assert recognition.encoder.training == training
 
 
 def test_a_tiny_encoder_learns_the_synthetic_cohort(splits):
@@ -426,12 +432,15 @@ def test_a_tiny_encoder_learns_the_synthetic_cohort(splits):
     objective = SliceRecognition(SliceEncoder(STRUCTURES, GROUPS, PHASES, 16, (8, 16)))
     optimizer = torch.optim.Adam(objective.parameters(), lr=5e-3)
     validation = heldout.batch(slice(None))
+    objective.eval()
     with torch.no_grad():
         before = objective.validation_loss(validation).item()
-    for step in range(60):
+    objective.train()
+    for _ in range(80):
         ((_, loss),) = objective.losses(train.batch(torch.randint(len(train), (16,)).tolist()))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    objective.eval()
     with torch.no_grad():
-        assert objective.validation_loss(validation).item() < 0.6 * before
+        assert objective.validation_loss(validation).item() < 0.7 * before

@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from runpy import run_path
 
 import numpy as np
 import pytest
@@ -19,8 +20,10 @@ from tiny import build_tiny, sample, tiny_families
 
 from hcm_hf import checkpoints, runs
 from hcm_hf.config import TrainingConfig
+from hcm_hf.data.slices import Slices
 from hcm_hf.errors import InputError, Interrupted
-from hcm_hf.families import FAMILIES
+from hcm_hf.families import FAMILIES, INSTRUMENTS
+from hcm_hf.judge import load_encoder
 from hcm_hf.pipeline import HCMPipeline
 from hcm_hf.training import batch_indices, step_seed, train
 
@@ -397,3 +400,83 @@ def test_script_says_what_is_wrong_in_one_line(config):
 def test_help_names_every_family():
     listed = ", ".join(list(FAMILIES)[:-1]) + f" or {list(FAMILIES)[-1]}"
     assert f"family: the model family: {listed}." in TrainingConfig.__doc__
+
+
+# The encoder of the evaluation, in the same loop.
+
+
+@pytest.fixture
+def encoder_config(config, monkeypatch):
+    family = INSTRUMENTS["encoder"]
+    recipe = replace(family.recipes["default"], objective={"block_out_channels": (4, 8)})
+    monkeypatch.setitem(INSTRUMENTS, "encoder", replace(family, recipes={"default": recipe}))
+    return replace(config, family="encoder", recipe="default", groups=None)
+
+
+def test_an_interrupted_encoder_resumed_equals_an_uninterrupted_one(encoder_config, tmp_path):
+    config = replace(encoder_config, num_epochs=8)
+    whole = train(config)
+    config = replace(config, output_dir=str(tmp_path / "halves"))
+    with pytest.raises(Interrupted, match="run the same command to go on"), StopAfter(config.output_dir, 3):
+        train(config)
+    stopped = json.loads((tmp_path / "halves/last/training_config.json").read_text())["progress"]["step"]
+    assert 3 <= stopped < metrics(whole)[-1]["step"]
+    assert_same_run(whole, train(config))
+
+
+def test_how_often_samples_are_drawn_does_not_change_an_encoder(encoder_config, tmp_path):
+    """A look at the segmentation in the middle of training leaves no trace."""
+    often = train(replace(encoder_config, sample_epochs=1))
+    assert len(list((often / "samples").iterdir())) == 3
+    assert_same_run(often, train(replace(encoder_config, sample_epochs=100, output_dir=str(tmp_path / "never"))))
+
+
+def test_a_trained_encoder_is_loaded_as_the_judge_that_it_was_validated_as(encoder_config, splits):
+    output_dir = train(encoder_config)
+    encoder, last = load_encoder(output_dir), load_encoder(output_dir / "last")
+    assert encoder == replace(load_encoder(output_dir / "best"), source=str(output_dir), network=encoder.network)
+    validations = [record["validation_loss"] for record in metrics(output_dir) if "validation_loss" in record]
+    objective = INSTRUMENTS["encoder"].build(16, block_out_channels=(4, 8)).eval()
+    validation = Slices(splits["validation"], INSTRUMENTS["encoder"].groups).batch(slice(None))
+    for one, expected in ((encoder, min(validations)), (last, validations[-1])):
+        objective.encoder.load_state_dict(one.network.state_dict())
+        with torch.no_grad():
+            assert objective.validation_loss(validation).item() == pytest.approx(expected, rel=1e-5)
+    assert encoder.network.config.sample_size == 16
+
+
+def test_the_configuration_holds_the_hashes_of_the_training_patients_alone(encoder_config, splits):
+    output_dir = train(replace(encoder_config, num_epochs=1))
+    hashes = {name: Slices(split, INSTRUMENTS["encoder"].groups).patient_hashes() for name, split in splits.items()}
+    for folder in (output_dir, output_dir / "best", output_dir / "last"):
+        assert json.loads((folder / "training_config.json").read_text())["train_patients"] == hashes["train"]
+    assert load_encoder(output_dir).train_patients == hashes["train"]
+    assert set(hashes["train"]) == set(splits["train"]["patient"])
+    assert not set(hashes["train"].values()) & (set(hashes["validation"].values()) | set(hashes["test"].values()))
+
+
+def test_a_generator_notes_its_patients_too_and_only_of_its_groups(config, splits):
+    written = json.loads((train(replace(config, num_epochs=1)) / "training_config.json").read_text())
+    hcm = Slices(splits["train"], ("HCM",))
+    assert written["train_patients"] == hcm.patient_hashes() and set(written["train_patients"]) == set(hcm.patients)
+
+
+def test_the_encoders_script_trains_it_and_says_where_it_is(encoder_config, dataset_dir, tmp_path, capsys):
+    script = run_path(str(SCRIPTS / "train_encoder.py"))
+    script["main"](tmp_path / "encoder", str(dataset_dir), num_epochs=1, seed=3)
+    assert f"encoder: {tmp_path / 'encoder' / 'best'}\n" in capsys.readouterr().out
+    written = json.loads((tmp_path / "encoder/training_config.json").read_text())
+    assert (written["family"], written["recipe"], written["seed"]) == ("encoder", "default", 3)
+    assert written["groups"] == list(INSTRUMENTS["encoder"].groups)
+    load_encoder(tmp_path / "encoder")
+
+
+def test_an_encoder_that_does_not_fit_the_dataset_is_refused(config):
+    """At 16 px the recipe's four halvings just fit; five do not."""
+    family = INSTRUMENTS["encoder"]
+    recipe = replace(family.recipes["default"], objective={"block_out_channels": (4, 4, 4, 4, 4)})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(INSTRUMENTS, "encoder", replace(family, recipes={"default": recipe}))
+        with pytest.raises(InputError, match="encoder cannot be built for this dataset: .* must be a multiple of 32"):
+            train(replace(config, family="encoder", recipe="default", groups=None))
+    assert not Path(config.output_dir).exists()

@@ -8,12 +8,14 @@ number stands what other real patients score.
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import datasets
 import numpy as np
-from diffusers import DDPMPipeline
+import torch
+from diffusers import DDPMPipeline, DiffusionPipeline
 from tqdm.auto import tqdm
 
 from hcm_hf.assessment import PARTS, Comparison, Rows, similarity_rows
@@ -26,7 +28,7 @@ from hcm_hf.files import require_empty, write_text
 from hcm_hf.generation import generate_images, hash_model
 from hcm_hf.image_sets import fingerprint, read_images, read_split
 from hcm_hf.judge import Encoder, check_encoder, encoder_quality, load_encoder
-from hcm_hf.pipeline import HCMPipeline
+from hcm_hf.pipeline import HCMPipeline, prepare_sampling
 from hcm_hf.report import ARTEFACT, DEFINITIONS, REPORT_FILE, write_report
 from hcm_hf.version import __version__
 
@@ -117,10 +119,37 @@ def score(
         seed=seed,
         output_dir=output_dir,
     )
+    if pipeline is not None:
+        report["speed"] = measure_speed(pipeline, source)
     write_grid(heldout.images, generated, output_dir / GRID_FILE, seed=seed)
     write_report(report, output_dir)
     shutil.rmtree(output_dir / PARTS_FOLDER, ignore_errors=True)
     return report
+
+
+def measure_speed(pipeline: DiffusionPipeline, source: dict, batch_size: int = 8) -> dict:
+    """How long a model takes for images made as these were, on the device that it is on.
+
+    Args:
+        pipeline: the model.
+        source: what `read_images` found out about the images.
+        batch_size: images at a time; more at once may be faster.
+
+    Returns:
+        `network_calls` per image, `seconds_per_1000_images` from one batch, and what it was measured on.
+    """
+    steps = {key: source[key] for key in ("scheduler", "num_inference_steps") if key in source}
+    arguments, _ = prepare_sampling(pipeline, **steps)
+    pipeline.set_progress_bar_config(disable=True)
+    started = time.perf_counter()
+    pipeline(batch_size=batch_size, generator=torch.Generator().manual_seed(0), output_type="np", **arguments)
+    return {
+        "network_calls": source.get("num_inference_steps", 1),
+        "seconds_per_1000_images": (time.perf_counter() - started) * 1000 / batch_size,
+        "batch_size": batch_size,
+        "device": str(pipeline.device),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def evaluate_images(

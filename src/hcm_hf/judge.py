@@ -103,13 +103,15 @@ def load_encoder(folder: str | Path, device: str | torch.device = "cpu") -> Enco
         raise InputError(f"--encoder {folder} holds no encoder; train one with scripts/train_encoder.py.")
     try:
         written = json.loads((found / CONFIG_FILE).read_text(encoding="utf-8"))
-        if json.loads((found / "config.json").read_text(encoding="utf-8"))["_class_name"] != SliceEncoder.__name__:
-            raise InputError(f"--encoder {folder} holds another model; train one with scripts/train_encoder.py.")
+        name = json.loads((found / "config.json").read_text(encoding="utf-8"))["_class_name"]
         digest = hashlib.sha256((found / "config.json").read_bytes() + (found / _WEIGHTS).read_bytes())
-        network = SliceEncoder.from_pretrained(found, use_safetensors=True).to(device).eval()
+        if name == SliceEncoder.__name__:
+            network = SliceEncoder.from_pretrained(found, use_safetensors=True).to(device).eval()
         patients, version = written["train_patients"], written["version"]
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"The encoder in {found} is damaged; train it again.") from error
+    if name != SliceEncoder.__name__:
+        raise InputError(f"--encoder {folder} holds another model; train one with scripts/train_encoder.py.")
     return Encoder(network, str(folder), version, digest.hexdigest()[:16], patients, device)
 
 

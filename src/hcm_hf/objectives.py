@@ -311,6 +311,7 @@ class SliceRecognition(Objective):
         seen = EncoderOutput(*(part.float() for part in self.encoder(batch.images)))
         total = classified[0](seen.group_logits, batch.class_labels) / 5
         total = total + F.mse_loss(seen.positions, batch.positions)
+        total = total + 0 * (seen.phase_logits.sum() + seen.mask_logits.sum())  # gradients for all, labels or not
         known = batch.phases >= 0
         if known.any():
             total = total + classified[1](seen.phase_logits[known], batch.phases[known])
@@ -327,7 +328,9 @@ class SliceRecognition(Objective):
     def preview(self, batch: SliceBatch) -> np.ndarray:
         """Eight held-out slices, then what the encoder takes for their segmentation, its labels as shades of grey."""
         images = batch.images[torch.linspace(0, len(batch) - 1, 8).long()]
-        logits = self.encoder(images).mask_logits
+        training = self.encoder.training
+        logits = self.encoder.eval()(images).mask_logits
+        self.encoder.train(training)
         shown = torch.cat([(images + 1) / 2, logits.argmax(1, keepdim=True) / (logits.shape[1] - 1)])
         return shown.permute(0, 2, 3, 1).cpu().numpy()
 

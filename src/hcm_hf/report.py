@@ -128,6 +128,12 @@ def render_markdown(report: dict) -> str:
         "## At a glance",
         _transposed(report["rows"], [name for name in GLANCE if name in report["rows"]["generated"]]),
     ]
+    if "speed" in report:
+        speed = report["speed"]
+        lines.append(
+            f"{speed['seconds_per_1000_images']:.3g} s per 1,000 images, {speed['network_calls']} call(s) of the "
+            f"network each, in batches of {speed['batch_size']} on {speed['device']} with {speed['threads']} thread(s)."
+        )
     lines += [f"Left out: {reason}" for reason in report["left_out"].values()]
     for part, names in report["parts"].items():
         title = part.capitalize()

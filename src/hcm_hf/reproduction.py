@@ -1,69 +1,224 @@
-"""The study's figures, drawn from the runs and images of all families."""
+"""The whole study in one command: dataset, encoder, families, images, reports, table and figures."""
 
+import hashlib
+import json
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
-
-from hcm_hf.data.dataset import load_dataset
+from hcm_hf.assessment import COMPONENTS
+from hcm_hf.data.acdc import find_patients, read_volumes
+from hcm_hf.data.dataset import REPORT_FILE as PREPARATION_FILE
+from hcm_hf.data.dataset import SPLITS, load_dataset
+from hcm_hf.data.phantom import DESCRIPTION
+from hcm_hf.devices import make_accelerator
 from hcm_hf.errors import InputError
-from hcm_hf.evaluation import read_images, read_split
 from hcm_hf.families import FAMILIES
-from hcm_hf.figures import loss_curves, write_controls, write_rows
-from hcm_hf.pipeline import HCMPipeline, LatentPipeline
-from hcm_hf.runs import LOSS_FIGURE, METRICS_FILE
+from hcm_hf.image_sets import fingerprint, read_split
+from hcm_hf.stages import (
+    RECORD_FILE,
+    TABLE_FILE,
+    Generation,
+    Plan,
+    Preparation,
+    Publication,
+    Scoring,
+    Stage,
+    Training,
+    read_json,
+)
 
 
-def draw_figures(
-    runs: str | Path,
-    images: str | Path,
-    output_dir: str | Path,
+WORK_FOLDERS = {"dataset", "runs", "images", "reports"}
+
+
+def reproduce(
+    acdc: str | Path | None = None,
     dataset: str | Path | None = None,
-    columns: int = 10,
+    recipe: str = "paper",
+    families: Sequence[str] = (),
+    resolution: int | None = None,
+    num_images: int = 1000,
+    num_epochs: int | None = None,
+    scheduler: str = "ddpm",
+    num_inference_steps: int = 50,
     seed: int = 0,
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = None,
+    work_dir: str | Path | None = None,
+    output_dir: str | Path | None = None,
 ) -> Path:
-    """Draw the figures of https://doi.org/10.17163/ings.n34.2025.09 for the families that are there.
+    """Reproduce the study, https://doi.org/10.17163/ings.n34.2025.09; called again, it goes on and skips what is done.
 
-    The folder gets `families.png` (real HCM slices of the test split above the first images of each family; the
-    study's figure 4) and, in a folder for each family, `losses.png` (figures 5 to 8) and, where a user can control
-    more than noise, `controls.png`.
+    Under `accelerate launch` or `torchrun` the processes share training and generation.
 
     Args:
-        runs: holds the run folders of `train`, one for each family, named as in `FAMILIES`.
-        images: holds the folders of `generate_images`, of the same names.
-        output_dir: the folder to write to.
-        dataset: the prepared dataset; by default the synthetic cohort.
-        columns: images in a row.
-        seed: of the choice of real slices and of the latents of `controls.png`.
+        acdc: the ACDC folder or its `.zip`.
+        dataset: a folder that `prepare_dataset` wrote, instead; with neither, the synthetic cohort.
+        recipe: of the families.
+        families: the families to train, generate and score this time; by default all that have the recipe. The
+            results show every family that is scored, whenever that was.
+        resolution: pixels a side; by default the dataset's, else 64.
+        num_images: generated images of each family.
+        num_epochs: cuts every training to as many epochs.
+        scheduler: of diffusion models, see `generate_images`.
+        num_inference_steps: of diffusion models.
+        seed: of training, generation and evaluation. The split of the patients does not depend on it.
+        mixed_precision: of training, as accelerate has it; runs that are finished stay as they are.
+        work_dir: dataset, runs, images and reports; by default `reproduction/SOURCE-RESOLUTION-RECIPE`, where SOURCE
+            is "acdc" or "synthetic".
+        output_dir: the results; by default `docs/results/SOURCE-RESOLUTION-RECIPE`.
 
     Returns:
-        The folder.
+        The folder of the results.
 
     Raises:
-        InputError: if no family is there, or images do not fit the dataset.
+        InputError: on bad arguments, or folders that hold another reproduction.
+        Interrupted: on SIGINT or SIGTERM while training; everything is there to go on from.
     """
-    runs, images, output_dir = Path(runs), Path(images), Path(output_dir)
-    if columns < 1:
-        raise InputError(f"--columns is {columns}; it must be at least 1.")
-    trained = [family for family in FAMILIES if (runs / family / METRICS_FILE).is_file()]
-    drawn = {family: read_images(images / family)[0] for family in FAMILIES if (images / family).is_dir()}
-    if not trained:
-        raise InputError(f"--runs {runs} holds no run of a family; name the folder that holds {', '.join(FAMILIES)}.")
-    if not drawn:
-        raise InputError(f"--images {images} holds no images of a family; name the folder that holds those of each.")
-    real = read_split(load_dataset(dataset), "test", ("HCM",)).images
-    for family, generated in drawn.items():
-        if generated.shape[1:] != real.shape[1:]:
-            raise InputError(
-                f"{images / family} holds images of {generated.shape[2]} px, the dataset of {real.shape[2]} px; "
-                "name their --dataset."
-            )
-    pipelines = {family: HCMPipeline.from_pretrained(runs / family) for family in trained}
-
-    for family, pipeline in pipelines.items():
-        loss_curves(runs / family / METRICS_FILE, output_dir / family / LOSS_FIGURE)
-        if isinstance(pipeline, LatentPipeline):
-            write_controls(pipeline, output_dir / family / "controls.png", columns, seed)
-    chosen = np.random.default_rng(seed).permutation(len(real))[:columns]
-    rows = {"real": [real[chosen]]} | {family: [generated[:columns]] for family, generated in drawn.items()}
-    write_rows(rows, output_dir / "families.png")
+    arguments = dict(locals())
+    if acdc is not None and dataset is not None:
+        raise InputError("--acdc and --dataset exclude each other; give the one or the other.")
+    for family in families:
+        if family not in FAMILIES:
+            raise InputError(f"Unknown family '{family}' in --families; choose among {', '.join(FAMILIES)}.")
+    named = [family for family in FAMILIES if recipe in FAMILIES[family].recipes]
+    if not named:
+        known = sorted({name for family in FAMILIES.values() for name in family.recipes})
+        raise InputError(f"Unknown --recipe '{recipe}'; choose among {', '.join(known)}.")
+    for name, value, least in (
+        ("num_images", num_images, COMPONENTS + 1),  # what the evaluation needs
+        ("num_epochs", 1 if num_epochs is None else num_epochs, 1),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise InputError(f"--{name} is {value}; it must be at least {least}.")
+    try:
+        accelerator = make_accelerator(mixed_precision=mixed_precision)
+    except ValueError as error:
+        raise InputError(f"--mixed_precision {mixed_precision} does not work here: {error}") from error
+    source, resolution, patients = _identify(acdc, dataset, resolution)
+    work_dir = Path(work_dir or f"reproduction/{source}-{resolution}-{recipe}")
+    output_dir = Path(output_dir or f"docs/results/{source}-{resolution}-{recipe}")
+    settings = {"source": source, "resolution": resolution, "recipe": recipe, "seed": seed, "patients": patients}
+    settings |= {"scheduler": scheduler, "num_inference_steps": num_inference_steps}
+    _check(work_dir / RECORD_FILE, settings, "--work_dir")
+    _check(output_dir / TABLE_FILE, settings, "--output_dir")
+    if not (work_dir / RECORD_FILE).exists() and work_dir.is_dir():
+        for path in work_dir.iterdir():
+            if path.name not in WORK_FOLDERS:
+                raise InputError(f"--work_dir {work_dir} holds something else ({path.name}); name another.")
+    for name in ("acdc", "dataset", "work_dir", "output_dir"):  # not where they are on this machine
+        arguments[name] = arguments[name] and Path(arguments[name]).name
+    plan = Plan(
+        work_dir=work_dir,
+        output_dir=output_dir,
+        dataset=Path(dataset or work_dir / "dataset"),
+        acdc=acdc and Path(acdc),
+        settings=settings,
+        arguments=arguments,
+        num_images=num_images,
+        num_epochs=num_epochs,
+        accelerator=accelerator,
+    )
+    _go(list_stages(plan, families or named, named), plan)
+    accelerator.print(f"results: {output_dir / 'table1.md'}")
     return output_dir
+
+
+def list_stages(plan: Plan, families: Sequence[str], known: Sequence[str]) -> list[Stage]:
+    """What there is to do, in order.
+
+    Args:
+        plan: of the reproduction.
+        families: those to work on.
+        known: those to show where they are scored.
+    """
+    preparation = Preparation(plan)
+    encoder = Training(preparation, "encoder", "default")
+    scorings = {
+        family: Scoring(Generation(Training(preparation, family, plan.settings["recipe"])), encoder)
+        for family in known
+    }
+    stages: list[Stage] = [preparation, encoder]
+    for family in (family for family in known if family in families):
+        stages += [scorings[family].generation.training, scorings[family].generation, scorings[family]]
+    return [*stages, Publication(list(scorings.values()), families, encoder)]
+
+
+def _go(stages: list[Stage], plan: Plan) -> None:
+    """Run what is not done, one stage after the other; all processes agree on what that is."""
+    accelerator = plan.accelerator
+    if accelerator.is_main_process:
+        print(describe(stages), flush=True)
+    for stage in stages:
+        accelerator.wait_for_everyone()  # nobody writes any more
+        done = stage.done()
+        accelerator.wait_for_everyone()  # nobody reads any more
+        if done:
+            continue
+        accelerator.print(f"\n== {stage.name}", flush=True)
+        started = time.monotonic()
+        try:
+            if stage.shared or accelerator.is_main_process:
+                stage.run()
+        finally:
+            if accelerator.is_main_process and plan.dataset.is_dir():  # without one there is nothing to go on from
+                plan.note(stage.name, time.monotonic() - started)
+        if accelerator.is_main_process:
+            print("\n" + describe(stages), flush=True)
+
+
+def describe(stages: Sequence[Stage]) -> str:
+    """A line for each stage: done, or left and for about how long; then the sum."""
+    lines, total, unknown, left = [], 0.0, 0, 0
+    width = max(len(stage.name) for stage in stages)
+    for stage in stages:
+        if stage.done():
+            lines.append(f"done  {stage.name}")
+            continue
+        seconds = stage.estimate()
+        left += 1
+        unknown += seconds is None
+        total += seconds or 0.0
+        lines.append(f"left  {stage.name:<{width}}  {'unknown' if seconds is None else 'about ' + _duration(seconds)}")
+    if left:
+        more = f", and {unknown} of which that cannot be said yet" if unknown else ""
+        lines.append(f"{left} of {len(stages)} stages left: about {_duration(total)}{more}")
+    else:
+        lines.append(f"all {len(stages)} stages are done")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _identify(acdc: str | Path | None, dataset: str | Path | None, resolution: int | None) -> tuple[str, int, str]:
+    """Where the patients come from, the image size, and a hash that tells these patients from others."""
+    if dataset is not None:
+        splits = load_dataset(dataset, resolution)
+        prepared = read_json(Path(dataset) / PREPARATION_FILE)
+        if not prepared:
+            raise InputError(
+                f"--dataset {dataset} has no {PREPARATION_FILE}; make it with scripts/prepare_dataset.py."
+            )
+        return prepared["source"], prepared["resolution"], fingerprint(*(read_split(splits, name) for name in SPLITS))
+    if acdc is None:
+        return "synthetic", resolution or 64, DESCRIPTION
+    patients = find_patients(acdc)
+    synthetic = next(read_volumes(patients[0])).description.startswith(DESCRIPTION)
+    known = [(one.name, one.half, one.group, one.phases, one.height, one.weight) for one in patients]
+    digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+    return "synthetic" if synthetic else "acdc", resolution or 64, digest
+
+
+def _check(path: Path, settings: dict, argument: str) -> None:
+    """Raise an `InputError` if a record is of another reproduction."""
+    before = read_json(path).get("settings", settings)
+    for name, value in settings.items():
+        if before.get(name) != value:
+            other = "of other patients" if name == "patients" else f"with {name} {before.get(name)}, not {value}"
+            raise InputError(f"{argument} {path.parent} holds a reproduction {other}; name another.")

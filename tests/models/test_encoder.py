@@ -1,14 +1,13 @@
 import pytest
 import torch
-from torch import nn
 
 from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
 from hcm_hf.models import SliceEncoder
 
 
-def build(sample_size=16, block_out_channels=(4, 8)):
+def build(sample_size=16, block_out_channels=(4, 8), **options):
     torch.manual_seed(0)
-    return SliceEncoder(STRUCTURES, GROUPS, PHASES, sample_size, block_out_channels).eval()
+    return SliceEncoder(STRUCTURES, GROUPS, PHASES, sample_size, block_out_channels, **options).eval()
 
 
 @pytest.mark.parametrize("sample_size", [16, 32, 64])
@@ -36,7 +35,7 @@ def test_numbers_of_answers_are_those_of_the_names():
 
 
 def test_a_slice_is_seen_alone_as_among_others():
-    encoder, images = build().train(), torch.rand(4, 1, 16, 16) * 2 - 1
+    encoder, images = build(), torch.rand(4, 1, 16, 16) * 2 - 1
     together, alone = encoder(images), encoder(images[1:2])
     for one, other in zip(alone, together, strict=True):
         torch.testing.assert_close(one, other[1:2], rtol=1e-4, atol=1e-5)
@@ -52,8 +51,8 @@ def test_features_are_the_deepest_block_averaged():
 
 def test_masks_stand_where_the_image_does():
     """What the encoder sees at a pixel depends on that pixel more than on those far away."""
-    images = torch.zeros(1, 1, 32, 32, requires_grad=True)
-    build(32).double()(images.double()).mask_logits[0, :, 20, 9].square().sum().backward()
+    images = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    build(32)(images).mask_logits[0, :, 20, 9].square().sum().backward()
     strength = images.grad[0, 0].abs()
     assert strength[16:25, 5:14].mean() > 5 * strength[:8, 20:].mean()
 
@@ -76,4 +75,16 @@ def test_saved_and_loaded_is_bit_equal_and_keeps_its_names(tmp_path):
 def test_published_size():
     encoder = SliceEncoder(STRUCTURES, GROUPS, PHASES)
     assert encoder.config.sample_size == 64 and encoder.to_group.in_features == 128
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules())  # the same in both modes
+    assert [block[0].out_channels for block in encoder.down_blocks] == [16, 32, 64, 128]
+
+
+def test_features_are_hidden_from_the_heads_while_training_only():
+    """With all hidden, nothing but the biases answers; features and segmentation are what they are."""
+    encoder, images = build(dropout=1.0), torch.rand(3, 1, 16, 16)
+    assert (encoder(images).group_logits != encoder.to_group.bias).any()
+    encoder.train()
+    seen = encoder(images)
+    for logits, head in ((seen.group_logits, encoder.to_group), (seen.phase_logits, encoder.to_phase)):
+        torch.testing.assert_close(logits, head.bias.expand_as(logits))
+    torch.testing.assert_close(seen.positions, encoder.to_position.bias.expand(3))
+    assert seen.features.abs().sum() > 0 and seen.mask_logits.std() > 0

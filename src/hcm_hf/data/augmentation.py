@@ -35,6 +35,7 @@ def augment(images: torch.Tensor, masks: torch.Tensor, draws: torch.Tensor) -> t
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     options = {"padding_mode": "border", "align_corners": False}
     moved = F.grid_sample(images, grid, **options)
-    moved = 2 * ((moved + 1) / 2).clamp(0, 1) ** torch.exp(GAMMA * gamma)[:, None, None, None] - 1
+    # Not quite to 0, where the gradient of a power below 1 is infinite.
+    moved = 2 * ((moved + 1) / 2).clamp(1e-6, 1) ** torch.exp(GAMMA * gamma)[:, None, None, None] - 1
     moved_masks = F.grid_sample(masks.unsqueeze(1).to(images.dtype), grid, mode="nearest", **options)
     return moved, moved_masks.squeeze(1).to(masks.dtype)

@@ -269,6 +269,7 @@ def resampled_neighbour_scores(
         InputError: as `neighbour_scores`.
     """
     generated, real = _checked_pair(generated, real, least=NEIGHBOURS + 1)
+    _check_equally_many(generated, real)
     between = _distances(generated, real)
     around_generated, around_real = between <= _radii(generated)[:, None], between <= _radii(real)
     patients = np.arange(draws.shape[1])
