@@ -130,9 +130,10 @@ def render_markdown(report: dict) -> str:
     ]
     if "speed" in report:
         speed = report["speed"]
+        seconds, size = f"{speed['seconds_per_1000_images']:.3g}", speed["batch_size"]
         lines.append(
-            f"{speed['seconds_per_1000_images']:.3g} s per 1,000 images, {speed['network_calls']} call(s) of the "
-            f"network each, in batches of {speed['batch_size']} on {speed['device']} with {speed['threads']} thread(s)."
+            f"{seconds} s per 1,000 images, {speed['network_calls']} call(s) of the network each, in batches of {size} "
+            f"on {speed['device']} with {speed['threads']} thread(s)."
         )
     lines += [f"Left out: {reason}" for reason in report["left_out"].values()]
     for part, names in report["parts"].items():

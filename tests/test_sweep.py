@@ -1,0 +1,50 @@
+import json
+
+import pytest
+from tiny import build_tiny
+
+from hcm_hf.errors import InputError
+from hcm_hf.metrics import protocols
+from hcm_hf.sweep import sweep_steps
+
+
+@pytest.fixture
+def model(tmp_path):
+    build_tiny("ddpm").pipeline().save_pretrained(tmp_path / "ddpm")
+    return tmp_path / "ddpm"
+
+
+def test_every_setting_is_scored_once_and_stands_in_one_table(model, dataset_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocols, "RESAMPLES", 10)
+    output_dir = tmp_path / "steps"
+    sweep_steps(model, output_dir, dataset_dir, schedulers=("ddpm", "unipc"), steps=(1, 3), num_images=6)
+    record = json.loads((output_dir / "steps.json").read_text())
+    assert list(record) == ["ddpm-1", "ddpm-3", "unipc-1", "unipc-3", "**real patients**"]
+    for name in list(record)[:-1]:
+        report = json.loads((output_dir / name / "report.json").read_text())
+        assert report["n_generated"] == 6 and report["generator"]["scheduler"] == name.partition("-")[0]
+        assert record[name]["numbers"]["copy_rate"] == report["rows"]["generated"]["copy_rate"]
+        assert record[name]["speed"]["network_calls"] == int(name[-1])
+        assert record[name]["speed"]["seconds_per_1000_images"] > 0
+    assert (output_dir / "steps.md").read_text().count("\n| ") == 2 + 5
+    files = [path for path in output_dir.rglob("*") if path.name in ("report.json", "000000.png")]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    sweep_steps(model, output_dir, dataset_dir, schedulers=("ddpm",), steps=(1, 2, 3), num_images=6)
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+    assert list(json.loads((output_dir / "steps.json").read_text())) == [
+        *("ddpm-1", "ddpm-2", "ddpm-3", "**real patients**")
+    ]
+
+
+def test_only_a_diffusion_model_takes_steps(dataset_dir, tmp_path):
+    build_tiny("vae").pipeline().save_pretrained(tmp_path / "vae")
+    with pytest.raises(InputError, match="no diffusion model"):
+        sweep_steps(tmp_path / "vae", tmp_path / "steps", dataset_dir)
+    assert not (tmp_path / "steps").exists()
+
+
+def test_unknown_settings_are_refused_before_the_first_image(model, dataset_dir, tmp_path):
+    for settings, message in (({"steps": (1, 0)}, "num_inference_steps"), ({"schedulers": ()}, "--schedulers")):
+        with pytest.raises(InputError, match=message):
+            sweep_steps(model, tmp_path / "steps", dataset_dir, **settings)
+        assert not (tmp_path / "steps").exists()
