@@ -54,6 +54,14 @@ def test_the_hash_changes_with_one_weight_and_with_nothing_else(tmp_path):
     assert load_encoder(tmp_path / "one").hash != first.hash
 
 
+def test_the_hash_is_of_the_configuration_too(tmp_path):
+    """The same weights with the groups named in another order are another judge."""
+    first = load_encoder(save(tmp_path))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"groups": GROUPS[::-1]}))
+    assert load_encoder(tmp_path).hash != first.hash
+
+
 def without(folder, key):
     weights = load_file(folder / WEIGHTS)
     del weights[key]
@@ -285,6 +293,16 @@ def test_intervals_are_a_function_of_the_seed_and_hold_the_value():
     assert quality != encoder_quality(seen, heldout, ["HCM"], seed=1)
     for name in ("auc_slice", "auc_patient", "position_error"):
         assert quality[name]["low"] < quality[name]["value"] < quality[name]["high"]
+
+
+def test_intervals_of_dice_are_over_patients():
+    """Of two patients with two volumes each, one is segmented and one is not; resamples hold both, or one of them."""
+    heldout = slices(2, 4)
+    seen = np.where(np.arange(8)[:, None, None] < 4, heldout.masks, 0).astype(np.uint8)
+    quality = encoder_quality(truth(heldout, masks=seen), heldout, ["HCM"])
+    for name in NUMBERS[:3]:
+        assert quality[name]["value"] == 0.5
+        assert (quality[name]["low"], quality[name]["high"]) == pytest.approx((0, 1), abs=0.05)
 
 
 def test_one_group_alone_has_no_auc():

@@ -412,6 +412,19 @@ def test_training_losses_of_recognition_follow_the_seed_of_the_step(recognition,
     assert values[0] == values[1] != values[2]
 
 
+def test_augmentation_does_not_depend_on_the_number_of_processes(recognition, labelled, monkeypatch):
+    """Two halves see the numbers of the whole."""
+    seen = []
+    monkeypatch.setattr("hcm_hf.objectives.augment", lambda *batch: seen.append(batch[2]) or batch[:2])
+    for index, number in ((0, 1), (0, 2), (1, 2)):
+        torch.manual_seed(3)
+        part = selected(labelled, slice(index, None, number))
+        next(recognition.losses(replace(part, process_index=index, num_processes=number)))
+    whole, first, second = seen
+    assert torch.equal(whole[::2], first) and torch.equal(whole[1::2], second)
+    assert len(whole.unique(dim=0)) == 6 and 0 <= whole.min() < 0.2 and 0.8 < whole.max() <= 1
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_a_preview_shows_slices_and_their_segmentation(recognition, labelled, training):
     """As the encoder segments when it is used, also in the middle of training, which goes on as it was."""

@@ -44,17 +44,9 @@ def test_from_patients_to_a_report(tmp_path):
     (other / "manifest.jsonl").unlink()
     result = script("score.py", "--images", other, *arguments[:4])
     assert result.returncode == 2 and "holds the report of" in result.stderr
-    (tmp_path / "runs").mkdir()
-    model.rename(tmp_path / "runs" / "dcgan")
-    (tmp_path / "images").mkdir()
-    (tmp_path / "report" / "images").rename(tmp_path / "images" / "dcgan")
-    arguments = ("--runs", tmp_path / "runs", "--images", tmp_path / "images", "--dataset", dataset)
-    succeed("figures.py", *arguments, "--output_dir", tmp_path / "figures")
-    drawn = {path.relative_to(tmp_path / "figures").as_posix() for path in (tmp_path / "figures").rglob("*.png")}
-    assert drawn == {"families.png", "dcgan/losses.png"}
     with Image.open(tmp_path / "report" / "grid.png") as grid:
         assert grid.width > 10 * 32 and grid.height > 3 * 32
-    assert len(list((tmp_path / "images" / "dcgan").glob("*.png"))) == 20
+    assert len(list((tmp_path / "report" / "images").glob("*.png"))) == 20
 
 
 @pytest.mark.parametrize(
@@ -64,12 +56,17 @@ def test_from_patients_to_a_report(tmp_path):
         (("prepare_dataset.py", "--acdc", "EMPTY", "--output_dir", "OUT"), "holds no ACDC patients"),
         (("generate.py", "--model", "nowhere", "--output_dir", "OUT"), "--model nowhere does not exist"),
         (("generate.py", "--model", "DDPM", "--output_dir", "OUT", "--class_labels", "HCM"), "has no classes"),
+        (("score.py", "--output_dir", "OUT"), "Give --images, or --model to generate them with."),
+        (("score.py", "--images", "EMPTY", "--scheduler", "ddim", "--output_dir", "OUT"), "ddim is for generating"),
         (
-            ("figures.py", "--runs", "EMPTY", "--images", "EMPTY", "--output_dir", "OUT"),
-            "holds no run of a family",
+            ("score.py", "--images", "EMPTY", "--encoder", "EMPTY", "--dataset", "DATASET", "--output_dir", "OUT"),
+            "holds no encoder; train one with scripts/train_encoder.py",
         ),
-        (("score.py", "--output_dir", "OUT"), "Give either --images or --model."),
-        (("score.py", "--images", "EMPTY", "--scheduler", "ddim", "--output_dir", "OUT"), "ddim goes with --model"),
+        (
+            ("score.py", "--images", "EMPTY", "--features", "resnet", "--dataset", "DATASET", "--output_dir", "OUT"),
+            "There is no extractor 'resnet'; choose among inception, dinov2.",
+        ),
+        (("sweep_steps.py", "--model", "nowhere", "--output_dir", "OUT"), "--model nowhere does not exist"),
         (("generate.py", "--model", "DDPM", "--output_dir", "OUT", "--scheduler", "x"), "Unknown --scheduler 'x'"),
         (("score.py", "--images", "nowhere", "--dataset", "DATASET", "--output_dir", "OUT"), "nowhere does not exist"),
         (("write_phantom.py", "--output_dir", "OUT", "--num_patients_per_group", "0"), "num_patients_per_group is 0"),

@@ -24,6 +24,7 @@ _PUBLIC = {
     "prepare_dataset": "data.dataset",
     "reproduce": "reproduction",
     "score": "evaluation",
+    "sweep_steps": "sweep",
     "train": "training",
     "write_cohort": "data.phantom",
 }

@@ -132,7 +132,7 @@ def render_markdown(report: dict) -> str:
         speed = report["speed"]
         seconds, size = f"{speed['seconds_per_1000_images']:.3g}", speed["batch_size"]
         lines.append(
-            f"{seconds} s per 1,000 images, {speed['network_calls']} call(s) of the network each, in batches of {size} "
+            f"{seconds} s per 1,000 images, {speed['network_calls']} network call(s) each, in batches of {size} "
             f"on {speed['device']} with {speed['threads']} thread(s)."
         )
     lines += [f"Left out: {reason}" for reason in report["left_out"].values()]

@@ -183,7 +183,7 @@ def describe(stages: Sequence[Stage]) -> str:
         total += seconds or 0.0
         lines.append(f"left  {stage.name:<{width}}  {'unknown' if seconds is None else 'about ' + _duration(seconds)}")
     if left:
-        more = f", and {unknown} of which that cannot be said yet" if unknown else ""
+        more = f", and what {unknown} unknown will take" if unknown else ""
         lines.append(f"{left} of {len(stages)} stages left: about {_duration(total)}{more}")
     else:
         lines.append(f"all {len(stages)} stages are done")

@@ -53,9 +53,9 @@ READING = (
     "what SSIM gives for images in [-1, 1] with a data range of 255, for real patients too."
 )
 REAL_ROW = (
-    "The row of real patients offers the training slices, which a perfect copier would match, for the distances to the "
-    "held-out slices (kid, relative_fd, precision, coverage, spectrum_distance, brightness_outliers), and held-out "
-    "slices for the others. What each number means, and its counts, is in the report.md of each family."
+    "The row of real patients offers the training slices, which a perfect copier would match, for the distances to "
+    "the held-out slices (kid, relative_fd, precision, coverage, spectrum_distance, brightness_outliers), and "
+    "held-out slices for the others. What each number means, and its counts, is in the report.md of each family."
 )
 
 
@@ -178,6 +178,7 @@ def _training_table(families: dict, encoder: dict) -> str:
             speed = row["speed"]
             line += [str(row["n_generated"]), row["sampler"]["scheduler"] or ""]
             line += [str(speed["network_calls"]), f"{speed['seconds_per_1000_images']:.3g}"]
+            line[-1] += f" ({speed['device']}, {speed['threads']} threads)"
         table.append([label, *line, *[""] * (len(table[0]) - 1 - len(line))])
     return markdown_table(table)
 

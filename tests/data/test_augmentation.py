@@ -94,6 +94,20 @@ def test_gamma_bends_the_brightness_and_leaves_place_and_mask():
         assert torch.equal(moved_masks, masks)
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_edges_are_repeated(size):
+    """What comes in from outside is the outermost column: not black, and no mirror image."""
+    images = torch.linspace(-0.9, 0.9, size).expand(1, 1, size, size)
+    masks = (torch.arange(size) == size - 1).long().expand(1, size, size)
+    width = int(SHIFT * size)
+    moved, moved_masks = augment(images, masks, draws_of(across=1.0))
+    torch.testing.assert_close(moved[..., size - 1 - width :], images[..., -1:].expand(1, 1, size, width + 1))
+    assert (moved_masks[..., size - width :] == 1).all()
+    moved, moved_masks = augment(images, masks, draws_of(across=0.0))
+    torch.testing.assert_close(moved[..., : width + 1], images[..., :1].expand(1, 1, size, width + 1))
+    assert (moved_masks[..., :width] == 0).all()
+
+
 def test_there_are_no_flips():
     """A mark right of the middle and one below it stay there, whatever is drawn."""
     masks = torch.zeros(200, 32, 32, dtype=torch.long)

@@ -51,14 +51,16 @@ class Knowing:
 
     def __init__(self, images, error=0.0):
         self.images, self.error = torch.from_numpy(images[:, None]).float() * 2 - 1, error
-        self.shown, self.timesteps = 0, []
+        self.shown, self.timesteps, self.noise = 0, [], []
 
     def __call__(self, noisy, timesteps):
         alpha = build_scheduler().alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         images = self.images[self.shown % len(self.images) :][: len(noisy)]
         self.shown += len(noisy)
         self.timesteps += timesteps.tolist()
-        return SimpleNamespace(sample=(noisy - alpha.sqrt() * images) / (1 - alpha).sqrt() + self.error)
+        noise = (noisy - alpha.sqrt() * images) / (1 - alpha).sqrt()
+        self.noise += list(noise)
+        return SimpleNamespace(sample=noise + self.error)
 
 
 @pytest.fixture
@@ -79,6 +81,14 @@ def test_denoising_errors_are_the_squares_of_what_is_wrong(images, error):
     assert errors.shape == (5,)
     np.testing.assert_allclose(errors, error**2, atol=1e-5)
     assert knowing.timesteps == [200] * 5 + [400] * 5 + [600] * 5
+
+
+def test_every_image_has_a_noise_of_its_own_at_every_level(images):
+    knowing = Knowing(np.repeat(images[:1], 4, axis=0))
+    denoising_errors(knowing, build_scheduler(), np.repeat(images[:1], 4, axis=0))
+    noise = torch.stack(knowing.noise).flatten(1)
+    assert (torch.corrcoef(noise) - torch.eye(12)).abs().max() < 0.3  # of 256 pixels: their deviation is .06
+    assert abs(noise.mean()) < 0.1 and noise.std().item() == pytest.approx(1, abs=0.1)
 
 
 def test_denoising_errors_are_a_function_of_the_seed_and_not_of_the_batches(unet, images):
