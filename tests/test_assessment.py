@@ -1,14 +1,13 @@
 """Planted failures on the synthetic cohort: what each number must catch, and what it cannot."""
 
+import json
 from pathlib import Path
 
 import datasets
-import numpy as np
 import pytest
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
-from hcm_hf import assessment
+from hcm_hf import assessment, ruler
 from hcm_hf.assessment import COMPONENTS, Comparison
 from hcm_hf.config import TrainingConfig
 from hcm_hf.data import phantom
@@ -18,11 +17,20 @@ from hcm_hf.evaluation import evaluate_images
 from hcm_hf.image_sets import read_split
 from hcm_hf.judge import load_encoder
 from hcm_hf.metrics import protocols
+from hcm_hf.ruler import planted_sets
 from hcm_hf.training import train
 
 
 pytestmark = pytest.mark.xdist_group("planted")  # one cohort and one encoder for all
-FAILURES = ("copies", "shifted", "blurred", "noised", "mean_image", "healthy", "half")
+FAILURES = {  # as the tests call them
+    "copies": "copies",
+    "copies, shifted": "shifted",
+    "copies, blurred": "blurred",
+    "copies, noised": "noised",
+    "the mean image": "mean_image",
+    "half of the patients": "half",
+    "real NOR": "healthy",
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,35 +56,19 @@ def cohort(tmp_path_factory):
     return splits, load_encoder(folder / "encoder")
 
 
-def planted(training: np.ndarray, healthy: np.ndarray, patients: np.ndarray) -> dict[str, np.ndarray]:
-    generator = np.random.default_rng(0)
-    mean = training.mean(0)
-    shifts = generator.integers(-2, 3, size=(len(training), 2))
-    half = np.isin(patients, np.unique(patients)[::2])
-    return {
-        "copies": training,
-        "shifted": np.roll(training, 1, axis=2),
-        "blurred": gaussian_filter(training, (0, 1, 1)),
-        "noised": (training + 0.1 * generator.standard_normal(training.shape)).clip(0, 1).astype(np.float32),
-        "mean_image": np.stack([np.roll(mean, tuple(shift), axis=(0, 1)) for shift in shifts]),
-        "healthy": healthy,
-        "half": training[half],
-    }
-
-
 @pytest.fixture(scope="module")
 def reports(cohort, tmp_path_factory):
     """A report of each planted set; real patients stand in each as the row `real`."""
     splits, encoder = cohort
-    everyone = read_split(splits, "train")
-    training = everyone.of_groups(["HCM"])
-    sets = planted(training.images, everyone.of_groups(["NOR"]).images, training.patients)
-    assert tuple(sets) == FAILURES
+    sets = planted_sets(read_split(splits, "train"))
+    assert list(sets) == list(FAILURES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(protocols, "RESAMPLES", 30)
         patch.setattr(assessment, "RESAMPLES", 30)
         return {
-            name: evaluate_images(images, splits, encoder=encoder, output_dir=tmp_path_factory.mktemp(name))
+            FAILURES[name]: evaluate_images(
+                images, splits, encoder=encoder, output_dir=tmp_path_factory.mktemp("report")
+            )
             for name, images in sets.items()
         }
 
@@ -202,3 +194,17 @@ def test_parts_that_are_done_survive_an_interruption(cohort, tmp_path, monkeypat
     evaluate_images(images[:-1], splits, encoder=encoder, output_dir=tmp_path)  # other images: nothing is taken over
     assert calls[4:] == ["similarity", "appearance", "features"]
     assert report["rows"] == evaluate_images(images, splits, encoder=encoder)["rows"]
+
+
+def test_the_ruler_is_written(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocols, "RESAMPLES", 5)
+    monkeypatch.setattr(assessment, "RESAMPLES", 5)
+    splits, encoder = cohort
+    splits.save_to_disk(tmp_path / "dataset")
+    few = planted_sets(read_split(splits, "train"))
+    monkeypatch.setattr(ruler, "planted_sets", lambda *_: {name: few[name] for name in ("copies", "real NOR")})
+    ruler.write_ruler(tmp_path / "ruler", encoder.source, tmp_path / "dataset")
+    record = json.loads((tmp_path / "ruler" / "ruler.json").read_text())
+    assert list(record) == ["copies", "real NOR", "**real patients**"]
+    assert record["copies"]["copy_rate"]["value"] == 1
+    assert (tmp_path / "ruler" / "ruler.md").read_text().count("\n| ") == 2 + len(record)

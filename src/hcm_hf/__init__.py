@@ -27,6 +27,7 @@ _PUBLIC = {
     "sweep_steps": "sweep",
     "train": "training",
     "write_cohort": "data.phantom",
+    "write_ruler": "ruler",
 }
 
 __all__ = ["__version__", *_PUBLIC]
