@@ -130,7 +130,7 @@ def render_markdown(report: dict) -> str:
     ]
     if "speed" in report:
         speed = report["speed"]
-        seconds, size = f"{speed['seconds_per_1000_images']:.3g}", speed["batch_size"]
+        seconds, size = brief(speed["seconds_per_1000_images"]), speed["batch_size"]
         lines.append(
             f"{seconds} s per 1,000 images, {speed['network_calls']} network call(s) each, in batches of {size} "
             f"on {speed['device']} with {speed['threads']} thread(s)."
@@ -199,6 +199,11 @@ def markdown_table(table: list[list[str]]) -> str:
     """A Markdown table; the first row is its head."""
     lines = [table[0], ["---"] * len(table[0]), *table[1:]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def brief(seconds: float) -> str:
+    """Seconds in three digits or more, never as a power of ten."""
+    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
 
 
 def cell(number: dict | None, name: str) -> str:

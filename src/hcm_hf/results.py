@@ -16,7 +16,7 @@ from hcm_hf.families import FAMILIES
 from hcm_hf.figures import loss_curves, write_controls, write_rows
 from hcm_hf.image_sets import read_images, read_split
 from hcm_hf.pipeline import HCMPipeline, LatentPipeline
-from hcm_hf.report import cell, markdown_table
+from hcm_hf.report import brief, cell, markdown_table
 from hcm_hf.runs import LOSS_FIGURE, METRICS_FILE
 from hcm_hf.version import __version__
 
@@ -177,7 +177,7 @@ def _training_table(families: dict, encoder: dict) -> str:
         if "sampler" in row:
             speed = row["speed"]
             line += [str(row["n_generated"]), row["sampler"]["scheduler"] or ""]
-            line += [str(speed["network_calls"]), f"{speed['seconds_per_1000_images']:.3g}"]
+            line += [str(speed["network_calls"]), brief(speed["seconds_per_1000_images"])]
             line[-1] += f" ({speed['device']}, {speed['threads']} threads)"
         table.append([label, *line, *[""] * (len(table[0]) - 1 - len(line))])
     return markdown_table(table)

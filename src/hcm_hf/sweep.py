@@ -9,7 +9,7 @@ from hcm_hf.evaluation import REPORT_FILE, measure_speed, score
 from hcm_hf.files import write_text
 from hcm_hf.generation import generate_images
 from hcm_hf.pipeline import HCMPipeline, prepare_sampling
-from hcm_hf.report import cell, markdown_table
+from hcm_hf.report import brief, cell, markdown_table
 
 
 COLUMNS = (
@@ -74,7 +74,7 @@ def sweep_steps(
     for name, row in rows.items():
         time = ["", ""]
         if name in speeds:
-            time = [str(speeds[name]["network_calls"]), f"{speeds[name]['seconds_per_1000_images']:.3g}"]
+            time = [str(speeds[name]["network_calls"]), brief(speeds[name]["seconds_per_1000_images"])]
         lines.append([name, *time, *(cell(row.get(column), column) for column in columns)])
     table = markdown_table([["", "calls", "seconds per 1,000 images", *columns], *lines])
     data = report["dataset"]
