@@ -3,7 +3,7 @@
 Every part offers the same rows: the generated images, real slices in their place, and the mean image.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -319,8 +319,7 @@ def memorization_rows(comparison: Comparison, figures: Path | None) -> Rows:
         best, index = best_match(training.images, images)
         if name == "generated" and figures:
             write_closest_pairs(images, training.images, best, index, figures / "closest_pairs.png")
-        points = pixel_rows(images)
-        distance, _ = nearest_neighbours(train_rows, points)
+        distance = np.concatenate([nearest_neighbours(train_rows, points)[0] for points in _in_pixels(images)])
         statistics = {
             "copy_rate": lambda chosen, best=best: (best > copy_threshold(heldout_best[chosen])).mean(),
             "nearest_neighbour_ratio": lambda chosen, distance=distance: (
@@ -337,7 +336,7 @@ def memorization_rows(comparison: Comparison, figures: Path | None) -> Rows:
             )
             for label, statistic in statistics.items()
         }
-        rows[name]["authenticity"] = _authenticity(train_rows, points, training.patients, train_draws)
+        rows[name]["authenticity"] = _authenticity(train_rows, images, training.patients, train_draws)
 
     patients = np.arange(len(slices)) if len(slices) > 1 else ()  # a single one has no others to be compared with
     copied, ratios = np.full(len(codes), np.nan), np.full(len(slices), np.nan)
@@ -352,18 +351,25 @@ def memorization_rows(comparison: Comparison, figures: Path | None) -> Rows:
         "copy_rate": number(*mean_over_pairs(copied, codes, draws), (0, 1), **counts),
         "nearest_neighbour_ratio": number(ratios.mean(), ratios[draws].mean(1), (0, np.inf), **counts),
         "c_t": number(scores.mean() if len(scores) else np.nan, scores, UNBOUNDED, **counts, n_each=n),
-        "authenticity": _authenticity(train_rows, pixel_rows(heldout.images), training.patients, train_draws),
+        "authenticity": _authenticity(train_rows, heldout.images, training.patients, train_draws),
     }
     return rows
 
 
-def _authenticity(train: np.ndarray, points: np.ndarray, patients: np.ndarray, draws: np.ndarray) -> dict:
+def _in_pixels(images: np.ndarray) -> Iterator[np.ndarray]:
+    """`pixel_rows` of some images at a time."""
+    return (pixel_rows(images[start : start + 1000]) for start in range(0, len(images), 1000))
+
+
+def _authenticity(train: np.ndarray, images: np.ndarray, patients: np.ndarray, draws: np.ndarray) -> dict:
     """With its interval over the training patients; null where there is only one."""
     names = np.unique(patients)
-    counts = {"protocol": "train", "n_generated": len(points), "n_real": len(train), "n_patients": len(names)}
+    counts = {"protocol": "train", "n_generated": len(images), "n_real": len(train), "n_patients": len(names)}
     if len(names) < 2:
         return number(np.nan, np.empty(0), (0, 1), **counts)
-    value, *resampled = authentic_rows(train, points, patients, np.concatenate([np.arange(len(names))[None], draws]))
+    draws = np.concatenate([np.arange(len(names))[None], draws])
+    parts = [(authentic_rows(train, points, patients, draws), len(points)) for points in _in_pixels(images)]
+    value, *resampled = np.average([share for share, _ in parts], axis=0, weights=[size for _, size in parts])
     return number(value, np.array(resampled), (0, 1), **counts)
 
 
