@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import build_tiny
 
 from hcm_hf import report as reports
 from hcm_hf.errors import InputError
-from hcm_hf.evaluation import evaluate_images
+from hcm_hf.evaluation import evaluate_images, score
+from hcm_hf.generation import generate_images
 from hcm_hf.image_sets import read_split
 from hcm_hf.report import render_markdown, write_report
 
@@ -176,3 +178,33 @@ def test_images_of_another_class_are_warned_of(report, label, warned):
 def test_the_way_of_denoising_stands_in_the_report(report):
     source = {"model": "runs/ddpm", "classes": [], "scheduler": "ddim", "num_inference_steps": 50}
     assert "px (ddim, 50 steps);" in render_markdown(report | {"generator": source})
+
+
+def test_copies_of_other_groups_are_found_among_what_the_generator_has_seen(dataset):
+    images = read_split(dataset, "train", ["NOR"], all_frames=True).images
+    alone = evaluate_images(images, dataset)
+    seen = evaluate_images(images, dataset, seen_groups=["HCM", "NOR"])
+    assert alone["rows"]["generated"]["copy_rate"]["value"] == 0
+    assert seen["rows"]["generated"]["copy_rate"]["value"] == 1
+    assert (alone["n_seen"], seen["n_seen"], seen["n_seen_patients"]) == (30, 36, 6)  # the frames between too
+
+
+def test_a_model_that_has_seen_a_held_out_patient_is_refused(splits, dataset_dir, tmp_path):
+    build_tiny("dcgan").pipeline().save_pretrained(tmp_path / "run" / "best")
+    hashes = read_split(splits, "test").hashes
+    name = sorted(read_split(splits, "test", ["HCM"]).hashes)[0]
+    written = {"groups": ["HCM"], "train_patients": {"somebody": hashes[name]}}
+    (tmp_path / "run" / "training_config.json").write_text(json.dumps(written))
+    with pytest.raises(InputError, match=f"was trained on patient {name}, who is held out"):
+        score(tmp_path / "report", model=tmp_path / "run", dataset=dataset_dir, num_images=3)
+    assert not (tmp_path / "report" / "report.json").exists()
+
+
+def test_images_of_another_model_are_refused(dataset_dir, tmp_path):
+    for name, seed in (("one", 0), ("other", 1)):
+        build_tiny("vae", seed).pipeline().save_pretrained(tmp_path / name)
+    images = generate_images(tmp_path / "one", tmp_path / "images", 3)
+    with pytest.raises(InputError, match="not by --model"):
+        score(tmp_path / "report", images=images, model=tmp_path / "other", dataset=dataset_dir)
+    report = score(tmp_path / "report", images=images, model=tmp_path / "one", dataset=dataset_dir)
+    assert report["speed"]["network_calls"] == 1 and report["speed"]["seconds_per_1000_images"] > 0

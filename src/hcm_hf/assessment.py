@@ -80,7 +80,8 @@ class Comparison:
 
     Attributes:
         generated: float32 (N, H, W) in [0, 1].
-        training: slices of the groups that are compared with, of the patients that the generator has seen.
+        training: slices of the groups that are compared with, of training patients.
+        seen: all slices that the generator has been trained on, which it may copy; other groups' too.
         heldout: slices of the same groups of other patients.
         groups: these groups.
         pixel_spacing: mm.
@@ -94,6 +95,7 @@ class Comparison:
 
     generated: np.ndarray
     training: RealSlices
+    seen: RealSlices
     heldout: RealSlices
     groups: Sequence[str]
     pixel_spacing: float
@@ -260,6 +262,8 @@ def _distances(comparison: Comparison, extractor: Encoder | Extractor, features:
     for name, one in offered.items():
 
         def distance(chosen: np.ndarray, index: int, one: np.ndarray = one, name: str = name) -> float:
+            if len(chosen) <= COMPONENTS:  # of a resample of patients with few slices: it does not count
+                return np.nan
             return frechet_distance(one[subsets[name][index % SUBSETS]], real[subset][chosen])
 
         frechet[name] = float(np.mean([distance(everything, index) for index in range(SUBSETS)]))
@@ -301,24 +305,25 @@ def memorization_rows(comparison: Comparison, figures: Path | None) -> Rows:
     The row `real` offers each held-out patient in turn, and the others are then the held-out ones; for C_T it offers
     random halves of the patients.
     """
-    training, heldout = comparison.training, comparison.heldout
+    seen, heldout = comparison.seen, comparison.heldout
     codes, draws = comparison.resamples
-    train_rows = pixel_rows(training.images)
-    heldout_best, _ = best_match(training.images, heldout.images)
+    train_rows = pixel_rows(seen.images)
+    heldout_best, _ = best_match(seen.images, heldout.images)
     heldout_distance, _ = nearest_neighbours(train_rows, pixel_rows(heldout.images))
-    train_draws = bootstrap_draws(training.patients, comparison.random(8))[1]
+    train_draws = bootstrap_draws(seen.patients, comparison.random(8))[1]
     generator = comparison.random(9)
     slices = np.bincount(codes)
     n = int(np.sort(slices)[: len(slices) // 2].sum())  # as many as half of the patients have at least
+    n = min(n, len(comparison.generated))
 
     def z(points: np.ndarray, others: np.ndarray) -> float:
         return mann_whitney_z(*(generator.permutation(one)[:n] for one in (points, others))) if n else np.nan
 
     rows: Rows = {}
     for name, images in (("generated", comparison.generated), ("mean_image", comparison.mean_images)):
-        best, index = best_match(training.images, images)
+        best, index = best_match(seen.images, images)
         if name == "generated" and figures:
-            write_closest_pairs(images, training.images, best, index, figures / "closest_pairs.png")
+            write_closest_pairs(images, seen.images, best, index, figures / "closest_pairs.png")
         distance = np.concatenate([nearest_neighbours(train_rows, points)[0] for points in _in_pixels(images)])
         statistics = {
             "copy_rate": lambda chosen, best=best: (best > copy_threshold(heldout_best[chosen])).mean(),
@@ -336,7 +341,7 @@ def memorization_rows(comparison: Comparison, figures: Path | None) -> Rows:
             )
             for label, statistic in statistics.items()
         }
-        rows[name]["authenticity"] = _authenticity(train_rows, images, training.patients, train_draws)
+        rows[name]["authenticity"] = _authenticity(train_rows, images, seen.patients, train_draws)
 
     patients = np.arange(len(slices)) if len(slices) > 1 else ()  # a single one has no others to be compared with
     copied, ratios = np.full(len(codes), np.nan), np.full(len(slices), np.nan)
@@ -351,7 +356,7 @@ def memorization_rows(comparison: Comparison, figures: Path | None) -> Rows:
         "copy_rate": number(*mean_over_pairs(copied, codes, draws), (0, 1), **counts),
         "nearest_neighbour_ratio": number(ratios.mean(), ratios[draws].mean(1), (0, np.inf), **counts),
         "c_t": number(scores.mean() if len(scores) else np.nan, scores, UNBOUNDED, **counts, n_each=n),
-        "authenticity": _authenticity(train_rows, heldout.images, training.patients, train_draws),
+        "authenticity": _authenticity(train_rows, heldout.images, seen.patients, train_draws),
     }
     return rows
 
@@ -376,14 +381,15 @@ def _authenticity(train: np.ndarray, images: np.ndarray, patients: np.ndarray, d
 def anatomy_rows(comparison: Comparison, figures: Path | None) -> Rows:
     """What the encoder's segmentation measures, apart for the phases that it sees, and what real masks measure.
 
-    Real rows resample patients, the others images. The row `true_masks` holds the segmentations and phases of the
-    dataset.
+    Real rows resample patients, the others images. The row `training` offers the training slices of the same groups,
+    `true_masks` the held-out slices with the segmentations and phases of the dataset.
     """
     heldout, sights = comparison.heldout, comparison.sights
-    generator = comparison.random(10)
+    patients = {"real": heldout.patients, "training": comparison.training.patients, "true_masks": heldout.patients}
     thickness: dict[str, dict[str, np.ndarray]] = {phase: {} for phase in PHASES}
     rows: Rows = {}
-    for name in ("generated", "real", "true_masks", "mean_image"):
+    for stream, name in enumerate(("generated", "real", "training", "true_masks", "mean_image")):
+        generator = np.random.default_rng((comparison.seed, 10, stream))
         truly = name == "true_masks"
         masks = np.maximum(heldout.masks, 0) if truly else sights[name].masks
         phases = heldout.phases if truly else sights[name].phases
@@ -392,7 +398,8 @@ def anatomy_rows(comparison: Comparison, figures: Path | None) -> Rows:
         values = {}
         for index, phase in enumerate(PHASES):
             shown = np.where(phases == index, 1.0, np.nan)
-            thickness[phase][FIGURE_LABELS[name]] = walls[phases == index]
+            if name in FIGURE_LABELS:
+                thickness[phase][FIGURE_LABELS[name]] = walls[phases == index]
             values |= {
                 f"wall_thickness_{phase.lower()}": walls * shown,
                 f"thick_share_{phase.lower()}": np.where(np.isnan(walls), np.nan, walls >= THICK) * shown,
@@ -403,9 +410,8 @@ def anatomy_rows(comparison: Comparison, figures: Path | None) -> Rows:
         values["ed_share"] = (phases == PHASES.index("ED")).astype(float)
         if not truly:
             values["group_share"] = (sights[name].log_odds(comparison.groups) > 0).astype(float)
-        patients = heldout.patients if name in ("real", "true_masks") else None
         rows[name] = {
-            label: _mean(value, patients, generator, BOUNDS.get(label, (0, np.inf)), comparison)
+            label: _mean(value, patients.get(name), generator, BOUNDS.get(label, (0, np.inf)), comparison)
             for label, value in values.items()
         }
     if figures:
@@ -427,8 +433,8 @@ def _mean(
     counts = {
         "protocol": "segmented",
         "n_generated": int(known.sum()),
-        "n_real": len(comparison.heldout.images),
-        "n_patients": len(np.unique(comparison.heldout.patients)),
+        "n_real": 0 if patients is None else int(known.sum()),
+        "n_patients": 0 if patients is None else len(np.unique(patients[known])),
         "encoder": comparison.encoder.hash,
     }
     if not known.any():
@@ -513,5 +519,10 @@ PARTS = {
     "anatomy": Part(
         anatomy_rows, lambda comparison: comparison.encoder is not None, missing=f"the anatomy {NO_ENCODER}"
     ),
-    "membership": Part(membership_rows, lambda comparison: comparison.model is not None),
+    "membership": Part(
+        membership_rows,
+        lambda comparison: (
+            comparison.model is not None and min(len(comparison.training.hashes), len(comparison.heldout.hashes)) > 1
+        ),
+    ),
 }

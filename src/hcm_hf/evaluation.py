@@ -28,8 +28,10 @@ from hcm_hf.files import require_empty, write_text
 from hcm_hf.generation import generate_images, hash_model
 from hcm_hf.image_sets import fingerprint, read_images, read_split
 from hcm_hf.judge import Encoder, check_encoder, encoder_quality, load_encoder
+from hcm_hf.metrics.protocols import reference_size
 from hcm_hf.pipeline import HCMPipeline, prepare_sampling
-from hcm_hf.report import ARTEFACT, DEFINITIONS, REPORT_FILE, write_report
+from hcm_hf.report import ARTEFACT, DEFINITIONS, FIGURES, REPORT_FILE, write_report
+from hcm_hf.runs import CONFIG_FILE
 from hcm_hf.version import __version__
 
 
@@ -88,10 +90,11 @@ def score(
     if seed < 0:
         raise InputError(f"--seed is {seed}; it must be 0 or more.")
     splits = load_dataset(dataset)
-    training, heldout = (read_split(splits, name, groups) for name in ("train", split))
+    training, everyone = read_split(splits, "train", groups), read_split(splits, split)
+    heldout = read_split(splits, split, groups)
     loaded = None if encoder is None else load_encoder(encoder)
     if loaded is not None:
-        check_encoder(loaded, training, heldout)
+        check_encoder(loaded, training, everyone)
     extractors = [load_extractor(name) for name in features]
     if not any((output_dir / name).exists() for name in (REPORT_FILE, "images", PARTS_FOLDER)):
         require_empty(output_dir, "--output_dir")
@@ -100,11 +103,21 @@ def score(
     generated, source = read_images(images)
     if model is not None and source["model_hash"] not in (None, hash_model(model)):
         raise InputError(f"The images in {images} were made by {source['model']}, not by --model {model}.")
+    written = read_training(model or source["model"])
+    for name, digest in heldout.hashes.items():
+        if digest in written.get("train_patients", {}).values():
+            raise InputError(
+                f"{source['model']} was trained on patient {name}, who is held out in split '{split}'; name the "
+                "--dataset that it was trained on."
+            )
     if (output_dir / REPORT_FILE).exists():
         before = json.loads((output_dir / REPORT_FILE).read_text(encoding="utf-8"))["generator"]
         if before != source:
             raise InputError(f"{output_dir} holds the report of {before['model']}; name another --output_dir.")
     pipeline = None if model is None else HCMPipeline.from_pretrained(model)
+    for figure in (name for part in FIGURES.values() for name in part):
+        for old in output_dir.glob(figure):
+            old.unlink()
     report = evaluate_images(
         generated,
         splits,
@@ -112,6 +125,7 @@ def score(
         dataset_name=str(dataset or "synthetic"),
         split=split,
         groups=groups,
+        seen_groups=written.get("groups", groups),
         encoder=loaded,
         extractors=extractors,
         model=pipeline if isinstance(pipeline, DDPMPipeline) else None,
@@ -119,12 +133,20 @@ def score(
         seed=seed,
         output_dir=output_dir,
     )
-    if pipeline is not None:
+    if pipeline is not None and ("scheduler" in source) == ("scheduler" in pipeline.components):
         report["speed"] = measure_speed(pipeline, source)
     write_grid(heldout.images, generated, output_dir / GRID_FILE, seed=seed)
     write_report(report, output_dir)
     shutil.rmtree(output_dir / PARTS_FOLDER, ignore_errors=True)
     return report
+
+
+def read_training(model: str | Path) -> dict:
+    """What the training run of a model wrote of itself; empty where that is not at hand."""
+    for path in (Path(model) / CONFIG_FILE, Path(model) / "best" / CONFIG_FILE):
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+    return {}
 
 
 def measure_speed(pipeline: DiffusionPipeline, source: dict, batch_size: int = 8) -> dict:
@@ -146,7 +168,7 @@ def measure_speed(pipeline: DiffusionPipeline, source: dict, batch_size: int = 8
         pipeline(batch_size=size, generator=torch.Generator().manual_seed(0), output_type="np", **arguments)
         seconds = time.perf_counter() - started
     return {
-        "network_calls": source.get("num_inference_steps", 1),
+        "network_calls": arguments.get("num_inference_steps", 1),
         "seconds_per_1000_images": seconds * 1000 / batch_size,
         "batch_size": batch_size,
         "device": str(pipeline.device),
@@ -162,6 +184,7 @@ def evaluate_images(
     dataset_name: str = "",
     split: str = "test",
     groups: Sequence[str] = ("HCM",),
+    seen_groups: Sequence[str] | None = None,
     encoder: Encoder | None = None,
     extractors: Sequence[Extractor] = (),
     model: DDPMPipeline | None = None,
@@ -180,6 +203,7 @@ def evaluate_images(
         dataset_name: as it shall stand in the report.
         split: the held-out split.
         groups: the groups whose slices are the reference; frames that are neither ED nor ES are left out.
+        seen_groups: the groups whose training slices, all frames of them, the generator may copy; by default `groups`.
         encoder: of `load_encoder`, trained on this dataset.
         extractors: of `load_extractor`.
         model: the diffusion model that made the images.
@@ -209,11 +233,14 @@ def evaluate_images(
         raise InputError(f"images hold values from {images.min()} to {images.max()}; expected [0, 1].")
     if real_per_image < 1:
         raise InputError(f"real_per_image is {real_per_image}; compare with at least one.")
+    everyone = read_split(dataset, split)
+    seen = read_split(dataset, "train", seen_groups or groups, all_frames=True)
     if encoder is not None:
-        check_encoder(encoder, training, heldout)
+        check_encoder(encoder, training, everyone)
     comparison = Comparison(
         generated=images,
         training=training,
+        seen=seen,
         heldout=heldout,
         groups=tuple(groups),
         pixel_spacing=FIELD_OF_VIEW / images.shape[2],
@@ -238,7 +265,10 @@ def evaluate_images(
         "seed": seed,
         "real_per_image": real_per_image,
         "n_generated": len(images),
-        "n_reference": min(len(training.images), len(heldout.images)),
+        "n_reference": reference_size(training.patients, heldout.patients),
+        "seen_groups": list(seen_groups or groups),
+        "n_seen": len(seen.images),
+        "n_seen_patients": len(seen.hashes),
         "n_train": len(training.images),
         "n_train_patients": len(training.hashes),
         "n_heldout": len(heldout.images),
@@ -250,7 +280,6 @@ def evaluate_images(
     kept = _KeptParts(output_dir, report, comparison)
     if encoder is not None:
         described = {"source": encoder.source, "version": encoder.version, "hash": encoder.hash}
-        everyone = read_split(dataset, split)
         quality = kept.get("encoder", lambda: encoder_quality(encoder, everyone, groups, seed))
         report["encoder"] = described | {"quality": quality}
     assess: dict[str, Callable[[], Rows]] = {
@@ -310,7 +339,11 @@ class _KeptParts:
         digest.update(np.ascontiguousarray(comparison.generated))
         judges = [*comparison.extractors, *([comparison.encoder] if comparison.encoder else [])]
         digest.update("".join(judge.hash for judge in judges).encode())
-        digest.update(str(comparison.model is not None).encode())
+        for one in (comparison.training, comparison.seen, comparison.heldout):
+            for array in (one.images, one.masks, one.phases, one.positions):
+                digest.update(np.ascontiguousarray(array))
+        if comparison.model is not None:
+            digest.update(next(comparison.model.unet.parameters()).detach().cpu().numpy())
         self.key = digest.hexdigest()
 
     def get(self, name: str, assess: Callable[[], dict]) -> dict:

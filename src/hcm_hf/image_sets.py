@@ -23,14 +23,14 @@ THIRDS = 3  # parts of the heart from the first slice to the last
 
 @dataclass(frozen=True)
 class RealSlices:
-    """The ED and ES slices of some groups of patients.
+    """Slices of some groups of patients.
 
     Attributes:
         images: float32 (N, H, W) in [0, 1].
         masks: whole numbers (N, H, W), the indices of `STRUCTURES`; -1 everywhere in a slice without a segmentation.
         patients: (N,).
         groups: (N,), the index in `GROUPS`.
-        phases: (N,), the index in `PHASES`.
+        phases: (N,), the index in `PHASES`; -1 for the frames between.
         positions: (N,) in [0, 1], from the first to the last slice of the volume.
         hashes: of each patient's pixels, by name.
     """
@@ -61,8 +61,10 @@ def find_levels(phases: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return phases * THIRDS + np.clip(np.floor(positions * THIRDS), 0, THIRDS - 1).astype(int)
 
 
-def read_split(dataset: datasets.DatasetDict, split: str, groups: Sequence[str] = GROUPS) -> RealSlices:
-    """The ED and ES slices of some groups of patients of one split.
+def read_split(
+    dataset: datasets.DatasetDict, split: str, groups: Sequence[str] = GROUPS, all_frames: bool = False
+) -> RealSlices:
+    """The ED and ES slices of some groups of patients of one split; all frames where that is said.
 
     Raises:
         InputError: if there are none.
@@ -77,7 +79,7 @@ def read_split(dataset: datasets.DatasetDict, split: str, groups: Sequence[str] 
             f"Split '{split}' has no slices of {', '.join(groups)} in ED or ES; name other groups or another split."
         )
     slices = Slices(dataset[split], groups)
-    kept = (slices.phases >= 0).numpy()
+    kept = (slices.phases >= (-1 if all_frames else 0)).numpy()
     return RealSlices(
         images=slices.images.numpy()[kept].astype(np.float32) / 255,
         masks=slices.masks.numpy()[kept],

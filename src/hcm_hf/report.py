@@ -42,7 +42,8 @@ DEFINITIONS = {
     "one from those of other patients; 0 copies; the interval is over training patients",
     "wall_thickness": "mean over slices of the greatest radial wall thickness, mm; ed at end diastole, es at end "
     "systole, by the phase that the encoder sees (true_masks: the true one)",
-    "thick_share": "share of slices with a wall of 15 mm or more, the criterion of HCM at end diastole",
+    "thick_share": "of the slices in that phase in which a left cavity and a wall are found (n of them), the share "
+    "with a wall of 15 mm or more, the criterion of HCM at end diastole",
     "area": "of right cavity (rv), myocardium and left cavity (lv), mean, mm^2",
     "valid_topology": "share of slices with one left cavity in one closed ring of myocardium; the real row says how "
     "many end slices have none",
@@ -55,9 +56,9 @@ DEFINITIONS = {
     "auc": "area under the ROC curve of the encoder's odds for the groups compared with against the rest, by slice "
     "and by patient; held-out patients; higher is better",
     "direction": "no number of SSIM, CC and MSE is better for being higher or lower: compare it with the row 'real'",
-    "interval": f"low and high: 95 % by bootstrap over the patients of the real reference, {RESAMPLES} times (over "
-    "images for the anatomy of generated ones); shifted by the bootstrap's own bias, since a resample misses a third "
-    "of the patients among which to find a match",
+    "interval": f"low and high: 95 % by bootstrap over the patients of the real reference, {RESAMPLES} times (anatomy "
+    "of generated images: over images; authenticity: over training patients; membership: over both); shifted by the "
+    "bootstrap's own bias, since a resample misses a third of the patients among which to find a match",
 }
 PROTOCOLS = {
     "random": "each offered image against {real_per_image} random held-out slices (a single image: against all)",
@@ -75,9 +76,11 @@ ROWS = {
     "appearance": "against the held-out slices. *real*: the training slices, which a perfect copier would offer",
     "features": "against the held-out slices. *real*: the training slices, which a perfect copier would offer, and "
     "which the encoder has learnt from, so that to its features they lie farther from new patients than patients do",
-    "memorization": "*real*: each held-out patient in turn, against the others (C_T: halves of the patients)",
+    "memorization": "against the {n_seen} slices of {n_seen_patients} patients ({seen}) that the generator has been "
+    "trained on. *real*: each held-out patient in turn, against the others (C_T: halves of the patients)",
     "anatomy": "*real*: held-out slices, segmented by the encoder like the generated ones; *true_masks*: the same "
-    "slices with their true segmentation, so that its difference from *real* is the encoder's error",
+    "slices with their true segmentation, so that its difference from *real* is the encoder's error; *training*: "
+    "the training slices, segmented, which the encoder has learnt from",
     "membership": "*generated*: the model that made the images",
 }
 LIMITS = (
@@ -97,12 +100,11 @@ GLANCE = (
     *("copy_rate", "thick_share_ed", "valid_topology"),
 )
 DIGITS = {"mse": 4, "wall": 1, "rv": 0, "myocardium": 0, "lv": 0, "fd": 1, "relative": 2}
-FIGURES = {
-    "grid.png": "a row of random held-out slices above the first generated images",
-    "spectra.png": "power spectra; the band is 80 % of held-out slices",
-    "precision_recall_*.png": "precision and recall of the distribution of features (Sajjadi et al. 2018)",
-    "closest_pairs.png": "the generated images most like a training slice above that slice",
-    "thickness.png": "wall thickness by phase",
+FIGURES = {  # by part: the file and what it shows
+    "appearance": {"spectra.png": "power spectra; the band is 80 % of held-out slices"},
+    "features": {"precision_recall_*.png": "precision and recall of the distributions (Sajjadi et al. 2018)"},
+    "memorization": {"closest_pairs.png": "the images most like a training slice, above that slice"},
+    "anatomy": {"thickness.png": "wall thickness by phase"},
 }
 
 
@@ -123,7 +125,8 @@ def render_markdown(report: dict) -> str:
         f"{report['n_generated']} generated images of {data['resolution']} px"
         f"{''.join(f' ({text})' for text in details)}; {report['n_train']} training slices of "
         f"{report['n_train_patients']} patients; {report['n_heldout']} held-out slices of "
-        f"{report['n_heldout_patients']} patients. In brackets: 95 % interval over the reference's patients.",
+        f"{report['n_heldout_patients']} patients. In brackets: 95 % interval over the reference's patients, or what "
+        "Definitions says of it.",
         *_warnings(report),
         "## At a glance",
         _transposed(report["rows"], [name for name in GLANCE if name in report["rows"]["generated"]]),
@@ -138,11 +141,13 @@ def render_markdown(report: dict) -> str:
     lines += [f"Left out: {reason}" for reason in report["left_out"].values()]
     for part, names in report["parts"].items():
         title = part.capitalize()
-        lines += [f"## {title}", f"Rows: {ROWS[part]}."]
+        rows = ROWS[part].format(**report, seen=" ".join(report["seen_groups"]))
+        lines += [f"## {title}", f"Rows: {rows}."]
         if part == "similarity":
             lines += _by_protocol(report["rows"], names, report) + [LIMITS]
         else:
             lines.append(_transposed(report["rows"], names))
+        lines += [f"Figure {figure}: {caption}." for figure, caption in FIGURES.get(part, {}).items()]
     if report["encoder"]:
         encoder = report["encoder"]
         lines += [
@@ -214,4 +219,5 @@ def cell(number: dict | None, name: str) -> str:
         return "too few"
     digits = DIGITS.get(name.split("_")[0], 3)
     value, low, high = (f"{number[key]:.{digits}f}" for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+    counted = f", n = {number['n_generated']}" if number["protocol"] == "segmented" else ""
+    return f"{value} [{low}, {high}]{counted}"

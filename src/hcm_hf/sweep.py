@@ -4,12 +4,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from hcm_hf.data.dataset import load_dataset
 from hcm_hf.errors import InputError
 from hcm_hf.evaluation import REPORT_FILE, measure_speed, score
 from hcm_hf.files import write_text
 from hcm_hf.generation import generate_images
+from hcm_hf.image_sets import fingerprint, read_split
+from hcm_hf.judge import load_encoder
 from hcm_hf.pipeline import HCMPipeline, prepare_sampling
 from hcm_hf.report import brief, cell, markdown_table
+from hcm_hf.version import __version__
 
 
 COLUMNS = (
@@ -55,13 +59,17 @@ def sweep_steps(
         raise InputError("Name one scheduler or more with --schedulers, and one number or more with --steps.")
     for one in settings:
         prepare_sampling(HCMPipeline.from_pretrained(model), **one)  # what cannot be is found before the first image
+    splits = load_dataset(dataset)
+    reference = fingerprint(*(read_split(splits, split, ["HCM"]) for split in ("train", "test")))
+    judge = None if encoder is None else load_encoder(encoder).hash
+    wanted = {"n_generated": num_images, "seed": seed, "hcm_hf_version": __version__}
     rows, speeds = {}, {}
     for one in settings:
         name = "{scheduler}-{num_inference_steps}".format_map(one)
         images = generate_images(model, output_dir / name / "images", num_images, seed=seed, **one)
         path = output_dir / name / REPORT_FILE
         report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        if report.get("n_generated") != num_images or (encoder is not None and not report["encoder"]):
+        if {key: report.get(key) for key in wanted} != wanted or _compared(report) != (reference, judge):
             report = score(output_dir / name, images=images, dataset=dataset, encoder=encoder, seed=seed)
         rows[name] = report["rows"]["generated"]
         if "speed" not in report:
@@ -89,3 +97,9 @@ def sweep_steps(
     write_text(output_dir / "steps.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
     write_text(output_dir / "steps.md", f"# Quality and time by the number of steps\n\n{table}\n\n{below}\n")
     return output_dir
+
+
+def _compared(report: dict) -> tuple[str | None, str | None]:
+    """What a report's numbers depend on beside the images: the slices and the encoder."""
+    dataset, encoder = report.get("dataset", {}), report.get("encoder") or {}
+    return dataset.get("fingerprint"), encoder.get("hash")

@@ -107,6 +107,20 @@ def number(value: float, resampled: np.ndarray, bounds: tuple[float, float], **c
     return {"value": float(value) if len(resampled) else None, "low": low, "high": high, **counts}
 
 
+def reference_size(training: np.ndarray, heldout: np.ndarray) -> int:
+    """How many training and how many held-out slices an image gets to match: those that every held-out slice can have.
+
+    Args:
+        training: the patient of each training slice, (L,).
+        heldout: the patient of each held-out slice, (M,).
+
+    Returns:
+        The held-out slices without those of the patient who has most, at most L; M where there is one patient only.
+    """
+    most = np.unique(heldout, return_counts=True)[1].max()
+    return min(len(training), int(len(heldout) - most) or len(heldout))
+
+
 def compare_rows(
     offered: dict[str, ImageSet],
     training: ImageSet,
@@ -122,8 +136,8 @@ def compare_rows(
     """Every row's numbers under the protocols random, matched, best_train, best_heldout and copy_gap.
 
     A protocol is a matrix of the pairs that may be compared and a statistic over them. Images of a patient are never
-    compared with the same patient's, and get as many training slices to match as held-out ones remain. The protocol
-    matched needs levels on both sides.
+    compared with the same patient's; every image gets `reference_size` training slices to match, and as many held-out
+    ones. The protocol matched needs levels on both sides.
 
     Args:
         offered: the rows, each a set of images to compare with real ones.
@@ -140,14 +154,15 @@ def compare_rows(
         Row to flat name to number: value, 95 % interval, protocol, n_generated, n_real, n_patients.
     """
     train, held = (_Reference(split, np.random.default_rng((seed, i))) for i, split in enumerate((training, heldout)))
-    size = min(len(train.codes), len(held.codes))
-    n_train, n_held = (len(np.unique(reference.codes[:size])) for reference in (train, held))
+    size = reference_size(training.patients, heldout.patients)
+    n_train, n_held = len(np.unique(train.codes[:size])), held.draws.shape[1]
     rows = {}
     for name, one in offered.items():
         count = real_per_image if len(one.images) > 1 else len(held.codes)
         other = one.patients[:, None] != held.patients
         pairs = random_pairs(other, count, np.random.default_rng((seed, 2)))
-        as_many = np.arange(size) < other[:, :size].sum(1, keepdims=True)
+        matched = other & (other.cumsum(1) <= size)  # the first so many of other patients
+        as_many = np.broadcast_to(matched.any(1, keepdims=True), (len(other), size))
         n = {"n_generated": len(one.images)}
         n_random = {**n, "n_real": len(held.codes), "n_patients": held.draws.shape[1]}
         to_train = _in_chunks(similarity, one.images, train.images[:size], advance)
@@ -164,7 +179,7 @@ def compare_rows(
             best = mean_of_best(sign * to_train[label], as_many, train.codes[:size], train.draws)
             counts = {"protocol": "best_train", **n, "n_real": size, "n_patients": n_train}
             row[f"{label}_best_train"] = number(sign * best[0], sign * best[1], bounds, **counts)
-            other_best = mean_of_best(sign * to_held[label][:, :size], other[:, :size], held.codes[:size], held.draws)
+            other_best = mean_of_best(sign * to_held[label], matched, held.codes, held.draws)
             counts = {"protocol": "best_heldout", **n, "n_real": size, "n_patients": n_held}
             row[f"{label}_best_heldout"] = number(sign * other_best[0], sign * other_best[1], bounds, **counts)
             counts = {"protocol": "copy_gap", **n, "n_real": 2 * size, "n_patients": n_train + n_held}
