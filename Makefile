@@ -31,7 +31,8 @@ demo/cohort: | $(INSTALLED)
 demo/dataset: | demo/cohort
 	$(BIN)/python scripts/prepare_dataset.py --acdc demo/cohort --output_dir $@ --resolution 32
 
-# The whole study: make reproduce ACDC=ACDC/database, or without ACDC on the synthetic cohort. A second call goes on.
+# The whole study: make reproduce ACDC=ACDC/database/training, or without ACDC on the synthetic cohort; goes on when
+# called again. Other patients or settings than those of docs/results need ARGUMENTS='--output_dir results'.
 reproduce: $(INSTALLED)
 	$(BIN)/python scripts/reproduce.py $(if $(ACDC),--acdc "$(ACDC)") --recipe $(RECIPE) $(ARGUMENTS)
 
