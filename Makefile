@@ -37,7 +37,7 @@ reproduce: $(INSTALLED)
 	$(BIN)/python scripts/reproduce.py $(if $(ACDC),--acdc "$(ACDC)") --recipe $(RECIPE) $(ARGUMENTS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix $(SOURCES)

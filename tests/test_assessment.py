@@ -21,7 +21,6 @@ from hcm_hf.ruler import planted_sets
 from hcm_hf.training import train
 
 
-pytestmark = pytest.mark.xdist_group("planted")  # one cohort and one encoder for all
 FAILURES = {  # as the tests call them
     "copies": "copies",
     "copies, shifted": "shifted",

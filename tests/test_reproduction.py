@@ -27,7 +27,6 @@ from hcm_hf.results import BEYOND, SIMILARITY, STUDY, draw_figures
 from hcm_hf.training import train
 
 
-pytestmark = pytest.mark.xdist_group("reproduction")  # one reproduction for all
 SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce.py"
 QUICK = {"num_images": 40, "num_epochs": 2, "num_inference_steps": 3}
 STAGES = 2 + 3 * len(FAMILIES) + 1
