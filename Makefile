@@ -37,7 +37,7 @@ reproduce: $(INSTALLED)
 	$(BIN)/python scripts/reproduce.py $(if $(ACDC),--acdc "$(ACDC)") --recipe $(RECIPE) $(ARGUMENTS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix $(SOURCES)
