@@ -14,6 +14,7 @@ from hcm_hf.data.acdc import GROUPS, STRUCTURES
 from hcm_hf.errors import InputError
 from hcm_hf.image_sets import RealSlices, find_levels
 from hcm_hf.metrics.anatomy import dice
+from hcm_hf.metrics.memorization import precedence
 from hcm_hf.metrics.protocols import bootstrap_draws, mean_over_pairs, number, resample
 from hcm_hf.models import SliceEncoder
 from hcm_hf.runs import CONFIG_FILE
@@ -198,7 +199,6 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
         In [0, 1], higher is better; not a number where one of the kinds is missing.
     """
     positive = positive.astype(bool)
-    high, low = scores[positive, None], scores[~positive]
-    if not (high.size and low.size):
+    if positive.all() or not positive.any():
         return float("nan")
-    return float(((high > low) + 0.5 * (high == low)).mean())
+    return float(precedence(scores[~positive], scores[positive]).mean())

@@ -256,7 +256,7 @@ def membership_auc(
     if len(shared):
         raise InputError(f"Patient {shared[0]} is in both train_patients and heldout_patients.")
     members, others = _patient_means(train_errors, train_patients), _patient_means(heldout_errors, heldout_patients)
-    below = _precedence(members, others)
+    below = precedence(members, others)
     generator = np.random.default_rng(seed)
     weights = [generator.multinomial(k, np.full(k, 1 / k), size=RESAMPLES) / k for k in below.shape]
     return float(below.mean()), (weights[0] @ below * weights[1]).sum(1)
@@ -273,18 +273,18 @@ def mann_whitney_z(first: np.ndarray, second: np.ndarray) -> float:
         About 0 where both are alike, below 0 where the first are smaller.
     """
     pairs = len(first) * len(second)
-    above = _precedence(second, first).sum()
+    above = precedence(second, first).sum()
     return (above - pairs / 2) / np.sqrt(pairs * (len(first) + len(second) + 1) / 12)
+
+
+def precedence(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """1 where the first, (N,), is smaller than the second, (M,), and 1/2 where both are equal: (N, M)."""
+    return (first[:, None] < second) + 0.5 * (first[:, None] == second)
 
 
 def _patient_means(errors: np.ndarray, patients: np.ndarray) -> np.ndarray:
     codes = np.unique(patients, return_inverse=True)[1]
     return np.bincount(codes, errors) / np.bincount(codes)
-
-
-def _precedence(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """1 where the first is smaller, 1/2 where both are equal: (N, M)."""
-    return (first[:, None] < second) + 0.5 * (first[:, None] == second)
 
 
 def _chunks(length: int) -> list[slice]:
