@@ -24,6 +24,7 @@ K1, K2 = 0.01, 0.03  # and these two stabilising constants
 _CHUNK = 256  # images or pairs at a time
 _PAIRED_CHUNK = 8  # pairs at a time: of every 64 similarities 8 are kept
 _SSIM_CHUNKS = 32, 192  # images of the first and of the second set at a time: what a block needs stays in the cache
+_SSIM_GROUP = 4 * _SSIM_CHUNKS[1]  # images of the second set for which the windows of the first are made once
 _BAND = 6  # neighbouring positions that share one small matrix product
 
 
@@ -57,12 +58,15 @@ def ssim_matrix(
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     result = np.empty((len(first), len(second)))
     with _thread_pool() as pool:
-        for columns in _chunks(len(second), _SSIM_CHUNKS[1]):
-            right = _windows(_tensor(second[columns], device))
+        for start in range(0, len(second), _SSIM_GROUP):
+            some = second[start : start + _SSIM_GROUP]
+            blocks = [some[columns] for columns in _chunks(len(some), _SSIM_CHUNKS[1])]
+            rights = list(pool.map(lambda block: _windows(_tensor(block, device)), blocks))
 
-            def fill(rows: slice, columns: slice = columns, right: _Windows = right) -> None:
+            def fill(rows: slice, start: int = start, rights: list[_Windows] = rights) -> None:
                 left = _windows(_tensor(first[rows], device))
-                result[rows, columns] = _ssim_block(left, right, c1, c2).cpu().numpy()
+                values = torch.cat([_ssim_block(left, right, c1, c2) for right in rights], dim=1)
+                result[rows, start : start + values.shape[1]] = values.cpu().numpy()
 
             list(pool.map(fill, _chunks(len(first), _SSIM_CHUNKS[0])))
     return result
