@@ -250,30 +250,42 @@ def _ssim_block(first: _Windows, second: _Windows, c1: float, c2: float) -> torc
     (height, width, n), m = first.mean.shape, second.mean.shape[2]
     bands = -(-width // _BAND)
     smoothing = _smoothing(_BAND + WINDOW - 1, first.pixels.device).float()  # (6, 16)
-    profile = smoothing[0, :WINDOW, None, None]
-    weights = 2 * smoothing.expand(bands, -1, -1)
-    squares1, variance1 = first.mean.square() + c1, first.variance + c2
-    offset1, offset2 = (first.pixels.new_full((m,), c) for c in (c1, c2))  # as rows, added faster than single numbers
+    weights = 2 * smoothing
+    offset = first.pixels.new_full((m,), c1)  # as a row, added faster than a single number
+
+    # All rows of what belongs to one image, as views that meet all of the other set: the loop has no other work.
+    strips = zip(
+        (first.pixels.unfold(0, WINDOW, 1) * smoothing[0, :WINDOW]).unbind(),  # (W, N, 11)
+        second.pixels.unfold(0, WINDOW, 1).transpose(2, 3).unbind(),  # (W, 11, M)
+    )
+    of_first = (-2 * first.centred, first.mean, first.mean.square() + c1, first.variance + c2)
+    of_second = (second.centred, second.mean, second.mean.square(), second.variance)
+    rows = zip(strips, *(x[..., None].unbind() for x in of_first), *(x[:, :, None].unbind() for x in of_second))
 
     # The last band may stick out; what it says of positions that do not exist is never read.
-    products = first.pixels.new_zeros(bands * _BAND + WINDOW - 1, n, m)
-    windows = products.flatten(1).unfold(0, _BAND + WINDOW - 1, _BAND).transpose(1, 2)  # (bands, 16, N M), overlapping
-    covariance = products.new_zeros(bands * _BAND, n, m)
-    banded, quotient = covariance.view(bands, _BAND, n * m), covariance[:width]
-    factor, total = products.new_empty(width, n, m), products.new_zeros(width, n, m)
-    for row in range(height):
+    buffer = first.pixels.new_zeros(bands * _BAND + WINDOW - 1, n, m)
+    windows = buffer.unfold(0, _BAND + WINDOW - 1, _BAND).transpose(2, 3)  # (bands, N, 16, M), overlapping
+    products, factor = buffer[: first.pixels.shape[1]], buffer[:width]  # in turn: one place less to leave the cache
+    covariance = buffer.new_zeros(bands * _BAND, n, m)
+    banded = covariance.unflatten(0, (bands, _BAND)).transpose(1, 2)  # (bands, N, 6, M)
+    quotient, total = covariance[:width], buffer.new_zeros(width, n, m)
+    for (strip1, strip2), centred1, mean1, square1, variance1, centred2, mean2, square2, variance2 in rows:
         # Products of pixels, smoothed downwards by the sum inside a matrix product, then sideways by a second one.
-        strip1 = (first.pixels[row : row + WINDOW] * profile).permute(1, 2, 0)  # (W, N, 11)
-        strip2 = second.pixels[row : row + WINDOW].transpose(0, 1)  # (W, 11, M)
-        torch.bmm(strip1, strip2, out=products[: len(strip1)])
-        torch.addcmul(offset2, first.centred[row, :, :, None], second.centred[row, :, None], value=-2, out=quotient)
-        banded.baddbmm_(weights, windows)  # 2 covariance + c2
-
-        mean2 = second.mean[row, :, None]
-        quotient.mul_(torch.addcmul(offset1, first.mean[row, :, :, None], mean2, value=2, out=factor))
-        quotient.div_(torch.add(squares1[row, :, :, None], mean2.square(), out=factor))
-        total.addcdiv_(quotient, torch.add(variance1[row, :, :, None], second.variance[row, :, None], out=factor))
+        _multiply(strip1, strip2, out=products)
+        _multiply(weights, windows, out=banded)
+        quotient.addcmul_(centred1, centred2).add_(c2)  # 2 covariance + c2
+        quotient.mul_(torch.addcmul(offset, mean1, mean2, value=2, out=factor))
+        quotient.div_(torch.add(square1, square2, out=factor))
+        total.addcdiv_(quotient, torch.add(variance1, variance2, out=factor))
     return total.sum(0, dtype=torch.float64) / (height * width)
+
+
+def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
+    """Matrix products; those on the CPU by numpy, whose BLAS uses AVX-512 on AMD too where torch's does not."""
+    if out.is_cpu:
+        np.matmul(left.numpy(), right.numpy(), out=out.numpy())
+    else:
+        torch.matmul(left, right, out=out)
 
 
 def _standardised(images: torch.Tensor) -> torch.Tensor:
