@@ -19,6 +19,10 @@ def main(
     all_frames: bool = False,
     num_proc: int = os.cpu_count() or 1,
     seed: int = 0,
+    push_to_hub: bool = False,
+    hub_dataset_id: str | None = None,
+    public: bool = False,
+    i_have_the_rights: bool = False,
 ) -> None:
     """Turn ACDC into a dataset of slices, split by patient.
 
@@ -30,10 +34,17 @@ def main(
         all_frames: also the frames between ED and ES where the 4-D cine is there.
         num_proc: processes that read patients.
         seed: of the split.
+        push_to_hub: put the dataset on the Hub, privately; log in with `hf auth login` first.
+        hub_dataset_id: the repository, user/name; by default the name of OUTPUT_DIR in your account.
+        public: make it a public one.
+        i_have_the_rights: you may publish these patients; needed for a public one of real patients.
     """
     report = hcm_hf.prepare_dataset(acdc, output_dir, resolution, groups, all_frames, num_proc, seed)
     print(report)
     print(f"dataset: {output_dir}")
+    if push_to_hub:
+        repo_id = hub_dataset_id or output_dir.resolve().name
+        print(f"on the Hub: {hcm_hf.push_dataset(output_dir, repo_id, not public, i_have_the_rights)}")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,43 @@
-import datasets
-import pytest
-import torch
+import os
+import tempfile
 
-from hcm_hf.data import phantom
-from hcm_hf.data.dataset import build_dataset
+from hub_server import HubServer, environment
+
+
+# The clients of the Hub read their environment when they are imported: the tests' own Hub goes before everything else.
+_HOME = tempfile.TemporaryDirectory(prefix="hcm_hf-tests-")
+_HUB = HubServer()
+_HUB.start()
+for _name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN"):
+    os.environ.pop(_name, None)
+os.environ |= environment(_HUB.url, _HOME.name, token="ada-writes") | {"GRADIO_ANALYTICS_ENABLED": "False"}
+
+import datasets  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from hcm_hf.data import phantom  # noqa: E402
+from hcm_hf.data.dataset import build_dataset, prepare_dataset  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="session")
 def quiet_and_single_threaded(tmp_path_factory):
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """An empty Hub; ada is logged in, and has a second token that may only read. The client tries again at once."""
+    _HUB.reset()
+    for name, token, can_write in (
+        ("ada", "ada-writes", True),
+        ("ada", "ada-reads", False),
+        ("bob", "bob-writes", True),
+    ):
+        _HUB.add_account(name, token, can_write)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    return _HUB
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +55,8 @@ def splits(cohort):
 
 
 @pytest.fixture(scope="session")
-def dataset_dir(splits, tmp_path_factory):
+def dataset_dir(cohort, tmp_path_factory):
     """The same dataset on disk."""
     folder = tmp_path_factory.mktemp("dataset") / "cohort-16"
-    splits.save_to_disk(folder)
+    prepare_dataset(cohort, folder, resolution=16)
     return folder

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 
+CONFIG_FILE = "training_config.json"  # what a training run writes of itself, in its folder and beside each pipeline
+
+
 @dataclass
 class TrainingConfig:
     """Train one family; run the same command again to resume.

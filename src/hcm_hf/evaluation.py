@@ -19,6 +19,7 @@ from diffusers import DDPMPipeline, DiffusionPipeline
 from tqdm.auto import tqdm
 
 from hcm_hf.assessment import PARTS, Comparison, Rows, similarity_rows
+from hcm_hf.config import CONFIG_FILE
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.errors import InputError
@@ -29,9 +30,8 @@ from hcm_hf.generation import generate_images, hash_model
 from hcm_hf.image_sets import fingerprint, read_images, read_split
 from hcm_hf.judge import Encoder, check_encoder, encoder_quality, load_encoder
 from hcm_hf.metrics.protocols import reference_size
-from hcm_hf.pipeline import HCMPipeline, prepare_sampling
+from hcm_hf.pipeline import HCMPipeline, find_pipeline, prepare_sampling
 from hcm_hf.report import ARTEFACT, DEFINITIONS, FIGURES, REPORT_FILE, write_report
-from hcm_hf.runs import CONFIG_FILE
 from hcm_hf.version import __version__
 
 
@@ -89,6 +89,7 @@ def score(
             raise InputError(f"--{argument} {value} is for generating; the images of --images are made already.")
     if seed < 0:
         raise InputError(f"--seed is {seed}; it must be 0 or more.")
+    folder = None if model is None else find_pipeline(model)
     splits = load_dataset(dataset)
     training, everyone = read_split(splits, "train", groups), read_split(splits, split)
     heldout = read_split(splits, split, groups)
@@ -101,9 +102,9 @@ def score(
     if images is None:
         images = generate_images(model, output_dir / "images", num_images, seed=seed, **sampling)
     generated, source = read_images(images)
-    if model is not None and source["model_hash"] not in (None, hash_model(model)):
+    if model is not None and source["model_hash"] not in (None, hash_model(folder)):
         raise InputError(f"The images in {images} were made by {source['model']}, not by --model {model}.")
-    written = read_training(model or source["model"])
+    written = read_training(folder or source["model"])
     for name, digest in heldout.hashes.items():
         if digest in written.get("train_patients", {}).values():
             raise InputError(
@@ -114,7 +115,7 @@ def score(
         before = json.loads((output_dir / REPORT_FILE).read_text(encoding="utf-8"))["generator"]
         if before != source:
             raise InputError(f"{output_dir} holds the report of {before['model']}; name another --output_dir.")
-    pipeline = None if model is None else HCMPipeline.from_pretrained(model)
+    pipeline = None if folder is None else HCMPipeline.from_pretrained(folder)
     for figure in (name for part in FIGURES.values() for name in part):
         for old in output_dir.glob(figure):
             old.unlink()

@@ -47,7 +47,7 @@ def generate_images(
     Under `accelerate launch` or `torchrun` the processes share the work. Memory does not grow with `num_images`.
 
     Args:
-        model: folder of a saved pipeline or of a training run.
+        model: folder of a saved pipeline or of a training run, or a repository of the Hub, `user/name[@revision]`.
         output_dir: a new folder, or one that an earlier call with the same model, seed, class, scheduler and steps
             began; what is missing is added. `num_images` may grow from call to call.
         num_images: number of images.
@@ -76,9 +76,10 @@ def generate_images(
     if save_nifti and num_images > NIFTI_LIMIT:
         raise InputError(f"--save_nifti takes {NIFTI_LIMIT} images at most, not {num_images}; leave it out.")
     state, output_dir = make_accelerator(), Path(output_dir)
-    pipeline = HCMPipeline.from_pretrained(model).to(state.device)
+    folder = find_pipeline(model)
+    pipeline = HCMPipeline.from_pretrained(folder, device=state.device)
     arguments, sampled_with = prepare_sampling(pipeline, class_labels, scheduler, num_inference_steps)
-    settings = {"model": str(model), "model_hash": hash_model(model), "seed": seed} | sampled_with
+    settings = {"model": str(model), "model_hash": hash_model(folder), "seed": seed} | sampled_with
     settings["version"] = __version__
     _check(output_dir, settings)
     state.wait_for_everyone()

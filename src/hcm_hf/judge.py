@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from hcm_hf.config import CONFIG_FILE
 from hcm_hf.data.acdc import GROUPS, STRUCTURES
 from hcm_hf.errors import InputError
 from hcm_hf.image_sets import RealSlices, find_levels
@@ -17,7 +18,6 @@ from hcm_hf.metrics.anatomy import dice
 from hcm_hf.metrics.memorization import precedence
 from hcm_hf.metrics.protocols import bootstrap_draws, mean_over_pairs, number, resample
 from hcm_hf.models import SliceEncoder
-from hcm_hf.runs import CONFIG_FILE
 
 
 _BATCH_SIZE = 64

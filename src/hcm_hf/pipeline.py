@@ -3,16 +3,20 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, ImagePipelineOutput, UNet2DModel
+from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, ImagePipelineOutput, ModelMixin, UNet2DModel
 
+from hcm_hf.config import CONFIG_FILE
 from hcm_hf.errors import InputError
 from hcm_hf.models import LATENT_MODELS, LatentModel
 from hcm_hf.models.ddpm import convert_scheduler
+from hcm_hf.repositories import download, parse_repository
 
 
 OUTPUT_TYPES = ("pil", "np", "pt")
+_INDEX_FILE = "model_index.json"
 # What a saved folder may name: by the pipeline's class, the component that is the network, and its classes.
 _PIPELINES = {"LatentPipeline": ("network", LATENT_MODELS), "DDPMPipeline": ("unet", {"UNet2DModel": UNet2DModel})}
 
@@ -27,6 +31,18 @@ class LatentPipeline(DiffusionPipeline):
     def __init__(self, network: LatentModel):
         super().__init__()
         self.register_modules(network=network)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "LatentPipeline":
+        """Load as `HCMPipeline.from_pretrained` does, and take no other family.
+
+        The base class would import what the folder names, and does not load networks of other libraries from the Hub.
+        """
+        pipeline = HCMPipeline.from_pretrained(pretrained_model_name_or_path, **options)
+        if not isinstance(pipeline, cls):
+            kind = type(pipeline).__name__
+            raise InputError(f"{pretrained_model_name_or_path} holds a {kind}; load it with HCMPipeline.")
+        return pipeline
 
     @torch.no_grad()
     def __call__(
@@ -87,41 +103,53 @@ class LatentPipeline(DiffusionPipeline):
 
 
 class HCMPipeline:
-    """Loads any family: `HCMPipeline.from_pretrained(folder)` returns the pipeline that the folder was saved from."""
+    """Loads any family: `HCMPipeline.from_pretrained` returns the pipeline that a folder or repository holds."""
 
     def __init__(self):
-        raise TypeError("HCMPipeline is not instantiated; use HCMPipeline.from_pretrained(folder).")
+        raise TypeError("HCMPipeline is not instantiated; use HCMPipeline.from_pretrained.")
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, torch_dtype: torch.dtype | None = None
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
     ) -> DiffusionPipeline:
-        """Load the pipeline saved in a folder, or the best one of a training run's folder, in eval mode.
+        """Load a pipeline in eval mode from a folder or from the Hub.
 
-        Classes come from this package's own table: no code named in the folder is imported. Weights are safetensors.
+        Classes come from this package's own table: no code named in the files is imported. Weights are safetensors.
+
+        Args:
+            pretrained_model_name_or_path: a saved pipeline's folder, a training run's (its best model), or a
+                repository of the Hub, `user/name` or `user/name@revision`. A folder goes first.
+            torch_dtype: of the weights; by default as saved.
+            device: where to put it.
+            revision: branch, tag or commit of the repository.
+            token: for a private repository; by default that of `hf auth login`.
+            cache_dir: where repositories are kept; by default where the Hub's client keeps them.
 
         Raises:
-            InputError: if the folder is missing or holds no pipeline of this package.
+            InputError: if there is no such folder or repository, or it holds no pipeline of this package.
         """
-        folder = find_pipeline(pretrained_model_name_or_path)
-        try:
-            index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-            name = index["_class_name"]
-            component, known = _PIPELINES.get(name, ("network", {}))
-            class_name = index.get(component, (None, None))[1]
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise InputError(f"{folder / 'model_index.json'} is damaged; copy the model again.") from error
-        if class_name not in known:
-            raise InputError(f"{folder} holds a {name} of {class_name}, which is not a model of this package.")
+        name = pretrained_model_name_or_path
+        folder = find_pipeline(name, revision, token, cache_dir)
+        class_name, component, network_class = _read_index(folder, name)
+        if not any((folder / component).glob("*.safetensors")):
+            raise InputError(f"The model in {name} has no safetensors weights; others, as pickles, are not loaded.")
         try:
             options = {"torch_dtype": torch_dtype, "use_safetensors": True}
-            network = known[class_name].from_pretrained(folder, subfolder=component, **options)
-            if name == "LatentPipeline":
-                return LatentPipeline(network)
-            return DDPMPipeline(network, DDPMScheduler.from_pretrained(folder, subfolder="scheduler"))
+            network = network_class.from_pretrained(folder, subfolder=component, **options)
+            if class_name == "LatentPipeline":
+                return LatentPipeline(network).to(device)
+            scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
+            return DDPMPipeline(network, scheduler).to(device)
         except (OSError, RuntimeError, ValueError) as error:
             reason = _first_line(error.__cause__ or error)  # diffusers hides the true error behind a vague one
-            raise InputError(f"The model in {folder} cannot be loaded ({reason}); copy it again.") from error
+            raise InputError(f"The model in {name} cannot be loaded ({reason}); copy it again.") from error
 
 
 def prepare_sampling(
@@ -164,19 +192,67 @@ def prepare_sampling(
     return {"num_inference_steps": steps}, {"class": None, "scheduler": name, "num_inference_steps": steps}
 
 
-def find_pipeline(folder: str | Path) -> Path:
-    """The folder that holds `model_index.json`: `folder` itself or, in a training run, its `best`.
+def find_pipeline(
+    name: str | Path,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+) -> Path:
+    """The folder that holds `model_index.json`: `name` itself, in a training run its `best`, or a repository's copy.
+
+    Args:
+        name: as in `HCMPipeline.from_pretrained`, like the other arguments.
+        revision: of a repository.
+        token: for a repository.
+        cache_dir: for a repository.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, or the repository cannot be had.
     """
-    folder = Path(folder)
+    if (repository := parse_repository(name, revision)) is not None:
+        return _download(*repository, token, cache_dir)
+    folder = Path(name)
     if not folder.is_dir():
-        raise InputError(f"--model {folder} does not exist; name a folder that train.py wrote.")
+        raise InputError(f"--model {name} does not exist; name a folder that train.py wrote, or user/name on the Hub.")
     for candidate in (folder, folder / "best"):
-        if (candidate / "model_index.json").is_file():
+        if (candidate / _INDEX_FILE).is_file():
             return candidate
-    raise InputError(f"--model {folder} holds no saved pipeline (model_index.json); train it to its first validation.")
+    raise InputError(f"--model {name} holds no saved pipeline ({_INDEX_FILE}); train it to its first validation.")
+
+
+def _download(repo_id: str, revision: str | None, token: str | bool | None, cache_dir: str | Path | None) -> Path:
+    """A repository's pipeline in the cache; of one that is none of this package, no more than its index."""
+    where = {"token": token, "cache_dir": cache_dir}
+    folder = download(repo_id, [_INDEX_FILE], revision=revision, **where)
+    if not (folder / _INDEX_FILE).is_file():
+        raise InputError(f"The model {repo_id} holds no pipeline ({_INDEX_FILE}); check the name and the revision.")
+    patterns = [CONFIG_FILE, *pipeline_patterns(folder, repo_id)]
+    return download(repo_id, patterns, revision=folder.name, **where)  # the same commit, whatever came in between
+
+
+def pipeline_patterns(folder: Path, name: str | Path) -> list[str]:
+    """Patterns of the files that make up a saved pipeline, and of no others.
+
+    Args:
+        folder: holds its `model_index.json`.
+        name: as the user knows it.
+    """
+    component = _read_index(folder, name)[1]
+    return [_INDEX_FILE, f"{component}/*.json", f"{component}/*.safetensors", "scheduler/*.json"]
+
+
+def _read_index(folder: Path, name: str | Path) -> tuple[str, str, type[ModelMixin]]:
+    """The class of a saved pipeline, the component that is its network, and that one's class."""
+    try:
+        index = json.loads((folder / _INDEX_FILE).read_text(encoding="utf-8"))
+        class_name = index["_class_name"]
+        component, known = _PIPELINES.get(class_name, ("network", {}))
+        network_name = index.get(component, (None, None))[1]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{name}: {_INDEX_FILE} is damaged; copy the model again.") from error
+    if network_name not in known:
+        raise InputError(f"{name} holds a {class_name} of {network_name}, which is not a model of this package.")
+    return class_name, component, known[network_name]
 
 
 def _first_line(error: Exception) -> str:

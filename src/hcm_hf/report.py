@@ -129,7 +129,7 @@ def render_markdown(report: dict) -> str:
         "Definitions says of it.",
         *_warnings(report),
         "## At a glance",
-        _transposed(report["rows"], [name for name in GLANCE if name in report["rows"]["generated"]]),
+        transposed_table(report["rows"], [name for name in GLANCE if name in report["rows"]["generated"]]),
     ]
     if "speed" in report:
         speed = report["speed"]
@@ -146,7 +146,7 @@ def render_markdown(report: dict) -> str:
         if part == "similarity":
             lines += _by_protocol(report["rows"], names, report) + [LIMITS]
         else:
-            lines.append(_transposed(report["rows"], names))
+            lines.append(transposed_table(report["rows"], names))
         lines += [f"Figure {figure}: {caption}." for figure, caption in FIGURES.get(part, {}).items()]
     if report["encoder"]:
         encoder = report["encoder"]
@@ -154,7 +154,7 @@ def render_markdown(report: dict) -> str:
             "## Encoder",
             f"{encoder['source']}, hash {encoder['hash']}, trained by hcm_hf {encoder['version']}; on the held-out "
             "patients of all groups:",
-            _transposed({"encoder": encoder["quality"]}, list(encoder["quality"])),
+            transposed_table({"encoder": encoder["quality"]}, list(encoder["quality"])),
         ]
     if "paper_compat_artefact" in report:
         artefact = report["paper_compat_artefact"]["rows"]
@@ -194,7 +194,8 @@ def _by_protocol(rows: dict[str, dict], names: list[str], report: dict, prefix: 
     return blocks
 
 
-def _transposed(rows: dict[str, dict], names: list[str]) -> str:
+def transposed_table(rows: dict[str, dict], names: list[str]) -> str:
+    """A Markdown table with a line for each name and a column for each of the report's rows that has it."""
     labels = [label for label, row in rows.items() if any(name in row for name in names)]
     lines = [[name, *(cell(rows[label].get(name), name) for label in labels)] for name in names]
     return markdown_table([["", *labels], *lines])

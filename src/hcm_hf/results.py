@@ -1,14 +1,10 @@
 """What a reproduction shows: the study's table beside ours, its figures, and the machine that made them."""
 
-import importlib.metadata
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.errors import InputError
@@ -41,10 +37,6 @@ BEYOND = (
 COMPAT = "ssim_random"
 REAL, MEAN_IMAGE = "**real patients**", "the mean training image"
 COUNTS = ("n_train", "n_train_patients", "n_heldout", "n_heldout_patients", "n_reference")
-PACKAGES = (
-    *("torch", "diffusers", "accelerate", "datasets", "evaluate", "safetensors", "numpy", "scipy", "pillow"),
-    *("nibabel", "matplotlib"),
-)
 READING = (
     "Read every column against the row of real patients: higher is not better. *random*: each image against random "
     "held-out slices; *best train*: against the most alike of as many training slices; *copy gap*: how much nearer "
@@ -187,28 +179,6 @@ def _cut(facts: dict) -> str:
     """How short a training was cut, empty if it was not."""
     epochs, recipe = facts["num_epochs"], facts["recipe_epochs"]
     return f"{epochs} of {recipe}" if epochs < recipe else ""
-
-
-def describe_environment(device: torch.device) -> dict:
-    """Packages and machine, without a path, a user or a host."""
-    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {
-        "hcm_hf": __version__,
-        "packages": packages,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def draw_figures(

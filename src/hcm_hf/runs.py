@@ -13,20 +13,23 @@ from accelerate.utils import broadcast
 from filelock import FileLock, Timeout
 
 from hcm_hf.checkpoints import STATE_FILE, TrainingState
-from hcm_hf.config import Recipe, TrainingConfig
+from hcm_hf.config import CONFIG_FILE, Recipe, TrainingConfig
 from hcm_hf.data.slices import SliceBatch, Slices
+from hcm_hf.devices import describe_environment
 from hcm_hf.errors import InputError
 from hcm_hf.figures import image_grid, loss_curves, save_png
 from hcm_hf.files import replacing, require_empty, restore, write_text
+from hcm_hf.repositories import parse_repository
 from hcm_hf.version import __version__
 
 
-CONFIG_FILE, METRICS_FILE, LOSS_FIGURE = "training_config.json", "metrics.jsonl", "losses.png"
+METRICS_FILE, LOSS_FIGURE = "metrics.jsonl", "losses.png"
 LOCK_SECONDS = 10  # how long to wait for a run that is stopping
 # What may differ between a run and its resumption.
 _FREE = {
     *("output_dir", "dataset", "num_epochs", "patience", "report_to", "checkpointing_epochs", "sample_epochs"),
-    *("version", "train_patients"),  # the fingerprint decides whether the patients are the same
+    *("version", "environment"),
+    *("train_patients", "num_train_slices", "dataset_repository", "dataset_license"),  # the fingerprint decides
 }
 
 
@@ -181,6 +184,7 @@ def resolved_config(
     groups: tuple[str, ...],
     train_slices: Slices,
     validation_slices: Slices,
+    dataset_license: str,
     accelerator: Accelerator,
 ) -> dict:
     """The resolved configuration as training_config.json holds it: whoever judges a model must know its patients."""
@@ -190,7 +194,11 @@ def resolved_config(
         "resolution": train_slices.images.shape[-1],
         "dataset_fingerprint": train_slices.fingerprint() + validation_slices.fingerprint(),
         "train_patients": train_slices.patient_hashes(),
+        "num_train_slices": len(train_slices),
+        "dataset_repository": config.dataset and (parse_repository(config.dataset) or (None,))[0],
+        "dataset_license": dataset_license,
         "version": __version__,
+        "environment": describe_environment(accelerator.device),
     }
     resolved["dataset"] = config.dataset or "synthetic"
     resolved |= {"mixed_precision": accelerator.mixed_precision, "num_processes": accelerator.num_processes}

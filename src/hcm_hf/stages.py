@@ -15,11 +15,12 @@ from tempfile import TemporaryDirectory
 import torch
 from accelerate import Accelerator
 
-from hcm_hf.config import TrainingConfig
+from hcm_hf.config import CONFIG_FILE, TrainingConfig
 from hcm_hf.data.dataset import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.data.dataset import load_dataset, prepare_dataset
 from hcm_hf.data.phantom import write_cohort
 from hcm_hf.data.slices import Slices
+from hcm_hf.devices import describe_environment
 from hcm_hf.errors import InputError
 from hcm_hf.evaluation import PARTS_FOLDER, score
 from hcm_hf.families import find_family
@@ -29,8 +30,8 @@ from hcm_hf.judge import load_encoder
 from hcm_hf.objectives import Objective
 from hcm_hf.pipeline import prepare_sampling
 from hcm_hf.report import REPORT_FILE, write_report
-from hcm_hf.results import describe_environment, draw_figures, render_tables, summarize
-from hcm_hf.runs import CONFIG_FILE, LOSS_FIGURE, METRICS_FILE
+from hcm_hf.results import draw_figures, render_tables, summarize
+from hcm_hf.runs import LOSS_FIGURE, METRICS_FILE
 from hcm_hf.training import train
 from hcm_hf.version import __version__
 

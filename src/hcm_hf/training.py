@@ -59,7 +59,8 @@ def train(config: TrainingConfig) -> Path:
             f"The validation split holds {len(validation_slices)} slice of {groups}; prepare more patients."
         )
     resolution = train_slices.images.shape[-1]
-    written = resolved_config(config, recipe, groups, train_slices, validation_slices, accelerator)
+    dataset_license = dataset["train"].info.license
+    written = resolved_config(config, recipe, groups, train_slices, validation_slices, dataset_license, accelerator)
 
     # Build the networks, their optimizers and the state that ties them together.
     torch.manual_seed(config.seed)

@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 import datasets
 import numpy as np
 import pyarrow
+from huggingface_hub import DatasetCard, constants
 from tqdm.auto import tqdm
 
 from hcm_hf.data import phantom
@@ -27,12 +28,14 @@ from hcm_hf.data.acdc import GROUPS, PHASES, Patient, find_patients
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW, PERCENTILES, PreparedPatient, prepare_patient
 from hcm_hf.errors import InputError
 from hcm_hf.files import replacing, require_empty, write_text
+from hcm_hf.repositories import download, parse_repository
 from hcm_hf.version import __version__
 
 
 SPLITS = ("train", "validation", "test")
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2
 REPORT_FILE = "preparation.json"
+LICENSES = {"acdc": "cc-by-nc-sa-4.0", "synthetic": "apache-2.0"}  # by source; so are models that learnt from it
 
 FEATURES = datasets.Features(
     {
@@ -53,7 +56,7 @@ FEATURES = datasets.Features(
     }
 )
 
-_ACDC_CITATION = (
+ACDC_CITATION = (
     "O. Bernard, A. Lalande, C. Zotti, F. Cervenansky, et al. Deep Learning Techniques for Automatic MRI Cardiac "
     "Multi-structures Segmentation and Diagnosis: Is the Problem Solved? IEEE Transactions on Medical Imaging 37(11), "
     "2514-2525, 2018, doi 10.1109/TMI.2018.2837502"
@@ -151,8 +154,8 @@ def build_dataset(
     info = {
         "description": f"Short-axis cine slices, {FIELD_OF_VIEW:g} mm around the heart, clipped to percentiles "
         f"{PERCENTILES} of the volume; prepared by hcm_hf {__version__}.",
-        "citation": "" if synthetic else _ACDC_CITATION,
-        "license": "apache-2.0" if synthetic else "cc-by-nc-sa-4.0",
+        "citation": "" if synthetic else ACDC_CITATION,
+        "license": LICENSES[report.source],
     }
     splits = datasets.DatasetDict()
     for split, names in report.patients.items():
@@ -201,7 +204,7 @@ def load_dataset(dataset: str | Path | None, resolution: int | None = None) -> d
     """Open a prepared dataset; with None the synthetic cohort, which is written and kept on first use.
 
     Args:
-        dataset: a folder that `prepare_dataset` wrote, or None.
+        dataset: a folder that `prepare_dataset` wrote, a repository of the Hub, `user/name[@revision]`, or None.
         resolution: pixels a side to insist on. The synthetic cohort comes at any, by default 64.
 
     Raises:
@@ -209,11 +212,14 @@ def load_dataset(dataset: str | Path | None, resolution: int | None = None) -> d
     """
     if dataset is None:
         dataset = _synthetic_dataset(resolution or 64)
-    if not Path(dataset).is_dir():
+    repository = parse_repository(dataset)
+    if repository is None and not Path(dataset).is_dir():
         raise InputError(f"--dataset {dataset} does not exist; make it with scripts/prepare_dataset.py.")
     try:
-        splits = datasets.load_from_disk(dataset)
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        splits = datasets.load_from_disk(dataset) if repository is None else _from_hub(*repository)
+    except InputError:
+        raise
+    except (OSError, ValueError, pyarrow.ArrowException, datasets.exceptions.DatasetGenerationError) as error:
         raise InputError(f"--dataset {dataset} is not a dataset; make it with scripts/prepare_dataset.py.") from error
     for split in SPLITS:
         if not isinstance(splits, datasets.DatasetDict) or split not in splits or not len(splits[split]):
@@ -226,6 +232,17 @@ def load_dataset(dataset: str | Path | None, resolution: int | None = None) -> d
         raise InputError(
             f"--dataset {dataset} has images of {size} px, not --resolution {resolution}; leave that out."
         )
+    return splits
+
+
+def _from_hub(repo_id: str, revision: str | None) -> datasets.DatasetDict:
+    """A repository's dataset, with the licence that its card names."""
+    folder = download(repo_id, ["*"], "dataset", revision)
+    splits = datasets.load_dataset(str(folder))
+    card = folder / constants.REPOCARD_NAME
+    license_name = DatasetCard.load(card).data.license if card.is_file() else None
+    for split in splits.values():
+        split.info.license = license_name or ""
     return splits
 
 

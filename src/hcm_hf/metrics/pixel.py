@@ -257,10 +257,12 @@ def _ssim_block(first: _Windows, second: _Windows, c1: float, c2: float) -> torc
     strips = zip(
         (first.pixels.unfold(0, WINDOW, 1) * smoothing[0, :WINDOW]).unbind(),  # (W, N, 11)
         second.pixels.unfold(0, WINDOW, 1).transpose(2, 3).unbind(),  # (W, 11, M)
+        strict=True,
     )
     of_first = (-2 * first.centred, first.mean, first.mean.square() + c1, first.variance + c2)
     of_second = (second.centred, second.mean, second.mean.square(), second.variance)
-    rows = zip(strips, *(x[..., None].unbind() for x in of_first), *(x[:, :, None].unbind() for x in of_second))
+    views = *(x[..., None].unbind() for x in of_first), *(x[:, :, None].unbind() for x in of_second)
+    rows = zip(strips, *views, strict=True)
 
     # The last band may stick out; what it says of positions that do not exist is never read.
     buffer = first.pixels.new_zeros(bands * _BAND + WINDOW - 1, n, m)

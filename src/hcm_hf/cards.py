@@ -1,0 +1,213 @@
+"""Model and dataset cards: what a run, a report and a prepared dataset say of themselves, as the Hub shows it."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import datasets
+from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
+
+from hcm_hf.data.acdc import GROUPS, PHASES
+from hcm_hf.data.dataset import ACDC_CITATION, LICENSES
+from hcm_hf.data.preprocessing import FIELD_OF_VIEW
+from hcm_hf.report import GLANCE, markdown_table, transposed_table
+
+
+TASK = "unconditional-image-generation"
+TAGS = ("cardiac-mri", "medical-imaging", "hypertrophic-cardiomyopathy", "synthetic-data", "hcm_hf")
+LOSSES, SAMPLES = "losses.png", "samples.png"
+_TEMPLATES = Path(__file__).parent / "model_cards"
+# Of training_config.json, in the table of the recipe.
+_RECIPE = (
+    *("num_epochs", "train_batch_size", "num_processes", "learning_rate", "adam_betas", "patience", "ema_decay"),
+    *("mixed_precision", "seed", "objective"),
+)
+
+
+def render_card(
+    repo_id: str,
+    training: Mapping,
+    library_name: str,
+    report: Mapping | None = None,
+    figures: Collection[str] = (),
+    num_samples: int = 0,
+    sampling: str = "",
+) -> str:
+    """The README.md of a model's repository; a pure function.
+
+    Args:
+        repo_id: `user/name`, as it shall be loaded.
+        training: what the training run wrote of itself, `training_config.json`.
+        library_name: "diffusers" for a stock pipeline of it, else "hcm_hf".
+        report: the evaluation's `report.json` on this model; without one the card says "not evaluated".
+        figures: those of `LOSSES` and `SAMPLES` that lie beside it.
+        num_samples: images in `SAMPLES`.
+        sampling: how they were made, where that is not the only way.
+    """
+    family, version = training["family"], training["version"]
+    title, description = (_TEMPLATES / f"{family}.md").read_text(encoding="utf-8").removeprefix("# ").split("\n\n", 1)
+    license_name = training.get("dataset_license") or _guessed_license(training)
+    synthetic = license_name == LICENSES["synthetic"]
+    names = [name for name in GLANCE if report and name in report["rows"]["generated"]]
+    remembered = [name for part in ("memorization", "membership") if report for name in report["parts"].get(part, ())]
+    data = ModelCardData(
+        license=license_name,
+        library_name=library_name,
+        pipeline_tag=TASK,
+        tags=[*TAGS, family],
+        datasets=training.get("dataset_repository"),
+        metrics=names or None,
+        model_name=repo_id.partition("/")[2] or repo_id,
+        eval_results=_eval_results(training, report, names, synthetic) or None,
+    )
+    card = ModelCard.from_template(
+        data,
+        template_str="---\n{{ card_data }}\n---\n\n" + (_TEMPLATES / "template.md").read_text(encoding="utf-8"),
+        title=title,
+        description=description.strip(),
+        repo_id=repo_id,
+        training=training,
+        library_name=library_name,
+        synthetic=synthetic,
+        pixel_spacing=FIELD_OF_VIEW / training["resolution"],
+        has_losses=LOSSES in figures,
+        has_samples=SAMPLES in figures,
+        num_samples=num_samples,
+        sampling=sampling,
+        recipe_table=_recipe_table(training),
+        report=report,
+        generated_with=_generated_with(report),
+        evaluation_table=transposed_table(report["rows"], names) if names else "",
+        definitions=_definitions(report, names),
+        memorization_table=transposed_table(report["rows"], remembered) if remembered else "",
+        memorization_definitions=_definitions(report, remembered),
+        environment=_environment(training.get("environment"), version),
+    )
+    return str(card).rstrip() + "\n"
+
+
+def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.DatasetDict, files: Mapping) -> str:
+    """The README.md of a prepared dataset's repository; a pure function.
+
+    Args:
+        repo_id: `user/name`, as it shall be loaded.
+        preparation: what `prepare_dataset` wrote of itself, `preparation.json`.
+        splits: the dataset.
+        files: path in the repository and number of bytes of each split's Parquet file.
+    """
+    first = splits["train"]
+    info = datasets.DatasetInfo(
+        features=first.features,
+        splits=datasets.SplitDict.from_split_dict(
+            {
+                name: {"name": name, "num_bytes": files[name][1], "num_examples": len(split)}
+                for name, split in splits.items()
+            }
+        ),
+        download_size=sum(size for _, size in files.values()),
+        dataset_size=sum(size for _, size in files.values()),
+    )
+    rows = sum(map(len, splits.values()))
+    data = DatasetCardData(
+        license=LICENSES[preparation["source"]],
+        task_categories=[TASK, "image-segmentation"],
+        tags=list(TAGS),
+        pretty_name=f"Short-axis cine MR slices of the heart, {preparation['resolution']} px",
+        size_categories="n<1K" if rows < 1000 else "1K<n<10K" if rows < 10_000 else "10K<n<100K",
+        configs=[
+            {
+                "config_name": "default",
+                "data_files": [{"split": name, "path": path} for name, (path, _) in files.items()],
+            }
+        ],
+    )
+    datasets.info.DatasetInfosDict({"default": info}).to_dataset_card_data(data)
+    columns = ("split", "group", "patients", "slices", *PHASES)
+    card = DatasetCard.from_template(
+        data,
+        template_str="---\n{{ card_data }}\n---\n\n" + (_TEMPLATES / "dataset.md").read_text(encoding="utf-8"),
+        repo_id=repo_id,
+        report=preparation,
+        synthetic=preparation["source"] == "synthetic",
+        groups=GROUPS,
+        slices_table=markdown_table([columns, *([str(row[key]) for key in columns] for row in preparation["slices"])]),
+        citation=ACDC_CITATION,
+    )
+    return str(card).rstrip() + "\n"
+
+
+def _guessed_license(training: Mapping) -> str:
+    """Where a run did not write it down: what is not known to be drawn is taken for ACDC."""
+    return LICENSES["synthetic" if training["dataset"] == "synthetic" else "acdc"]
+
+
+def _eval_results(training: Mapping, report: Mapping | None, names: list[str], synthetic: bool) -> list[EvalResult]:
+    """The generated images' numbers for the model index."""
+    results, source = [], "synthetic cohort" if synthetic else "ACDC"
+    for name in names:
+        number, data = report["rows"]["generated"][name], report["dataset"]
+        if number["value"] is not None:
+            results.append(
+                EvalResult(
+                    task_type=TASK,
+                    dataset_type=training.get("dataset_repository") or source.lower().replace(" ", "-"),
+                    dataset_name=f"{source}, {', '.join(data['groups'])}, {data['resolution']} px",
+                    dataset_split=data["split"],
+                    metric_type=name,
+                    metric_name=f"{name} (protocol {number['protocol']})",
+                    metric_value=number["value"],
+                )
+            )
+    return results
+
+
+def _generated_with(report: Mapping | None) -> str:
+    if report is None:
+        return ""
+    source = report["generator"]
+    parts = [f"class {name}" for name in source.get("classes", [])]
+    if source.get("scheduler"):
+        parts.append(f"{source['scheduler']}, {source['num_inference_steps']} steps")
+    return "; ".join(parts)
+
+
+def _definitions(report: Mapping | None, names: list[str]) -> str:
+    """What the numbers mean, for those that are there: a definition's name is the beginning of theirs."""
+    chosen = {
+        key: text
+        for key, text in (report["definitions"] if report else {}).items()
+        if any(name == key or name.startswith(f"{key}_") for name in names)
+    }
+    return "\n".join(f"- {key}: {text}." for key, text in chosen.items())
+
+
+def _recipe_table(training: Mapping) -> str:
+    lines = [[name, _shown(training[name])] for name in _RECIPE if name in training]
+    progress = training.get("progress") or {}
+    if progress:
+        lines.append(["steps, best at step", f"{progress['step']:,}, {progress['best_step']:,}"])
+        lines.append(
+            [
+                "validation loss at best",
+                f"{progress['best_loss']:.5g}" if progress["best_loss"] is not None else "none",
+            ]
+        )
+        lines.append(["training, validation included", f"{progress['seconds']:,.0f} s"])
+    return markdown_table([["setting", "value"], *lines])
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_shown(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _environment(environment: Mapping | None, version: str) -> str:
+    if environment is None:
+        return f"hcm_hf {version}; other versions were not written down."
+    packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
+    machine = f"{environment['processor']}, {environment['cores']} cores, {environment['torch_threads']} thread(s)"
+    if environment["accelerator"] != "cpu":
+        machine += f", {environment['accelerator']}"
+    return f"hcm_hf {version}, Python {environment['python']}, {packages}. Trained on {machine}."

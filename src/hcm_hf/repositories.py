@@ -1,0 +1,137 @@
+"""Repositories of the Hugging Face Hub: their names, how to bring one here, and what goes wrong in one sentence."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from hcm_hf.errors import InputError
+
+
+_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(.+))?")
+# What a library may hide behind an error of its own, or raise itself.
+HUB_ERRORS = (HTTPError, EntryNotFoundError, OfflineModeIsEnabled, LocalTokenNotFoundError, HFValidationError)
+LOGIN = "log in with `hf auth login`"
+
+
+def parse_repository(name: str | Path, revision: str | None = None) -> tuple[str, str | None] | None:
+    """The repository's id and revision that `user/name` or `user/name@revision` stands for.
+
+    Args:
+        name: what the user named.
+        revision: a branch, tag or commit that goes before one in `name`.
+
+    Returns:
+        None where `name` is a folder that exists, or cannot be a repository's.
+    """
+    match = None if Path(name).exists() else _NAME.fullmatch(str(name))
+    return match and (match[1], revision or match[2])
+
+
+def download(
+    repo_id: str,
+    patterns: Sequence[str],
+    repo_type: str = "model",
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+) -> Path:
+    """Bring files of a repository into the cache of the Hub's client; what is there already is not fetched again.
+
+    Args:
+        repo_id: `user/name`.
+        patterns: of the files' paths, as in a shell.
+        repo_type: "model", "dataset" or "space".
+        revision: branch, tag or commit; by default `main`.
+        token: for a private repository; by default that of `hf auth login`.
+        cache_dir: by default the client's.
+
+    Returns:
+        The folder of the repository as of that revision.
+
+    Raises:
+        InputError: if that cannot be had; says why and what to do.
+    """
+    with explained(repo_id, repo_type, revision):
+        folder = snapshot_download(
+            repo_id,
+            repo_type=repo_type,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            allow_patterns=list(patterns),
+        )
+    return Path(folder)
+
+
+@contextmanager
+def explained(repo_id: str, repo_type: str = "model", revision: str | None = None) -> Iterator[None]:
+    """Turn what the Hub's client raises about a repository into an `InputError`: the cause, and what to do."""
+    try:
+        yield
+    except HUB_ERRORS as error:
+        raise InputError(explain(error, repo_id, repo_type, revision)) from error
+
+
+def explain(error: BaseException, repo_id: str, repo_type: str = "model", revision: str | None = None) -> str:
+    """One sentence about what the Hub's client raised, with the repository and what to do.
+
+    Args:
+        error: one of `HUB_ERRORS`.
+        repo_id: the repository.
+        repo_type: "model", "dataset" or "space".
+        revision: as it was asked for.
+    """
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
+        error = error.__cause__  # the Hub answered; that nothing is cached either is no news
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if isinstance(error, GatedRepoError):
+        return f"The {repo_type} {repo_id} is gated; ask for access on {_page(repo_id, repo_type)}, then {LOGIN}."
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"{repo_id} is no folder here and no {repo_type} on the Hub that you may see; check the name, and if it "
+            f"is private, {LOGIN}."
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"The {repo_type} {repo_id} has no revision '{revision}'; check the revision."
+    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
+        return (
+            f"The {repo_type} {repo_id} is not in the cache, and the Hub cannot be reached "
+            f"({'offline mode' if constants.HF_HUB_OFFLINE else 'no connection'}); download it once while online."
+        )
+    if isinstance(error, EntryNotFoundError):
+        return f"The {repo_type} {repo_id} lacks a file ({_first_line(error)}); check the name and the revision."
+    if isinstance(error, LocalTokenNotFoundError):
+        return f"{repo_id} needs a token; {LOGIN}."
+    if isinstance(error, HFValidationError):
+        return f"'{repo_id}' cannot be a repository's name ({_first_line(error)}); give user/name."
+    if status == 401:
+        return f"The Hub does not accept the token with which {repo_id} was asked for; {LOGIN}, or unset HF_TOKEN."
+    if status == 403:
+        return f"The token has no right to write to {repo_id}; use one that has, of that account, and {LOGIN}."
+    if status is not None:
+        return f"The Hub answered {status} about {repo_id} ({_first_line(error)}); try again later."
+    return f"The Hub cannot be reached about {repo_id} ({_first_line(error)}); check the network and try again."
+
+
+def _page(repo_id: str, repo_type: str) -> str:
+    return f"{constants.ENDPOINT}/{constants.REPO_TYPES_URL_PREFIXES.get(repo_type, '')}{repo_id}"
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says, without its trail: the client's messages go on with ids of requests."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).partition(" (Request ID")[0].rstrip(".")

@@ -1,0 +1,423 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMPipeline, DiffusionPipeline
+from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import HfHubHTTPError
+from tiny import build_tiny, sample, tiny_families
+
+import hcm_hf
+from hcm_hf.config import TrainingConfig
+from hcm_hf.data.slices import Slices
+from hcm_hf.errors import InputError
+from hcm_hf.evaluation import score
+from hcm_hf.families import FAMILIES
+from hcm_hf.generation import generate_images
+from hcm_hf.hub import push_dataset, push_model, push_space
+from hcm_hf.pipeline import HCMPipeline, LatentPipeline
+from hcm_hf.training import train
+
+
+ROOT = Path(__file__).parents[1]
+every_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+@pytest.fixture(scope="module")
+def run(dataset_dir, tmp_path_factory):
+    """A trained run of a family, each trained once."""
+    folder, runs = tmp_path_factory.mktemp("runs"), {}
+
+    def trained(family):
+        if family not in runs:
+            with pytest.MonkeyPatch.context() as patch:
+                for name, tiny in tiny_families().items():
+                    patch.setitem(FAMILIES, name, tiny)
+                config = TrainingConfig(
+                    family, dataset=str(dataset_dir), output_dir=str(folder / family), num_epochs=1
+                )
+                runs[family] = train(config)
+        return runs[family]
+
+    return trained
+
+
+@pytest.fixture(scope="module")
+def report(run, dataset_dir, tmp_path_factory):
+    """A report on the DCGAN."""
+    folder = tmp_path_factory.mktemp("report")
+    score(folder, model=run("dcgan"), dataset=dataset_dir, num_images=20)
+    return folder
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """Where nothing is cached."""
+    return {"cache_dir": tmp_path / "cache"}
+
+
+def network_of(pipeline):
+    return next(part for part in pipeline.components.values() if isinstance(part, torch.nn.Module))
+
+
+def pushed(hub, repo_id="ada/hearts", kind="model"):
+    return hub.files(kind, repo_id)
+
+
+@every_family
+def test_pushed_and_loaded_is_equal(family, run, hub, fresh):
+    before = HCMPipeline.from_pretrained(run(family))
+    url = push_model(run(family), f"ada/hcm-{family}")
+    assert url.startswith(f"{hub.url}/ada/hcm-{family}/commit/")
+    assert hub.commits("model", f"ada/hcm-{family}")[0] == f"{family}, recipe paper, hcm_hf {hcm_hf.__version__}"
+    assert len(hub.commits("model", f"ada/hcm-{family}")) == 2  # and the one that made the repository
+    after = HCMPipeline.from_pretrained(f"ada/hcm-{family}", **fresh)
+    assert type(after) is type(before) and not network_of(after).training
+    states = [network_of(pipeline).state_dict() for pipeline in (before, after)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    np.testing.assert_allclose(sample(family, before), sample(family, after), atol=1e-6)
+    files = pushed(hub, f"ada/hcm-{family}")
+    assert {"README.md", "model_index.json", "training_config.json", "losses.png", "samples.png"} <= set(files)
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
+    assert f'HCMPipeline.from_pretrained("ada/hcm-{family}")' in files["README.md"].decode()
+
+
+def test_the_same_push_makes_no_second_commit(run, report, hub, fresh):
+    first = push_model(run("dcgan"), "ada/hearts", report)
+    assert push_model(run("dcgan"), "ada/hearts", report) == first
+    assert len(hub.commits("model", "ada/hearts")) == 2
+    push_model(run("dcgan"), "ada/hearts")  # without its report
+    assert len(hub.commits("model", "ada/hearts")) == 3 and "metrics.json" not in pushed(hub)
+
+
+def test_what_another_model_left_goes(run, hub, fresh):
+    push_model(run("ddpm"), "ada/hearts")
+    hub.commit("model", "ada/hearts", {"notes.txt": b"mine"})
+    push_model(run("vae"), "ada/hearts")
+    files = pushed(hub)
+    assert not [name for name in files if name.startswith(("unet", "scheduler"))] and files["notes.txt"] == b"mine"
+    assert HCMPipeline.from_pretrained("ada/hearts", **fresh).network.__class__.__name__ == "VAE"
+
+
+def test_the_report_goes_with_its_model_and_no_other(run, report, hub):
+    push_model(run("dcgan"), "ada/hearts", report)
+    metrics = json.loads(pushed(hub)["metrics.json"])
+    own = json.loads((report / "report.json").read_text())
+    assert metrics["rows"] == own["rows"] and metrics["generator"]["model"] == "ada/hearts"
+    results = {
+        result.metric_type: result.metric_value
+        for result in ModelCard(pushed(hub)["README.md"].decode()).data.eval_results
+    }
+    assert results["ssim_random"] == own["rows"]["generated"]["ssim_random"]["value"]
+    with pytest.raises(InputError, match="--report .* is about another model"):
+        push_model(run("vae"), "ada/other", report)
+    with pytest.raises(InputError, match="--report nowhere does not exist"):
+        push_model(run("vae"), "ada/other", "nowhere")
+    assert ("model", "ada/other") not in hub.repos  # refused before anything was made
+
+
+def test_nothing_pushed_names_a_token_or_a_path_of_this_machine(run, report, hub, dataset_dir):
+    push_model(run("dcgan"), "ada/hearts", report, token="ada-writes")
+    push_dataset(dataset_dir, "ada/slices", token="ada-writes")
+    texts = [*pushed(hub).values(), *pushed(hub, "ada/slices", "dataset").values()]
+    texts += [path.read_bytes() for path in (*run("dcgan").rglob("*"), *report.rglob("*")) if path.is_file()]
+    assert not [text for text in texts if b"ada-writes" in text]
+    shown = [text for name, text in pushed(hub).items() if name.endswith((".json", ".md"))]
+    assert not [text for text in shown if str(ROOT.parent).encode() in text or b"/tmp" in text or b"pytest-" in text]
+
+
+def test_private_repositories_open_with_a_token_alone(run, hub, fresh, tmp_path):
+    push_model(run("gan"), "ada/hearts", private=True)
+    assert hub.repos["model", "ada/hearts"].private
+    assert HCMPipeline.from_pretrained("ada/hearts", **fresh)
+    for token in ("bob-writes", False):
+        with pytest.raises(InputError, match="ada/hearts is no folder here and no model on the Hub that you may see"):
+            HCMPipeline.from_pretrained("ada/hearts", token=token, cache_dir=tmp_path / "other")
+    with pytest.raises(InputError, match="The Hub does not accept the token .*`hf auth login`, or unset HF_TOKEN"):
+        HCMPipeline.from_pretrained("ada/hearts", token="hf_wrong", cache_dir=tmp_path / "other")
+    assert HCMPipeline.from_pretrained("ada/hearts", token="ada-reads", cache_dir=tmp_path / "other")
+
+
+def test_a_push_without_the_right_is_refused(run, hub):
+    with pytest.raises(InputError, match="The token has no right to write to ada/hearts"):
+        push_model(run("gan"), "ada/hearts", token="ada-reads")
+    with pytest.raises(InputError, match="The Hub does not accept the token with which ada/hearts was asked for"):
+        push_model(run("gan"), "ada/hearts", token="hf_wrong")
+    hub.commit("model", "ada/hearts", {"README.md": b"# Mine"})
+    for token in ("ada-reads", "bob-writes"):
+        with pytest.raises(InputError, match="The token has no right to write to ada/hearts"):
+            push_model(run("gan"), "ada/hearts", token=token)
+    assert pushed(hub)["README.md"] == b"# Mine"
+    with pytest.raises(InputError, match="ada/hearts exists and is public; make it private first"):
+        push_model(run("gan"), "ada/hearts", private=True)
+
+
+def test_what_is_not_there_is_named(run, hub, fresh):
+    with pytest.raises(InputError, match="runs/none is no folder here and no model on the Hub"):
+        HCMPipeline.from_pretrained("runs/none", **fresh)
+    push_model(run("gan"), "ada/hearts")
+    for name, revision in (("ada/hearts", "v9"), ("ada/hearts@v9", None)):
+        with pytest.raises(InputError, match="The model ada/hearts has no revision 'v9'"):
+            HCMPipeline.from_pretrained(name, revision=revision, **fresh)
+    hub.commit("model", "ada/empty", {"README.md": b"# Nothing"})
+    with pytest.raises(InputError, match="The model ada/empty holds no pipeline"):
+        HCMPipeline.from_pretrained("ada/empty", **fresh)
+    hub.commit("model", "ada/gated", {"model_index.json": b"{}"}, gated="manual")
+    with pytest.raises(InputError, match=f"ada/gated is gated; ask for access on {hub.url}/ada/gated"):
+        HCMPipeline.from_pretrained("ada/gated", token="bob-writes", **fresh)
+
+
+def test_revisions_and_pull_requests(run, hub, fresh):
+    push_model(run("gan"), "ada/hearts")
+    push_model(run("vae"), "ada/hearts", revision="second")
+    assert "LatentPipeline" in HCMPipeline.from_pretrained("ada/hearts", revision="second", **fresh).__class__.__name__
+    assert HCMPipeline.from_pretrained("ada/hearts@second", **fresh).network.__class__.__name__ == "VAE"
+    assert HCMPipeline.from_pretrained("ada/hearts", **fresh).network.__class__.__name__ == "GANGenerator"
+    before = pushed(hub)
+    url = push_model(run("dcgan"), "ada/hearts", create_pr=True, token="bob-writes")
+    assert "/discussions/" in url and pushed(hub) == before
+    network = HCMPipeline.from_pretrained("ada/hearts", revision="refs/pr/1", **fresh).network
+    assert network.__class__.__name__ == "DCGANGenerator"
+
+
+def test_a_card_that_the_hub_rejects_leaves_the_repository_as_it_was(run, hub, tmp_path):
+    hub.commit("model", "ada/hearts", {"README.md": b"# Mine"})
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for path in (run("gan") / "best").rglob("*"):
+        target = copy / path.relative_to(run("gan") / "best")
+        target.mkdir() if path.is_dir() else target.write_bytes(path.read_bytes())
+    written = json.loads((copy / "training_config.json").read_text())
+    (copy / "training_config.json").write_text(json.dumps(written | {"dataset_license": "all-mine"}))
+    with pytest.raises(InputError, match="The Hub rejects the card of ada/hearts .*license.*; nothing was pushed"):
+        push_model(copy, "ada/hearts")
+    assert pushed(hub)["README.md"] == b"# Mine" and "model_index.json" not in pushed(hub)
+
+
+def test_a_push_interrupted_before_its_commit_leaves_the_repository_as_it_was(run, hub):
+    push_model(run("gan"), "ada/hearts")
+    before, commits = pushed(hub), hub.commits("model", "ada/hearts")
+    hub.fail(1, 500, "/commit/")
+    with pytest.raises(InputError, match="The Hub answered 500 about ada/hearts .*try again later"):
+        push_model(run("vae"), "ada/hearts")
+    hub.fail(100, 500, "object")  # nothing can be uploaded
+    with pytest.raises((InputError, RuntimeError)):
+        push_model(run("vae"), "ada/hearts")
+    assert pushed(hub) == before and hub.commits("model", "ada/hearts") == commits
+
+
+def test_a_server_that_is_busy_twice_is_asked_again(run, hub, fresh):
+    push_model(run("gan"), "ada/hearts")
+    hub.fail(2, 503, "model_index.json")
+    assert HCMPipeline.from_pretrained("ada/hearts", **fresh)
+    assert sum(path.endswith("model_index.json") for _, path, _ in hub.requests) >= 3
+
+
+def test_a_download_that_breaks_is_resumed(hub, fresh):
+    torch.manual_seed(0)
+    network = build_tiny("dcgan").pipeline()
+    big = hcm_hf.DCGANGenerator(16, latent_dim=6, base_channels=640)
+    LatentPipeline(big).save_pretrained(fresh["cache_dir"].parent / "big")
+    folder = fresh["cache_dir"].parent / "big"
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert len(files["network/diffusion_pytorch_model.safetensors"]) > 20 * 2**20
+    hub.commit("model", "ada/big", files)
+    hub.drop_after("safetensors", 12 * 2**20)
+    loaded = HCMPipeline.from_pretrained("ada/big", **fresh).network.state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in big.state_dict().items())
+    assert "bytes=10485760-" in hub.ranges
+    assert network  # a tiny one beside it loads as ever
+
+
+def test_a_filled_cache_serves_offline(run, hub, tmp_path):
+    push_model(run("vae"), "ada/hearts")
+    code = (
+        "from hcm_hf import HCMPipeline, InputError\n"
+        "print(HCMPipeline.from_pretrained('ada/hearts', cache_dir='cache')(batch_size=1).images[0].size)\n"
+        "try: HCMPipeline.from_pretrained('ada/other', cache_dir='cache')\n"
+        "except InputError as error: print(error)"
+    )
+
+    def say(offline):
+        env = os.environ | {"HF_HUB_OFFLINE": offline, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+
+    assert "(16, 16)" in say("0").stdout
+    hub.requests.clear()
+    said = say("1")
+    assert "(16, 16)" in said.stdout, said.stderr
+    assert "The model ada/other is not in the cache, and the Hub cannot be reached (offline mode)" in said.stdout
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("family", ["dcgan", "ddpm"])
+def test_hostile_repositories_are_refused_and_nothing_of_them_is_run(family, hub, fresh, tmp_path):
+    build_tiny(family).pipeline().save_pretrained(tmp_path / "model")
+    folder, bomb = tmp_path / "model", b"raise SystemExit('run')"
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (weights,) = (name for name in files if name.endswith(".safetensors"))
+    component = weights.partition("/")[0]
+    index = json.loads(files["model_index.json"])
+
+    pickled = {name: data for name, data in files.items() if name != weights}
+    pickled[weights.replace(".safetensors", ".bin")] = b"cos\nsystem\n(S'exit 1'\ntR."
+    hub.commit("model", "eve/pickled", pickled)
+    with pytest.raises(InputError, match="eve/pickled has no safetensors weights; others, as pickles, are not loaded"):
+        HCMPipeline.from_pretrained("eve/pickled", **fresh)
+
+    for library, name in (("os", "system"), ("evil", "Network"), ("diffusers", "UNet2DConditionModel")):
+        planted = json.dumps(index | {component: [library, name]}).encode()
+        hub.commit(
+            "model", f"eve/{library}", files | {"model_index.json": planted, "evil.py": bomb, "pipeline.py": bomb}
+        )
+        with pytest.raises(InputError, match=f"of {name}, which is not a model of this package"):
+            HCMPipeline.from_pretrained(f"eve/{library}", **fresh)
+    foreign = json.dumps(index | {"_class_name": ["pipeline", "Evil"]}).encode()
+    hub.commit("model", "eve/pipeline", files | {"model_index.json": foreign, "pipeline.py": bomb})
+    with pytest.raises(InputError, match="which is not a model of this package|is damaged"):
+        HCMPipeline.from_pretrained("eve/pipeline", **fresh)
+    fetched = {path for method, path, _ in hub.requests if method == "GET" and "/resolve/" in path}
+    assert not [path for path in fetched if path.endswith((".py", ".bin", ".safetensors"))]
+    assert "evil" not in sys.modules and "pipeline" not in sys.modules
+
+
+def test_the_generic_paths_of_diffusers(run, hub, fresh):
+    push_model(run("dcgan"), "ada/hearts")
+    push_model(run("ddpm"), "ada/ddpm")
+    stock = DDPMPipeline.from_pretrained("ada/ddpm", **fresh)
+    np.testing.assert_allclose(
+        sample("ddpm", stock), sample("ddpm", HCMPipeline.from_pretrained(run("ddpm"))), atol=1e-6
+    )
+    assert isinstance(LatentPipeline.from_pretrained("ada/hearts", **fresh), LatentPipeline)
+    with pytest.raises(InputError, match="ada/ddpm holds a DDPMPipeline; load it with HCMPipeline"):
+        LatentPipeline.from_pretrained("ada/ddpm", **fresh)
+    with pytest.raises((AttributeError, ValueError, OSError)):  # as the card says
+        DiffusionPipeline.from_pretrained("ada/hearts", **fresh)
+    with pytest.raises(OSError, match="not fully cached locally") as vague:  # what explains itself with us
+        DDPMPipeline.from_pretrained("ada/ddpm", token="hf_wrong", cache_dir=fresh["cache_dir"] / "other")
+    assert isinstance(vague.value.__cause__, HfHubHTTPError)
+    with pytest.raises(InputError, match="The Hub does not accept the token with which ada/ddpm was asked for"):
+        HCMPipeline.from_pretrained("ada/ddpm", token="hf_wrong", cache_dir=fresh["cache_dir"] / "other")
+
+
+def test_a_repository_generates_and_is_scored(run, hub, dataset_dir, tmp_path):
+    push_model(run("dcgan"), "ada/hearts")
+    images = generate_images("ada/hearts", tmp_path / "images", num_images=20)
+    local = generate_images(run("dcgan"), tmp_path / "local", num_images=20)
+    for path in images.glob("*.png"):
+        assert path.read_bytes() == (local / path.name).read_bytes()
+    found = score(tmp_path / "report", images=images, model="ada/hearts", dataset=dataset_dir)
+    assert found["generator"]["model"] == "ada/hearts"
+    push_model(run("dcgan"), "ada/hearts", tmp_path / "report")
+
+
+def test_a_dataset_goes_to_the_hub_and_back(hub, dataset_dir, tmp_path, monkeypatch):
+    url = push_dataset(dataset_dir, "ada/slices")
+    assert "/datasets/ada/slices/commit/" in url and hub.repos["dataset", "ada/slices"].private
+    assert push_dataset(dataset_dir, "ada/slices") == url
+    files = pushed(hub, "ada/slices", "dataset")
+    parquet = {f"data/{split}.parquet" for split in ("train", "validation", "test")}
+    assert {*parquet, "README.md", "preparation.json"} == set(files) - {".gitattributes"}
+    before, after = hcm_hf.load_dataset(dataset_dir), hcm_hf.load_dataset("ada/slices")
+    plain = datasets.load_dataset("ada/slices", cache_dir=tmp_path / "plain")
+    for split in before:
+        assert before[split].features == after[split].features == plain[split].features
+        assert after[split].info.license == before[split].info.license == "apache-2.0"
+        slices = [Slices(one[split], ("HCM", "NOR")) for one in (before, after, plain)]
+        assert slices[0].fingerprint() == slices[1].fingerprint() == slices[2].fingerprint()
+        assert torch.equal(slices[0].masks, slices[1].masks)
+    with pytest.raises(InputError, match="ada/none is no folder here and no dataset on the Hub"):
+        hcm_hf.load_dataset("ada/none")
+    hub.commit("dataset", "ada/texts", {"a.csv": b"a,b\n1,2\n"})
+    with pytest.raises(InputError, match="--dataset ada/texts has no column 'image' in 'train'"):
+        hcm_hf.load_dataset("ada/texts")
+
+
+def test_a_repository_trains_and_the_card_names_it(hub, dataset_dir, tmp_path, monkeypatch):
+    for name, tiny in tiny_families().items():
+        monkeypatch.setitem(FAMILIES, name, tiny)
+    push_dataset(dataset_dir, "ada/slices")
+    config = TrainingConfig("gan", dataset="ada/slices", output_dir=str(tmp_path / "run"), num_epochs=1)
+    output_dir = train(config)
+    assert train(replace(config, dataset=str(dataset_dir))) == output_dir  # the same slices: the same run
+    train(config)
+    push_model(output_dir, "ada/hearts")
+    assert ModelCard(pushed(hub)["README.md"].decode()).data.datasets == "ada/slices"
+
+
+def test_real_patients_stay_private_unless_the_rights_are_claimed(hub, dataset_dir, tmp_path):
+    folder = tmp_path / "acdc"
+    hcm_hf.load_dataset(dataset_dir).save_to_disk(folder)
+    written = json.loads((dataset_dir / "preparation.json").read_text())
+    (folder / "preparation.json").write_text(json.dumps(written | {"source": "acdc"}))
+    with pytest.raises(InputError, match="holds real patients .* say --i_have_the_rights"):
+        push_dataset(folder, "ada/acdc", private=False)
+    assert ("dataset", "ada/acdc") not in hub.repos
+    hub.commit("dataset", "ada/open", {"README.md": b"# Mine"})
+    with pytest.raises(InputError, match="holds real patients and ada/open would be public"):
+        push_dataset(folder, "ada/open")
+    assert set(pushed(hub, "ada/open", "dataset")) - {".gitattributes"} == {"README.md"}
+    push_dataset(folder, "ada/acdc")
+    assert hub.repos["dataset", "ada/acdc"].private
+    push_dataset(folder, "ada/published", private=False, i_have_the_rights=True)
+    card = pushed(hub, "ada/published", "dataset")["README.md"].decode()
+    assert not hub.repos["dataset", "ada/published"].private
+    assert "license: cc-by-nc-sa-4.0" in card and "10.1109/TMI.2018.2837502" in card
+    with pytest.raises(InputError, match="has no preparation.json"):
+        (folder / "preparation.json").unlink()
+        push_dataset(folder, "ada/acdc")
+
+
+def test_the_metric_space_loads_from_the_hub_and_from_its_folder(hub, tmp_path):
+    url = push_space(ROOT / "spaces" / "slice-similarity", "ada/slice-similarity")
+    assert push_space(ROOT / "spaces" / "slice-similarity", "ada/slice-similarity") == url
+    files = pushed(hub, "ada/slice-similarity", "space")
+    assert {"README.md", "app.py", "requirements.txt", "slice-similarity.py", "hcm_hf/metrics/pixel.py"} <= set(files)
+    assert not [name for name in files if "__pycache__" in name]
+    code = (
+        "import evaluate, numpy as np\n"
+        "a, b = np.random.default_rng(0).random((2, 3, 16, 16))\n"
+        "one, other = (evaluate.load(name) for name in ('ada/slice-similarity', {!r}))\n"
+        "from hcm_hf.metrics.pixel import ssim_matrix\n"
+        "expected = ssim_matrix(a, b).mean()\n"
+        "assert one.compute(predictions=a, references=b)['ssim'] == expected\n"
+        "assert other.compute(predictions=a, references=b, protocol='all', data_range=1.0)['ssim'] == expected\n"
+    ).format(str(ROOT / "spaces" / "slice-similarity"))
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def test_a_folder_that_is_no_space_is_named(hub, tmp_path):
+    with pytest.raises(InputError, match="holds no README.md; name a folder of spaces/"):
+        push_space(tmp_path, "ada/space")
+
+
+def test_a_killed_push_leaves_the_repository_as_it_was(run, hub):
+    push_model(run("gan"), "ada/hearts")
+    before = pushed(hub)
+    code = f"import hcm_hf; hcm_hf.push_model({str(run('vae'))!r}, 'ada/hearts')"
+    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 60
+    while not [path for _, path, _ in hub.requests if "preupload" in path][1:] and time.monotonic() < deadline:
+        threading.Event().wait(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert pushed(hub) == before or len(hub.commits("model", "ada/hearts")) == 3  # whole or not at all
+    assert HCMPipeline.from_pretrained("ada/hearts", cache_dir=run("gan").parent / "cache")
+
+
+def test_names_without_an_account_are_completed(run, hub):
+    url = push_model(run("gan"), "hearts")
+    assert "/ada/hearts/" in url and 'from_pretrained("ada/hearts")' in pushed(hub)["README.md"].decode()
+    assert HfApi().model_info("ada/hearts").library_name == "hcm_hf"
