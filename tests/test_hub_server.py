@@ -4,31 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer
-from huggingface_hub import CommitOperationAdd, HfApi, constants, errors
+from huggingface_hub import CommitOperationAdd, HfApi, errors
 
 
 README = b"---\nlicense: apache-2.0\nlibrary_name: diffusers\ntags: [mri]\n---\n# Hearts\n"
-
-
-@pytest.fixture(scope="module")
-def hub():
-    """The Hub, with two accounts; conftest is to set `HF_HUB_DISABLE_XET=1` before the clients are imported."""
-    assert constants.HF_HUB_DISABLE_XET
-    server = HubServer()
-    server.add_account("ada", "ada-writes")
-    server.add_account("ada", "ada-reads", can_write=False)
-    server.add_account("bob", "bob-writes")
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(autouse=True)
-def empty(hub, monkeypatch):
-    """Nothing is left of the test before, and the client tries again at once."""
-    hub.reset()
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
 
 
 @pytest.fixture

@@ -9,13 +9,14 @@ from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard,
 from hcm_hf.data.acdc import GROUPS, PHASES
 from hcm_hf.data.dataset import ACDC_CITATION, LICENSES
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
-from hcm_hf.report import GLANCE, markdown_table, transposed_table
+from hcm_hf.report import GLANCE, PROTOCOLS, markdown_table, transposed_table
 
 
 TASK = "unconditional-image-generation"
 TAGS = ("cardiac-mri", "medical-imaging", "hypertrophic-cardiomyopathy", "synthetic-data", "hcm_hf")
 LOSSES, SAMPLES = "losses.png", "samples.png"
 _TEMPLATES = Path(__file__).parent / "model_cards"
+_METRICS = ("ssim_random", "cc_random", "mse_random", *(name for name in GLANCE if name != "ssim_random"))
 # Of training_config.json, in the table of the recipe.
 _RECIPE = (
     *("num_epochs", "train_batch_size", "num_processes", "learning_rate", "adam_betas", "patience", "ema_decay"),
@@ -47,8 +48,9 @@ def render_card(
     title, description = (_TEMPLATES / f"{family}.md").read_text(encoding="utf-8").removeprefix("# ").split("\n\n", 1)
     license_name = training.get("dataset_license") or _guessed_license(training)
     synthetic = license_name == LICENSES["synthetic"]
-    names = [name for name in GLANCE if report and name in report["rows"]["generated"]]
+    names = [name for name in _METRICS if report and name in report["rows"]["generated"]]
     remembered = [name for part in ("memorization", "membership") if report for name in report["parts"].get(part, ())]
+    results = _eval_results(training, report, names, synthetic)
     data = ModelCardData(
         license=license_name,
         library_name=library_name,
@@ -56,8 +58,8 @@ def render_card(
         tags=[*TAGS, family],
         datasets=training.get("dataset_repository"),
         metrics=names or None,
-        model_name=repo_id.partition("/")[2] or repo_id,
-        eval_results=_eval_results(training, report, names, synthetic) or None,
+        model_name=repo_id.rpartition("/")[2] if results else None,
+        eval_results=results or None,
     )
     card = ModelCard.from_template(
         data,
@@ -73,11 +75,12 @@ def render_card(
         has_samples=SAMPLES in figures,
         num_samples=num_samples,
         sampling=sampling,
+        num_slices=training.get("num_train_slices") or (report or {}).get("n_seen"),
         recipe_table=_recipe_table(training),
         report=report,
         generated_with=_generated_with(report),
         evaluation_table=transposed_table(report["rows"], names) if names else "",
-        definitions=_definitions(report, names),
+        definitions=_protocols(report, names) + _definitions(report, names),
         memorization_table=transposed_table(report["rows"], remembered) if remembered else "",
         memorization_definitions=_definitions(report, remembered),
         environment=_environment(training.get("environment"), version),
@@ -180,8 +183,14 @@ def _definitions(report: Mapping | None, names: list[str]) -> str:
     return "\n".join(f"- {key}: {text}." for key, text in chosen.items())
 
 
+def _protocols(report: Mapping | None, names: list[str]) -> str:
+    """Which images meet, for the protocols of these numbers that need saying."""
+    used = dict.fromkeys(report["rows"]["generated"][name]["protocol"] for name in names) if report else ()
+    return "".join(f"- _{name}: {PROTOCOLS[name].format_map(report)}.\n" for name in used if name in PROTOCOLS)
+
+
 def _recipe_table(training: Mapping) -> str:
-    lines = [[name, _shown(training[name])] for name in _RECIPE if name in training]
+    lines = [[name, _shown(training[name])] for name in _RECIPE if training.get(name) not in (None, {})]
     progress = training.get("progress") or {}
     if progress:
         lines.append(["steps, best at step", f"{progress['step']:,}, {progress['best_step']:,}"])
