@@ -22,6 +22,23 @@ def script(name, *arguments):
     return subprocess.run(command, capture_output=True, text=True, env=env)
 
 
+@pytest.fixture
+def script_here(monkeypatch, capsys):
+    """A script as a user runs it, but in this process, which has torch imported: its status, and what it said."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        try:
+            runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+            status = 0
+        except SystemExit as stop:
+            status = stop.code
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess([name, *arguments], status, said.out, said.err)
+
+    return run
+
+
 def succeed(name, *arguments):
     result = script(name, *arguments)
     assert result.returncode == 0, result.stderr
@@ -72,16 +89,67 @@ def test_from_patients_to_a_report(tmp_path):
         (("write_phantom.py", "--output_dir", "OUT", "--num_patients_per_group", "0"), "num_patients_per_group is 0"),
     ],
 )
-def test_bad_input_ends_in_one_line_and_status_2(arguments, message, tmp_path, dataset_dir, monkeypatch, capsys):
+def test_bad_input_ends_in_one_line_and_status_2(arguments, message, tmp_path, dataset_dir, script_here):
     (tmp_path / "empty").mkdir()
     build_tiny("ddpm").pipeline().save_pretrained(tmp_path / "ddpm")
     places = {"DDPM": tmp_path / "ddpm", "OUT": tmp_path / "out", "EMPTY": tmp_path / "empty", "DATASET": dataset_dir}
-    name, *rest = (str(places.get(argument, argument)) for argument in arguments)
-    monkeypatch.setattr(sys, "argv", [name, *rest])
-    with pytest.raises(SystemExit) as stop:  # as a user runs it, but in this process, which has torch imported
-        runpy.run_path(str(SCRIPTS / name), run_name="__main__")
-    said = capsys.readouterr().err
-    assert stop.value.code == 2, said
-    line = said.strip().splitlines()[-1]
-    assert line.startswith("error: ") and message in line and "Traceback" not in said
+    result = script_here(*(places.get(argument, argument) for argument in arguments))
+    assert result.returncode == 2, result.stderr
+    line = result.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: ") and message in line and "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_to_the_hub_and_back(hub, cohort, tmp_path, script_here):
+    def succeed(*arguments):
+        result = script_here(*arguments)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    dataset, model = tmp_path / "dataset", tmp_path / "run"
+    said = succeed(
+        *("prepare_dataset.py", "--acdc", cohort, "--output_dir", dataset, "--resolution", 16, "--num_proc", 1),
+        *("--push_to_hub", "--hub_dataset_id", "ada/slices"),
+    )
+    assert f"on the Hub: {hub.url}/datasets/ada/slices/commit/" in said and hub.repos["dataset", "ada/slices"].private
+    training = ("train.py", "--family", "gan", "--dataset", "ada/slices", "--output_dir", model, "--num_epochs", 1)
+    said = succeed(*training, "--push_to_hub", "--hub_private_repo")
+    assert f"on the Hub: {hub.url}/ada/hcm-gan/commit/" in said and hub.repos["model", "ada/hcm-gan"].private
+    assert "Not evaluated." in hub.files("model", "ada/hcm-gan")["README.md"].decode()
+    scoring = ("--dataset", "ada/slices", "--num_images", 20, "--output_dir", tmp_path / "report")
+    succeed("score.py", "--model", "ada/hcm-gan", *scoring)
+    url = succeed("push.py", "--model", model, "--report", tmp_path / "report", "--repo_id", "ada/hcm-gan")
+    files = hub.files("model", "ada/hcm-gan")
+    assert url.strip().endswith(hub.repos["model", "ada/hcm-gan"].branches["main"]) and "metrics.json" in files
+    assert "Not evaluated." not in files["README.md"].decode()
+    succeed("generate.py", "--model", "ada/hcm-gan@main", "--output_dir", tmp_path / "images", "--num_images", 2)
+    assert "ada-writes" not in "".join(path.read_text() for path in tmp_path.rglob("*.json*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Give one of --model, --dataset and --space."),
+        (("--model", "RUN", "--private", "--public"), "--private and --public exclude each other"),
+        (("--space", "RUN", "--report", "x"), "--report x belongs to a --model"),
+        (("--model", "EMPTY"), "holds no saved pipeline"),
+        (("--model", "RUN"), "has no training_config.json beside it"),
+        (("--space", "EMPTY"), "holds no README.md"),
+        (("--dataset", "EMPTY"), "is not a dataset"),
+    ],
+)
+def test_what_cannot_be_pushed(arguments, message, hub, tmp_path, script_here):
+    (tmp_path / "empty").mkdir()
+    build_tiny("gan").pipeline().save_pretrained(tmp_path / "run")
+    places = {"RUN": tmp_path / "run", "EMPTY": tmp_path / "empty"}
+    chosen = (places.get(argument, argument) for argument in arguments)
+    result = script_here("push.py", "--repo_id", "ada/hearts", *chosen)
+    assert result.returncode == 2 and message in result.stderr and result.stderr.startswith("error: ")
+    assert hub.repos == {}
+
+
+def test_a_training_that_cannot_be_pushed_does_not_begin(hub, dataset_dir, tmp_path, script_here):
+    arguments = ("train.py", "--family", "gan", "--dataset", dataset_dir, "--output_dir", tmp_path / "run")
+    result = script_here(*arguments, "--push_to_hub", "--hub_model_id", "bob/hearts")
+    assert result.returncode == 2 and "The token has no right to write to bob/hearts" in result.stderr
+    assert not (tmp_path / "run").exists()
