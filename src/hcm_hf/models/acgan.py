@@ -50,6 +50,11 @@ class ACGANGenerator(LatentModel):
     forward = decode
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """See `LatentModel.class_names`."""
+        return tuple(self.config.class_names)
+
+    @property
     def default_class(self) -> str:
         """The class of images for which none is asked."""
         return self.config.default_class

@@ -4,6 +4,8 @@ The layers are DCGAN's; noise, codes and the size of the recognition network Q a
 variables, one categorical code of ten values, two continuous ones, and 128 hidden units on the discriminator's body.
 """
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -11,6 +13,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 from torch.nn import functional as F
 
+from hcm_hf.errors import InputError
 from hcm_hf.models.dcgan import DCGANDiscriminator, DCGANGenerator, initialize
 from hcm_hf.models.latent import LatentModel
 
@@ -59,6 +62,27 @@ class InfoGANGenerator(LatentModel):
         """Latents (B, latent_dim) to noise, the categorical code (B, num_categories) and the continuous ones."""
         codes = [self.config.num_categories, self.config.num_continuous]
         return torch.split(latents, [self.config.latent_dim - sum(codes), *codes], dim=1)
+
+    @property
+    def num_codes(self) -> tuple[int, int]:
+        """See `LatentModel.num_codes`."""
+        return self.config.num_categories, self.config.num_continuous
+
+    def set_codes(
+        self, latents: torch.Tensor, category: int | None = None, continuous: Sequence[float] | None = None
+    ) -> torch.Tensor:
+        """See `LatentModel.set_codes`."""
+        noise, old_category, old_continuous = self.split_latents(latents)
+        num_categories, num_continuous = self.num_codes
+        if category is not None:
+            if not 0 <= category < num_categories:
+                raise InputError(f"category is {category}; choose from 0 to {num_categories - 1}.")
+            old_category = torch.eye(num_categories).to(latents)[category : category + 1]
+        if continuous is not None:
+            if len(continuous) != num_continuous or not all(-1 <= code <= 1 for code in continuous):
+                raise InputError(f"continuous is {list(continuous)}; give {num_continuous} values from -1 to 1.")
+            old_continuous = torch.tensor([list(continuous)]).to(latents)
+        return self._join(noise, old_category, old_continuous)
 
     def decode(self, latents: torch.Tensor, class_labels: torch.Tensor | None = None) -> torch.Tensor:
         """Latents (B, latent_dim) to images (B, 1, H, W) in [-1, 1]; `class_labels` have no part in it."""

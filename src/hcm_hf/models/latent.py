@@ -21,6 +21,33 @@ class LatentModel(ModelMixin, ConfigMixin):
         """The class of images for which none is asked; None for a network without classes."""
         return None
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that can be asked for; none for a network without classes."""
+        return ()
+
+    @property
+    def num_codes(self) -> tuple[int, int]:
+        """Number of values of the categorical code and of continuous codes; 0 for a network without them."""
+        return 0, 0
+
+    def set_codes(
+        self, latents: torch.Tensor, category: int | None = None, continuous: Sequence[float] | None = None
+    ) -> torch.Tensor:
+        """Latents with other codes: a network without codes takes None alone.
+
+        Args:
+            latents: (B, latent_dim).
+            category: value of the categorical code, from 0; None leaves it.
+            continuous: value of each continuous code, in [-1, 1]; None leaves them.
+
+        Raises:
+            InputError: if the network has no such code or value.
+        """
+        if category is not None or continuous is not None:
+            raise InputError(f"Codes given, but {type(self).__name__} has no codes.")
+        return latents
+
     def sample_latents(
         self, batch_size: int, generator: torch.Generator | list[torch.Generator] | None = None
     ) -> torch.Tensor:

@@ -1,0 +1,569 @@
+"""The generators in the browser, over an API, and for agents.
+
+python app.py --models runs/ --dataset data/acdc-64 --reports reports/    # local runs
+HCM_MODELS="user/hcm-dcgan user/hcm-ddpm" python app.py                   # repositories of the Hub
+"""
+
+import inspect
+import json
+import os
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_STORED, ZipFile
+
+import gradio as gr
+import numpy as np
+import yaml
+from copies import find_neighbours
+from generators import (
+    DEFAULT_SCHEDULER,
+    DEFAULT_STEPS,
+    LARGEST_SEED,
+    MOST_IMAGES,
+    MOST_STEPS,
+    Drawing,
+    Generator,
+    Request,
+    find_generators,
+    scheduler_names,
+    split_names,
+)
+from matplotlib.figure import Figure
+from PIL import Image
+from texts import I18N as t
+
+from hcm_hf.cli import run
+from hcm_hf.errors import InputError
+from hcm_hf.figures import image_grid
+from hcm_hf.generation import MANIFEST_FILE, STACK_FILE, write_stack
+from hcm_hf.report import GLANCE, transposed_table
+from hcm_hf.version import __version__
+
+
+SHOWN_PIXELS = 256  # a side of an image on the page; the files keep their size
+COMPARED = 4  # images of each generator
+KEEP_SECONDS = 3600  # how long files and what a visitor has made are kept
+CSS = "#banner {border-left: 4px solid #c33; padding-left: .8em} .gallery img {image-rendering: pixelated}"
+
+_PROGRESS = gr.Progress()  # where a handler has it as a default, gradio hands in its own
+Made = tuple[Request, np.ndarray]  # what a visitor has made last
+
+
+def on_gpu(seconds: Callable[..., float]) -> Callable[[Callable], Callable]:
+    """Ask ZeroGPU for a GPU for as long as the inputs need; without it nothing changes."""
+    try:
+        import spaces
+    except ImportError:
+        return lambda function: function
+    return spaces.GPU(duration=lambda *arguments: int(seconds(*arguments)) + 10)
+
+
+def seconds_needed(generator: Generator, request: Request) -> float:
+    """How long a GPU is needed at most, from what was seen on two CPU cores."""
+    calls = (request.num_inference_steps or DEFAULT_STEPS) if generator.denoises else 1
+    return 0.03 * calls * request.num_images
+
+
+@on_gpu(seconds_needed)
+def draw(generator: Generator, request: Request) -> Iterator[Drawing]:
+    """Draw images, on a GPU that is lent for it where there is one."""
+    yield from generator.draw(request)
+
+
+def explained(function: Callable) -> Callable:
+    """Bad input reaches the visitor, and the API's caller, as its one sentence."""
+
+    @wraps(function)
+    def stream(*arguments: Any, **options: Any) -> Iterator:
+        try:
+            yield from function(*arguments, **options)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    @wraps(function)
+    def answer(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return stream if inspect.isgeneratorfunction(function) else answer
+
+
+def build_demo(
+    generators: Mapping[str, Generator], problems: Sequence[str] = (), dataset: str | None = None
+) -> gr.Blocks:
+    """The page.
+
+    Args:
+        generators: by the name under which visitors choose them; without any, the page says how to get one.
+        problems: a sentence for each generator that could not be had.
+        dataset: the slices that the generators were trained on, where their own notes do not lead there.
+    """
+    with gr.Blocks(title="hcm_hf", delete_cache=(KEEP_SECONDS // 6, KEEP_SECONDS)) as demo:
+        gr.Markdown(t("title"), elem_id="title")
+        gr.Markdown(t("banner"), elem_id="banner")
+        if problems:
+            with gr.Row():
+                gr.Markdown(t("problems"))
+                gr.Markdown("\n".join(f"- {sentence}" for sentence in problems), elem_id="problems")
+        if generators:
+            _build_page(generators, dataset)
+        else:
+            gr.Markdown(t("no_models"), elem_id="no_models")
+    return demo.queue(default_concurrency_limit=4, max_size=200)
+
+
+def _build_page(generators: Mapping[str, Generator], dataset: str | None) -> None:
+    handlers = Handlers(generators, dataset)
+    first = next(iter(generators.values()))
+    names = [(one.label, name) for name, one in generators.items()]
+    classes = sorted({name for one in generators.values() for name in one.class_names})
+    codes = max((one.num_codes for one in generators.values()), default=(0, 0))
+    made, chosen = gr.State(None, time_to_live=KEEP_SECONDS), gr.Number(0, visible=False, precision=0)
+
+    with gr.Row():
+        model = gr.Dropdown(names, value=first.name, label=t("model"), elem_id="model", scale=3)
+        seed = gr.Number(
+            0, label=t("seed"), info=t("seed_info"), precision=0, minimum=0, maximum=LARGEST_SEED, scale=2
+        )
+        dice = gr.Button(t("dice"), scale=1, elem_id="dice")
+    with gr.Row():
+        num_images = gr.Slider(1, MOST_IMAGES, 12, step=1, label=t("num_images"), elem_id="num_images")
+        class_labels = gr.Dropdown(
+            classes, value=first.default_class, label=t("class"), info=t("class_info"), elem_id="class"
+        )
+    with gr.Group(elem_id="codes") as code_group:
+        fix_codes = gr.Checkbox(False, label=t("fix_codes"))
+        with gr.Row():
+            category = gr.Slider(0, max(codes[0] - 1, 1), 0, step=1, label=t("category"))
+            code_1, code_2 = (gr.Slider(-1, 1, 0, step=0.05, label=t(f"code_{i}")) for i in (1, 2))
+    with gr.Row(elem_id="diffusion") as step_group:
+        scheduler = gr.Dropdown(scheduler_names(), value=DEFAULT_SCHEDULER, label=t("scheduler"))
+        steps = gr.Slider(1, MOST_STEPS, DEFAULT_STEPS, step=1, label=t("steps"), info=t("steps_info"))
+
+    with gr.Tabs():
+        with gr.Tab(t("tab_generate"), id="generate"):
+            quick = gr.Button(t("generate"), variant="primary", elem_id="generate")
+            slow = gr.Button(t("generate"), variant="primary", elem_id="denoise")
+            gallery = gr.Gallery(
+                label=t("gallery"), columns=6, format="png", elem_id="gallery", elem_classes="gallery"
+            )
+            with gr.Row():
+                taken = gr.Textbox(label=t("time"), interactive=False, elem_id="time")
+                png = gr.DownloadButton(t("download_png"), interactive=False, elem_id="png")
+                nifti = gr.DownloadButton(t("download_nifti"), interactive=False, elem_id="nifti")
+        with gr.Tab(t("tab_interpolate"), id="interpolate"):
+            gr.Markdown(t("interpolate_info"))
+            with gr.Group() as latent_group:
+                other_seed = gr.Number(1, label=t("seed_to"), precision=0, minimum=0, maximum=LARGEST_SEED)
+                interpolate = gr.Button(t("interpolate"), variant="primary", elem_id="interpolate")
+            no_latents = gr.Markdown(t("no_latents"))
+            path = gr.Gallery(label=t("gallery"), columns=6, format="png", elem_id="path", elem_classes="gallery")
+        with gr.Tab(t("tab_compare"), id="compare"):
+            gr.Markdown(t("compare_info"))
+            compare = gr.Button(t("compare"), variant="primary", elem_id="compare")
+            compared = gr.Textbox(label=t("time"), interactive=False, elem_id="compared")
+            grids = gr.Gallery(label=t("gallery"), columns=3, format="png", elem_id="grids", elem_classes="gallery")
+        with gr.Tab(t("tab_copy"), id="copy"):
+            gr.Markdown(t("copy_info"))
+            no_dataset = gr.Markdown(t("no_dataset"), elem_id="no_dataset")
+            with gr.Column() as copy_group:
+                likest = gr.Gallery(
+                    label=t("neighbours"),
+                    columns=6,
+                    height=240,
+                    format="png",
+                    elem_id="likest",
+                    elem_classes="gallery",
+                )
+                with gr.Row():
+                    correlation = gr.Number(label=t("correlation"), interactive=False, elem_id="correlation")
+                    rank = gr.Number(label=t("rank"), interactive=False)
+                    threshold = gr.Number(label=t("threshold"), interactive=False)
+                distribution = gr.Plot(label=t("distribution"))
+        with gr.Tab(t("tab_scores"), id="scores"):
+            no_report = gr.Markdown(t("no_report"), elem_id="no_report")
+            scores = gr.Markdown(elem_id="scores")
+            losses = gr.Image(label=t("losses"), type="filepath", interactive=False, height=420)
+            card = gr.Markdown(elem_id="card")
+
+    controls = [class_labels, code_group, fix_codes, step_group, quick, slow, latent_group, no_latents]
+    leftovers = [gallery, taken, made, png, nifti, path, likest]
+    facts = [no_dataset, copy_group, no_report, scores, losses, card]
+    gr.on(
+        [model.change, gr.context.Context.root_block.load],
+        handlers.describe,
+        model,
+        [*controls, *facts, *leftovers],
+        api_visibility="private",
+        show_progress="hidden",
+    )
+    dice.click(lambda: random.randrange(2**31), None, seed, api_visibility="private", show_progress="hidden")
+
+    shape = [fix_codes, category, code_1, code_2]
+    quick_inputs = [model, num_images, seed, class_labels, *shape]
+    files = {"fn": handlers.archive, "inputs": made, "outputs": [png, nifti], "show_progress": "hidden"}
+    quick.click(
+        handlers.generate, quick_inputs, [gallery, taken, made], api_name="generate", concurrency_limit=4
+    ).then(**files, api_name="archive")
+    slow.click(
+        handlers.denoise,
+        [model, num_images, seed, scheduler, steps],
+        [gallery, taken, made],
+        api_name="denoise",
+        concurrency_limit=1,
+        concurrency_id="slow",
+        show_progress_on=taken,  # not on the images, which are to be seen on their way
+    ).then(**files, api_visibility="private")
+    interpolate.click(
+        handlers.interpolate, [*quick_inputs, other_seed], path, api_name="interpolate", concurrency_limit=4
+    )
+    compare.click(
+        handlers.compare,
+        [seed, scheduler, steps],
+        [grids, compared],
+        api_name="compare",
+        concurrency_limit=1,
+        concurrency_id="slow",
+        show_progress_on=compared,
+    )
+    gallery.select(_index, None, chosen, api_visibility="private", show_progress="hidden").then(
+        handlers.nearest,
+        [made, chosen],
+        [likest, correlation, rank, threshold, distribution],
+        api_name="nearest",
+        show_progress_on=likest,
+    )
+
+
+class Handlers:
+    """What the page's buttons and the API's endpoints do; the inputs are checked here, whatever the page allows."""
+
+    def __init__(self, generators: Mapping[str, Generator], dataset: str | None):
+        self.generators, self.dataset = generators, dataset
+
+    def find(self, model: str) -> Generator:
+        """The generator of that name."""
+        if model not in self.generators:
+            raise InputError(f"There is no generator '{model}'; choose among {', '.join(self.generators)}.")
+        return self.generators[model]
+
+    @explained
+    def generate(
+        self,
+        model: str,
+        num_images: int,
+        seed: int,
+        class_labels: str | None,
+        fix_codes: bool,
+        category: int,
+        code_1: float,
+        code_2: float,
+    ) -> tuple[list, str, Made]:
+        """Draw images with a VAE or GAN; the same seed gives the same images.
+
+        Args:
+            model: the generator's name.
+            num_images: how many, 1 to 64.
+            seed: from 0; image i comes from (seed, i).
+            class_labels: the patient's group, for a generator with classes; null for the others.
+            fix_codes: whether the codes of an InfoGAN are those given; otherwise they are drawn like the rest.
+            category: value of the categorical code, from 0.
+            code_1: first continuous code, -1 to 1.
+            code_2: second continuous code, -1 to 1.
+
+        Returns:
+            The images with their numbers, and the time that they took.
+        """
+        generator = self.find(model)
+        if generator.denoises:
+            raise InputError(f"{model} is a diffusion model; ask for it with /denoise.")
+        codes = (_whole(category), (code_1, code_2)) if fix_codes else (None, None)
+        request = Request(model, _whole(num_images), _whole(seed), class_labels or None, *codes)
+        (drawing,) = draw(generator, request)
+        return _captioned(drawing.images), _time(drawing.seconds, request), (request, drawing.images)
+
+    @explained
+    def denoise(
+        self,
+        model: str,
+        num_images: int,
+        seed: int,
+        scheduler: str,
+        num_inference_steps: int,
+        progress: gr.Progress = _PROGRESS,
+    ) -> Iterator[tuple[list, str, Made | None]]:
+        """Draw images with a diffusion model, and show them on their way from noise.
+
+        Args:
+            model: the generator's name.
+            num_images: how many, 1 to 64.
+            seed: from 0; image i comes from (seed, i).
+            scheduler: ddpm, ddim, dpmsolver++ or unipc.
+            num_inference_steps: calls of the network per image, 1 to 1000; images times steps are 3200 at most.
+            progress: gradio's.
+
+        Returns:
+            The images with their numbers, and the time that they took; the last ones are done.
+        """
+        generator = self.find(model)
+        if not generator.denoises:
+            raise InputError(f"{model} is no diffusion model; ask for it with /generate.")
+        request = Request(
+            model,
+            _whole(num_images),
+            _whole(seed),
+            scheduler=scheduler,
+            num_inference_steps=_whole(num_inference_steps),
+        )
+        progress(0)
+        for drawing in draw(generator, request):
+            progress(drawing.done)
+            done = drawing.done == 1
+            yield (
+                _captioned(drawing.images),
+                _time(drawing.seconds, request) if done else f"{drawing.done:.0%}",
+                (request, drawing.images) if done else None,
+            )
+
+    @explained
+    def interpolate(
+        self,
+        model: str,
+        num_images: int,
+        seed: int,
+        class_labels: str | None,
+        fix_codes: bool,
+        category: int,
+        code_1: float,
+        code_2: float,
+        other_seed: int,
+    ) -> list:
+        """Go from the first image of one seed to the first of another, along their latents.
+
+        Args:
+            model: a VAE or GAN.
+            num_images: how many on the way, both ends included.
+            seed: where to begin.
+            class_labels: as in /generate.
+            fix_codes: as in /generate.
+            category: as in /generate.
+            code_1: as in /generate.
+            code_2: as in /generate.
+            other_seed: where to end.
+        """
+        codes = (_whole(category), (code_1, code_2)) if fix_codes else (None, None)
+        request = Request(model, _whole(num_images), _whole(seed), class_labels or None, *codes)
+        return _captioned(self.find(model).interpolate(request, _whole(other_seed)))
+
+    @explained
+    def compare(
+        self,
+        seed: int,
+        scheduler: str,
+        num_inference_steps: int,
+        progress: gr.Progress = _PROGRESS,
+    ) -> Iterator[tuple[list, str]]:
+        """Draw four images of one seed with every generator, and tell the time that an image took.
+
+        Args:
+            seed: from 0.
+            scheduler: of the diffusion models.
+            num_inference_steps: of the diffusion models.
+            progress: gradio's.
+        """
+        shown, seconds = [], []
+        for index, generator in enumerate(self.generators.values()):
+            progress((index, len(self.generators)))
+            steps = (scheduler, _whole(num_inference_steps)) if generator.denoises else (None, None)
+            request = Request(generator.name, COMPARED, _whole(seed), None, None, None, *steps)
+            *_, drawing = draw(generator, request)
+            side = drawing.images.shape[-1]
+            grid = image_grid(np.split(drawing.images, 2), max(1, SHOWN_PIXELS // side))
+            seconds.append(drawing.seconds)
+            shown.append((grid, f"{generator.label} · {drawing.seconds / COMPARED:.3g} s"))
+            total = sum(seconds)
+            yield shown, f"{len(shown)} / {len(self.generators)} · {total:.3g} s"
+
+    @explained
+    def nearest(self, made: Made | None, index: int) -> tuple[list, float, float, float, Figure]:
+        """The training slices most like one of the images made last in this session, by correlation.
+
+        Args:
+            made: what this session has made last.
+            index: which image, from 0.
+
+        Returns:
+            The image and the slices, most alike first; the highest correlation; the percentage of held-out slices that
+            are less like the training slices; the correlation above which lie copies; and the distribution.
+        """
+        if made is None:
+            raise InputError("There is no image yet; generate some first.")
+        request, images = made
+        if not 0 <= index < len(images):
+            raise InputError(f"There is no image {index}; choose from 0 to {len(images) - 1}.")
+        generator = self.find(request.model)
+        dataset = self.dataset_of(generator)
+        if dataset is None:
+            raise InputError(f"The slices that {request.model} was trained on are not here; start with --dataset.")
+        found = find_neighbours(images[index], dataset, tuple(generator.training.get("groups", ("HCM",))))
+        shown = [(_enlarged(images[index]), f"{index}")]
+        shown += [
+            (_enlarged(image), f"{value:.2f} {caption}")
+            for image, value, caption in zip(found.images, found.correlations, found.captions, strict=True)
+        ]
+        highest = float(found.correlations[0])
+        return (
+            shown,
+            round(highest, 3),
+            round(100 * found.rank, 1),
+            round(found.threshold, 3),
+            _histogram(found.heldout, highest, found.threshold),
+        )
+
+    @explained
+    def archive(self, made: Made | None) -> tuple[gr.DownloadButton, gr.DownloadButton]:
+        """The images made last in this session as files.
+
+        Args:
+            made: what this session has made last.
+
+        Returns:
+            A zip of PNG files with `manifest.jsonl`, and a NIfTI volume of all of them.
+        """
+        if made is None:
+            raise InputError("There is no image yet; generate some first.")
+        request, images = made
+        settings = {key: value for key, value in vars(request).items() if value is not None and key != "num_images"}
+        folder = Path(tempfile.mkdtemp(dir=_temporary_folder()))
+        name = f"{request.model.replace('/', '-')}-seed{request.seed}"
+        with ZipFile(folder / f"{name}.zip", "w", ZIP_STORED) as archive:
+            lines = []
+            for index, image in enumerate(images):
+                file = f"{index:06d}.png"
+                Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(folder / file, format="PNG")
+                archive.write(folder / file, file)
+                lines.append(json.dumps({"file": file, **settings, "version": __version__, "synthetic": True}) + "\n")
+            archive.writestr(MANIFEST_FILE, "".join(lines))
+        write_stack(folder, len(images), folder / f"{name}-{STACK_FILE}")
+        for file in folder.glob("*.png"):
+            file.unlink()
+        paths = folder / f"{name}.zip", folder / f"{name}-{STACK_FILE}"
+        return tuple(gr.DownloadButton(value=str(path), interactive=True) for path in paths)
+
+    @explained
+    def describe(self, model: str) -> list:
+        """What to show for a generator, in the order of the page's controls, facts and leftovers of the last one."""
+        generator = self.find(model)
+        denoises, classes = generator.denoises, generator.class_names
+        visible = lambda shown: gr.update(visible=bool(shown))  # noqa: E731
+        controls = [
+            gr.update(visible=bool(classes), value=generator.default_class),
+            visible(generator.num_codes[1] == 2),
+            gr.update(value=False),
+            visible(denoises),
+            visible(not denoises),
+            visible(denoises),
+            visible(not denoises),
+            visible(denoises),
+        ]
+        dataset, report = self.dataset_of(generator), generator.report
+        names = [name for name in GLANCE if report and name in report["rows"]["generated"]]
+        table = transposed_table(report["rows"], names) if report else ""
+        if report:
+            data = report["dataset"]
+            table += (
+                f"\n\n{report['n_generated']} / {report['n_heldout']} ({report['n_heldout_patients']} patients, "
+                f"split {data['split']}, {', '.join(data['groups'])}), seed {report['seed']}, "
+                f"hcm_hf {report['hcm_hf_version']}"
+            )
+        link = f"[{generator.page}]({generator.page})" if generator.page else ""
+        return [
+            *controls,
+            visible(dataset is None),
+            visible(dataset is not None),
+            visible(report is None),
+            table,
+            gr.update(value=generator.losses and str(generator.losses), visible=generator.losses is not None),
+            link,
+            *(None, "", None, gr.update(interactive=False), gr.update(interactive=False), None, None),
+        ]
+
+    def dataset_of(self, generator: Generator) -> str | None:
+        """Where the slices are that a generator was trained on, if they are at hand."""
+        noted = generator.training.get("dataset")
+        if self.dataset is not None:
+            return self.dataset
+        return generator.training.get("dataset_repository") or (noted if noted and Path(noted).is_dir() else None)
+
+
+def _index(event: gr.SelectData) -> int:
+    return event.index
+
+
+def _whole(value: object) -> object:
+    """Widgets send whole numbers as floats; what is none is left for the check to refuse."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _captioned(images: np.ndarray) -> list[tuple[Image.Image, str]]:
+    return [(_enlarged(image), str(index)) for index, image in enumerate(images)]
+
+
+def _enlarged(image: np.ndarray) -> Image.Image:
+    return image_grid([image[None]], max(1, SHOWN_PIXELS // image.shape[-1]), gap=0)
+
+
+def _time(seconds: float, request: Request) -> str:
+    return f"{request.num_images} × {seconds / request.num_images:.3g} s = {seconds:.3g} s"
+
+
+def _histogram(heldout: np.ndarray, value: float, threshold: float) -> Figure:
+    figure = Figure(figsize=(7, 2.4), layout="constrained")
+    axes = figure.add_subplot(xlabel="CC", yticks=[])
+    axes.hist(heldout, bins=24, color="#bbb")
+    axes.axvline(threshold, color="#c33", linestyle=":", label="99 %")
+    axes.axvline(value, color="#000", linewidth=2)
+    axes.legend(frameon=False, loc="center left")
+    return figure
+
+
+def _temporary_folder() -> Path:
+    folder = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def main(
+    models: Path | None = None,
+    dataset: str | None = None,
+    reports: Path | None = None,
+    mcp: bool = False,
+    server_port: int | None = None,
+) -> None:
+    """The generators in the browser.
+
+    Args:
+        models: a training run, or a folder of runs; by default the repositories of the Hub that HCM_MODELS names, or
+            the page's front matter.
+        dataset: folder or repository of the slices that they were trained on; by default what the runs say.
+        reports: folder with score.py's reports on local runs.
+        mcp: also be an MCP server, for agents (needs gradio[mcp]).
+        server_port: by default the first that is free from 7860.
+    """
+    if models is not None and not models.exists():
+        raise InputError(f"--models {models} does not exist; name a training run or a folder of runs.")
+    front = yaml.safe_load((Path(__file__).parent / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+    named = split_names(os.environ.get("HCM_MODELS", "")) or front.get("models") or []
+    generators, problems = find_generators(models if models is not None else named, reports)
+    demo = build_demo(generators, problems, dataset)
+    demo.launch(server_port=server_port, mcp_server=mcp, i18n=t, css=CSS, footer_links=["api", "settings"])
+
+
+if __name__ == "__main__":
+    run(main)

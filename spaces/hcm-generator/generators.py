@@ -1,0 +1,283 @@
+"""The generators of the page: where they are found, what they can be asked for, and how they draw."""
+
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+
+from hcm_hf.config import CONFIG_FILE
+from hcm_hf.errors import InputError
+from hcm_hf.evaluation import read_training
+from hcm_hf.families import FAMILIES
+from hcm_hf.generation import hash_model, image_generator
+from hcm_hf.hub import METRICS_FILE
+from hcm_hf.models.ddpm import SAMPLERS, denoise
+from hcm_hf.pipeline import HCMPipeline, find_pipeline, prepare_sampling
+from hcm_hf.report import REPORT_FILE
+from hcm_hf.repositories import download, parse_repository
+from hcm_hf.runs import LOSS_FIGURE
+
+
+MOST_IMAGES, MOST_STEPS, MOST_CALLS = 64, 1000, 3200  # of one request; calls are images times steps
+LARGEST_SEED = 2**31 - 1
+DEFAULT_SCHEDULER, DEFAULT_STEPS = "ddpm", 50
+_HUB_FILES = ["README.md", METRICS_FILE, LOSS_FIGURE, CONFIG_FILE]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a visitor asks a generator for.
+
+    Attributes:
+        model: the generator's name.
+        num_images: how many.
+        seed: image i comes from the random generator of (seed, i), as in `generate.py`.
+        class_labels: the class, where there are classes.
+        category: value of the categorical code, where there is one; None leaves it to chance.
+        continuous: values of the continuous codes; None leaves them to chance.
+        scheduler: of a diffusion model.
+        num_inference_steps: of a diffusion model.
+    """
+
+    model: str
+    num_images: int = 12
+    seed: int = 0
+    class_labels: str | None = None
+    category: int | None = None
+    continuous: tuple[float, ...] | None = None
+    scheduler: str | None = None
+    num_inference_steps: int | None = None
+
+    def check(self) -> None:
+        """Raise an `InputError` for what no generator takes."""
+        check_whole("num_images", self.num_images, 1, MOST_IMAGES)
+        check_whole("seed", self.seed, 0, LARGEST_SEED)
+        if self.num_inference_steps is not None:
+            check_whole("num_inference_steps", self.num_inference_steps, 1, MOST_STEPS)
+            if self.num_images * self.num_inference_steps > MOST_CALLS:
+                raise InputError(
+                    f"{self.num_images} images of {self.num_inference_steps} steps are more than {MOST_CALLS} steps "
+                    "in all; ask for fewer images or steps."
+                )
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Images on their way, or done.
+
+    Attributes:
+        images: float32 (N, H, W) in [0, 1].
+        done: part of the work, 1 at the end.
+        seconds: since the request was taken up.
+    """
+
+    images: np.ndarray
+    done: float
+    seconds: float
+
+
+class Generator:
+    """A trained model of the page.
+
+    Args:
+        name: as visitors choose it.
+        folder: holds the pipeline.
+        extras: folder that holds its loss curve and, of a repository, its report.
+        page: address of its model card, if it has one.
+        reports: reports that are at hand, by the model's hash.
+    """
+
+    def __init__(self, name: str, folder: Path, extras: Path, page: str | None, reports: dict[str, dict]):
+        self.name, self.folder, self.page = name, folder, page
+        self.training = read_training(folder)
+        self.losses = next((path for path in (extras / LOSS_FIGURE,) if path.is_file()), None)
+        self.report = reports.get(hash_model(folder)) or _read_json(extras / METRICS_FILE)
+        self._lock = Lock()
+
+    @cached_property
+    def pipeline(self) -> DiffusionPipeline:
+        """The pipeline; use `load`, which several threads may call."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return HCMPipeline.from_pretrained(self.folder, device=device)
+
+    def load(self) -> DiffusionPipeline:
+        """The pipeline, loaded by whoever comes first."""
+        with self._lock:
+            return self.pipeline
+
+    @property
+    def label(self) -> str:
+        """Name, size and recipe."""
+        size, recipe = self.training.get("resolution"), self.training.get("recipe")
+        return " · ".join([self.name, *([f"{size} px"] if size else []), *([recipe] if recipe else [])])
+
+    @property
+    def denoises(self) -> bool:
+        """Whether it takes steps, and a scheduler."""
+        return "scheduler" in self.load().components
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that can be asked for."""
+        return () if self.denoises else self.load().network.class_names
+
+    @property
+    def default_class(self) -> str | None:
+        """The class of images for which none is asked."""
+        return None if self.denoises else self.load().network.default_class
+
+    @property
+    def num_codes(self) -> tuple[int, int]:
+        """Number of values of the categorical code, and of continuous codes."""
+        return (0, 0) if self.denoises else self.load().network.num_codes
+
+    def draw(self, request: Request, num_previews: int = 8) -> Iterator[Drawing]:
+        """Draw images; a diffusion model shows some of its steps on the way.
+
+        Raises:
+            InputError: if the model does not take what is asked for.
+        """
+        request.check()
+        started = time.perf_counter()
+        generators = [image_generator(request.seed, index) for index in range(request.num_images)]
+        for images, done in self._steps(request, generators, num_previews):
+            yield Drawing(images, done, time.perf_counter() - started)
+
+    def _steps(
+        self, request: Request, generators: list[torch.Generator], num_previews: int
+    ) -> Iterator[tuple[np.ndarray, float]]:
+        pipeline, shape = self.load(), (request.category, request.continuous)
+        if not self.denoises:
+            # Raises for a scheduler, a class or a code that the network does not have.
+            arguments, _ = prepare_sampling(
+                pipeline, request.class_labels, request.scheduler, request.num_inference_steps
+            )
+            latents = pipeline.network.sample_latents(len(generators), generators)
+            latents = pipeline.network.set_codes(latents, *shape)
+            yield pipeline(latents=latents, output_type="np", **arguments).images[..., 0], 1.0
+            return
+        if shape != (None, None):
+            raise InputError(f"Codes given, but {self.name} has no codes.")
+        pipeline = type(pipeline)(**pipeline.components)  # each request has its own scheduler
+        arguments, _ = prepare_sampling(
+            pipeline,
+            request.class_labels,
+            request.scheduler or DEFAULT_SCHEDULER,
+            request.num_inference_steps or DEFAULT_STEPS,
+        )
+        steps = arguments["num_inference_steps"]
+        Request(self.name, request.num_images, num_inference_steps=steps).check()
+        shown = {round(steps * part / num_previews) for part in range(1, num_previews)}
+        for step, images in enumerate(
+            denoise(pipeline.unet, pipeline.scheduler, len(generators), generators, steps), 1
+        ):
+            if step in shown or step == steps:
+                yield (images[:, 0].float().cpu() / 2 + 0.5).clamp(0, 1).numpy(), step / steps
+
+    def interpolate(self, request: Request, other_seed: int) -> np.ndarray:
+        """Images (N, H, W) on the great circle between the latents of two seeds.
+
+        Classes and codes are those of the request, or of its seed.
+
+        Raises:
+            InputError: if the model has no latents, or as `draw`.
+        """
+        request.check()
+        check_whole("other_seed", other_seed, 0, LARGEST_SEED)
+        if self.denoises:
+            raise InputError(f"{self.name} is a diffusion model: its images do not follow one latent each.")
+        network = self.load().network
+        first, last = (network.sample_latents(1, [image_generator(seed, 0)]) for seed in (request.seed, other_seed))
+        latents = slerp(first, last, request.num_images)
+        num_categories, num_continuous = network.num_codes
+        if num_categories:  # what is no noise stays
+            codes = first[0, network.config.latent_dim - num_categories - num_continuous :]
+            category = request.category if request.category is not None else int(codes[:num_categories].argmax())
+            latents = network.set_codes(latents, category, request.continuous or codes[num_categories:].tolist())
+        arguments, _ = prepare_sampling(self.load(), request.class_labels)
+        return self.load()(latents=latents, output_type="np", **arguments).images[..., 0]
+
+
+def slerp(first: torch.Tensor, last: torch.Tensor, num: int) -> torch.Tensor:
+    """Latents (num, D) from `first` to `last`, (1, D) each, at even angles."""
+    parts = torch.linspace(0, 1, num).to(first)[:, None]
+    cosine = torch.nn.functional.cosine_similarity(first, last).clamp(-1, 1)
+    angle = torch.arccos(cosine)
+    if angle < 1e-4:
+        return first + parts * (last - first)
+    return (torch.sin((1 - parts) * angle) * first + torch.sin(parts * angle) * last) / torch.sin(angle)
+
+
+def find_generators(
+    models: Path | Sequence[str], reports: Path | None = None
+) -> tuple[dict[str, Generator], list[str]]:
+    """The generators in a folder of runs, or those of some folders and repositories.
+
+    Args:
+        models: a run, a folder of runs, or names of folders and repositories of the Hub.
+        reports: folder in which to look for `score`'s reports on local runs, at any depth.
+
+    Returns:
+        The generators by name, and a sentence for each that cannot be had.
+    """
+    found, problems = {}, []
+    known = {}
+    for path in [] if reports is None else Path(reports).rglob(REPORT_FILE):
+        report = _read_json(path)
+        if report and report.get("generator", {}).get("model_hash"):
+            known[report["generator"]["model_hash"]] = report
+    for name in _candidates(models):
+        try:
+            folder, extras, page = find_pipeline(name), None, None
+            repository = parse_repository(name)
+            if repository is None:
+                extras = folder.parent if (folder.parent / CONFIG_FILE).is_file() else folder
+            else:
+                extras = download(repository[0], _HUB_FILES, revision=folder.name)
+                page = f"https://huggingface.co/{repository[0]}"
+            short = repository[0] if repository else Path(name).name
+            found[short] = Generator(short, folder, extras, page, known)
+        except InputError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def _candidates(models: Path | Sequence[str]) -> list[str]:
+    if not isinstance(models, Path):
+        return [name for name in models if name]
+    runs = [models, *sorted(path for path in models.iterdir() if path.is_dir())] if models.is_dir() else [models]
+    runs = [path for path in runs if any((path / part / "model_index.json").is_file() for part in ("", "best"))]
+    order = list(FAMILIES)
+    runs.sort(key=lambda path: order.index(family) if (family := read_training(path).get("family")) in order else 99)
+    return [str(path) for path in runs if path.name not in ("best", "last")] or [str(models)]
+
+
+def split_names(text: str) -> list[str]:
+    """Names separated by commas or spaces."""
+    return [name for name in re.split(r"[,\s]+", text) if name]
+
+
+def check_whole(name: str, value: object, low: int, high: int) -> None:
+    """Raise an `InputError` unless `value` is a whole number from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InputError(f"{name} is {value!r}; give a whole number from {low} to {high}.")
+
+
+def scheduler_names() -> list[str]:
+    """The samplers of diffusion models."""
+    return list(SAMPLERS)
+
+
+def _read_json(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
