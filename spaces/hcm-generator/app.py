@@ -15,6 +15,12 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile
 
+
+try:  # before torch, as it asks
+    from spaces import GPU  # what ZeroGPU installs, not the folder of that name
+except ImportError:
+    GPU = None
+
 import gradio as gr
 import numpy as np
 import yaml
@@ -55,11 +61,9 @@ Made = tuple[Request, np.ndarray]  # what a visitor has made last
 
 def on_gpu(seconds: Callable[..., float]) -> Callable[[Callable], Callable]:
     """Ask ZeroGPU for a GPU for as long as the inputs need; without it nothing changes."""
-    try:
-        import spaces
-    except ImportError:
+    if GPU is None:
         return lambda function: function
-    return spaces.GPU(duration=lambda *arguments: int(seconds(*arguments)) + 10)
+    return GPU(duration=lambda *arguments: int(seconds(*arguments)) + 10)
 
 
 def seconds_needed(generator: Generator, request: Request) -> float:
@@ -168,7 +172,7 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None) -> Non
             gr.Markdown(t("compare_info"))
             compare = gr.Button(t("compare"), variant="primary", elem_id="compare")
             compared = gr.Textbox(label=t("time"), interactive=False, elem_id="compared")
-            grids = gr.Gallery(label=t("gallery"), columns=3, format="png", elem_id="grids", elem_classes="gallery")
+            grids = gr.Gallery(label=t("gallery"), columns=6, format="png", elem_id="grids", elem_classes="gallery")
         with gr.Tab(t("tab_copy"), id="copy"):
             gr.Markdown(t("copy_info"))
             no_dataset = gr.Markdown(t("no_dataset"), elem_id="no_dataset")
@@ -208,9 +212,10 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None) -> Non
     shape = [fix_codes, category, code_1, code_2]
     quick_inputs = [model, num_images, seed, class_labels, *shape]
     files = {"fn": handlers.archive, "inputs": made, "outputs": [png, nifti], "show_progress": "hidden"}
+    ready = {"fn": lambda: [gr.update(interactive=True)] * 2, "outputs": [png, nifti], "api_visibility": "private"}
     quick.click(
         handlers.generate, quick_inputs, [gallery, taken, made], api_name="generate", concurrency_limit=4
-    ).then(**files, api_name="archive")
+    ).then(**files, api_name="archive").then(**ready)
     slow.click(
         handlers.denoise,
         [model, num_images, seed, scheduler, steps],
@@ -219,7 +224,7 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None) -> Non
         concurrency_limit=1,
         concurrency_id="slow",
         show_progress_on=taken,  # not on the images, which are to be seen on their way
-    ).then(**files, api_visibility="private")
+    ).then(**files, api_visibility="private").then(**ready)
     interpolate.click(
         handlers.interpolate, [*quick_inputs, other_seed], path, api_name="interpolate", concurrency_limit=4
     )
@@ -284,7 +289,7 @@ class Handlers:
         if generator.denoises:
             raise InputError(f"{model} is a diffusion model; ask for it with /denoise.")
         codes = (_whole(category), (code_1, code_2)) if fix_codes else (None, None)
-        request = Request(model, _whole(num_images), _whole(seed), class_labels or None, *codes)
+        request = Request(model, _whole(num_images), _whole(seed), class_labels or generator.default_class, *codes)
         (drawing,) = draw(generator, request)
         return _captioned(drawing.images), _time(drawing.seconds, request), (request, drawing.images)
 
@@ -326,7 +331,7 @@ class Handlers:
             progress(drawing.done)
             done = drawing.done == 1
             yield (
-                _captioned(drawing.images),
+                gr.update(value=_captioned(drawing.images), selected_index=None),
                 _time(drawing.seconds, request) if done else f"{drawing.done:.0%}",
                 (request, drawing.images) if done else None,
             )
@@ -358,8 +363,9 @@ class Handlers:
             other_seed: where to end.
         """
         codes = (_whole(category), (code_1, code_2)) if fix_codes else (None, None)
-        request = Request(model, _whole(num_images), _whole(seed), class_labels or None, *codes)
-        return _captioned(self.find(model).interpolate(request, _whole(other_seed)))
+        generator = self.find(model)
+        request = Request(model, _whole(num_images), _whole(seed), class_labels or generator.default_class, *codes)
+        return _captioned(generator.interpolate(request, _whole(other_seed)))
 
     @explained
     def compare(
@@ -427,7 +433,7 @@ class Handlers:
         )
 
     @explained
-    def archive(self, made: Made | None) -> tuple[gr.DownloadButton, gr.DownloadButton]:
+    def archive(self, made: Made | None) -> tuple[str, str]:
         """The images made last in this session as files.
 
         Args:
@@ -453,8 +459,7 @@ class Handlers:
         write_stack(folder, len(images), folder / f"{name}-{STACK_FILE}")
         for file in folder.glob("*.png"):
             file.unlink()
-        paths = folder / f"{name}.zip", folder / f"{name}-{STACK_FILE}"
-        return tuple(gr.DownloadButton(value=str(path), interactive=True) for path in paths)
+        return str(folder / f"{name}.zip"), str(folder / f"{name}-{STACK_FILE}")
 
     @explained
     def describe(self, model: str) -> list:

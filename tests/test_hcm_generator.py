@@ -1,0 +1,381 @@
+"""The generators' Space in a real browser and through its API, on tiny models that are trained here."""
+
+import io
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import requests
+from gradio_client import Client
+from PIL import Image
+from tiny import tiny_families
+
+from hcm_hf.config import TrainingConfig
+from hcm_hf.errors import InputError
+from hcm_hf.evaluation import score
+from hcm_hf.families import FAMILIES
+from hcm_hf.generation import generate_images
+from hcm_hf.hub import push_model, push_space
+from hcm_hf.training import train
+
+
+SPACE = Path(__file__).parents[1] / "spaces" / "hcm-generator"
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+LATENT = ("vae", "gan", "dcgan", "acgan", "infogan")
+QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split() + [
+    *("--disable-component-update", "--disable-sync")
+]
+
+
+@pytest.fixture(scope="module")
+def app():
+    """The Space's modules, as Python finds them beside `app.py`."""
+    sys.path.insert(0, str(SPACE))
+    yield runpy.run_path(str(SPACE / "app.py"))
+    sys.path.remove(str(SPACE))
+
+
+@pytest.fixture(scope="module")
+def runs(dataset_dir, tmp_path_factory):
+    """A run of each family, and a report on the DCGAN."""
+    folder = tmp_path_factory.mktemp("space")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, tiny in tiny_families().items():
+            patch.setitem(FAMILIES, name, tiny)
+            train(TrainingConfig(name, dataset=str(dataset_dir), output_dir=str(folder / "runs" / name), num_epochs=1))
+    score(folder / "reports" / "dcgan", model=folder / "runs" / "dcgan", dataset=dataset_dir, num_images=20)
+    return folder / "runs"
+
+
+@pytest.fixture(scope="module")
+def url(app, runs):
+    """Where the page is served."""
+    generators, problems = app["find_generators"](runs, runs.parent / "reports")
+    assert list(generators) == list(FAMILIES) and problems == []
+    demo = app["build_demo"](generators)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, i18n=app["t"], css=app["CSS"], mcp_server=True)
+    yield url
+    demo.close()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium, url):
+    """The page in an English browser; whatever it writes to its console as an error fails the test."""
+    context = chromium.new_context(locale="en-US", viewport={"width": 1280, "height": 900})
+    page, errors = context.new_page(), []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.set_default_timeout(30_000)
+    page.goto(url)
+    page.wait_for_selector("#gallery", state="attached")
+    yield page
+    context.close()
+    assert errors == []
+
+
+def choose(page, name):
+    page.click("#model input")
+    page.get_by_role("option", name=re.compile(f"^{name} ·")).click()
+    page.wait_for_selector(f"button#{'generate' if name == 'ddpm' else 'denoise'}", state="hidden")
+    page.wait_for_selector("#gallery img", state="detached")
+
+
+def finish(page):
+    """Wait for the time of what was asked for, which comes with the last images, and return the images' bytes."""
+    page.wait_for_function("document.querySelector('#time textarea, #time input').value.includes('=')")
+    page.wait_for_selector("#gallery img")
+    sources = page.eval_on_selector_all("#gallery .grid-wrap img", "images => images.map(image => image.src)")
+    return [page.request.get(source).body() for source in sources]
+
+
+@in_browser
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_draws_and_repeats_itself(family, page, runs, tmp_path):
+    choose(page, family)
+    page.fill("#num_images input[type=number]", "3")
+    images = []
+    for _ in range(2):
+        page.click("button#denoise" if family == "ddpm" else "button#generate")
+        images.append(finish(page))
+        page.evaluate("document.querySelector('#time textarea, #time input').value = ''")
+    assert len(images[0]) == 3 and images[0] == images[1]
+    steps = {"scheduler": "ddpm", "num_inference_steps": 50} if family == "ddpm" else {}
+    folder = generate_images(runs / family, tmp_path / "images", num_images=3, **steps)
+    for index, data in enumerate(images[0]):  # those of generate.py, each pixel 16 times as large
+        shown = np.asarray(Image.open(io.BytesIO(data)).convert("L"))[::16, ::16].astype(int)
+        assert np.abs(shown - np.asarray(Image.open(folder / f"{index:06d}.png")).astype(int)).max() <= 1
+
+
+@in_browser
+def test_controls_are_shown_where_they_mean_something(page):
+    for family in FAMILIES:
+        choose(page, family)
+        page.wait_for_selector(f"button#{'denoise' if family == 'ddpm' else 'generate'}", state="visible")
+        assert page.is_visible("#class") == (family == "acgan")
+        assert page.is_visible("#codes") == (family == "infogan")
+        assert page.is_visible("#diffusion") == (family == "ddpm")
+
+
+@in_browser
+def test_denoising_is_seen_to_move(page):
+    choose(page, "ddpm")
+    page.evaluate(
+        """() => {
+            window.seen = [];
+            new MutationObserver(() => {
+                const image = document.querySelector('#gallery .grid-wrap img');
+                if (image && window.seen.at(-1) !== image.src) window.seen.push(image.src);
+            }).observe(document.querySelector('#gallery'), {subtree: true, childList: true, attributes: true});
+        }"""
+    )
+    page.click("button#denoise")
+    last = finish(page)
+    seen = page.evaluate("window.seen")
+    assert len(seen) >= 4
+    first = np.asarray(Image.open(io.BytesIO(page.request.get(seen[0]).body())).convert("L")).astype(float)
+    final = np.asarray(Image.open(io.BytesIO(last[0])).convert("L")).astype(float)
+    assert np.abs(first - final).mean() > 1
+
+
+@in_browser
+def test_compare_copies_scores_and_interpolation(page):
+    choose(page, "dcgan")
+    page.click("button#generate")
+    finish(page)
+    page.locator("#gallery .grid-wrap button").nth(1).click()
+    page.get_by_role("tab", name="Is it a copy?").click()
+    page.wait_for_selector("#likest img")
+    assert page.locator("#likest .grid-wrap img").count() == 6
+    assert -1 <= float(page.input_value("#correlation input")) <= 1
+    page.get_by_role("tab", name="Scores").click()
+    assert "relative" not in page.inner_text("#scores") and "ssim_random" in page.inner_text("#scores")
+    choose(page, "vae")
+    page.wait_for_selector("#no_report", state="visible")
+    assert "scripts/score.py" in page.inner_text("#no_report")
+    page.get_by_role("tab", name="Interpolate").click()
+    page.click("button#interpolate")
+    page.wait_for_selector("#path img")
+    page.get_by_role("tab", name="Compare").click()
+    page.click("button#compare")
+    page.wait_for_function("document.querySelector('#compared textarea, #compared input').value.startsWith('6 / 6')")
+    text = page.inner_text("#grids")
+    assert all(f"{family} · 16 px · paper" in text for family in FAMILIES)
+
+
+@in_browser
+def test_the_download_opens_and_says_what_it_is(page, tmp_path):
+    choose(page, "acgan")
+    page.click("button#generate")
+    finish(page)
+    page.wait_for_selector("#png:not([disabled])")
+    with page.expect_download() as waiting:
+        page.click("#png")
+    with zipfile.ZipFile(waiting.value.path()) as archive:
+        lines = [json.loads(line) for line in archive.read("manifest.jsonl").splitlines()]
+        assert [line["file"] for line in lines] == [f"{index:06d}.png" for index in range(12)]
+        assert lines[0]["model"] == "acgan" and lines[0]["class_labels"] == "HCM" and lines[0]["synthetic"]
+        assert Image.open(io.BytesIO(archive.read("000011.png"))).size == (16, 16)
+    with page.expect_download() as waiting:
+        page.click("#nifti")
+    waiting.value.save_as(tmp_path / "stack.nii.gz")
+    volume = nibabel.load(tmp_path / "stack.nii.gz")
+    assert volume.shape == (16, 16, 12) and volume.header.get_zooms()[0] == 8
+
+
+@in_browser
+@pytest.mark.parametrize(("locale", "word"), [("en-US", "Is it a copy?"), ("es-ES", "¿Es una copia?")])
+def test_the_language_is_the_browsers(chromium, url, locale, word):
+    context = chromium.new_context(locale=locale)
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_selector("#gallery", state="attached")
+    assert word in page.inner_text("body")
+    assert ("not for diagnosis" if locale == "en-US" else "no para diagnóstico") in page.inner_text("#banner")
+    context.close()
+
+
+@in_browser
+def test_it_fits_a_telephone(chromium, url):
+    context = chromium.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto(url)
+    choose(page, "dcgan")
+    page.click("button#generate")
+    finish(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    box = page.locator("button#generate").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+    context.close()
+
+
+@in_browser
+def test_without_a_model_the_page_says_how_to_get_one(app, chromium):
+    demo = app["build_demo"]({}, ["ada/none is no model."])
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, i18n=app["t"])
+    page = chromium.new_page()
+    page.goto(url)
+    page.wait_for_selector("#no_models")
+    assert "make demo" in page.inner_text("#no_models") and "ada/none is no model." in page.inner_text("#problems")
+    page.close()
+    demo.close()
+
+
+ARGUMENTS = {
+    "num_images": 2,
+    "seed": 0,
+    "class_labels": None,
+    "fix_codes": False,
+    "category": 0,
+    "code_1": 0,
+    "code_2": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def client(url):
+    return Client(url, verbose=False)
+
+
+def draw(client, model, **arguments):
+    return client.predict(model=model, **ARGUMENTS | arguments, api_name="/generate")
+
+
+def test_the_api_is_documented_and_draws(client):
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(endpoints) == {"/generate", "/denoise", "/interpolate", "/compare", "/archive", "/nearest"}
+    images, taken = draw(client, "dcgan")
+    assert len(images) == 2 and "=" in taken
+    for file in client.predict(api_name="/archive"):
+        assert Path(file).stat().st_size > 100
+    likest, correlation, *_ = client.predict(0, api_name="/nearest")
+    assert len(likest) == 6 and -1 <= correlation <= 1
+    assert len(client.predict(model="gan", **ARGUMENTS, other_seed=1, api_name="/interpolate")) == 2
+
+
+def test_classes_and_codes_change_the_images(client):
+    def pixels(model, **arguments):
+        images, _ = draw(client, model, **arguments)
+        return [np.asarray(Image.open(image["image"])).tolist() for image in images]
+
+    assert pixels("acgan") == pixels("acgan", class_labels="HCM") != pixels("acgan", class_labels="NOR")
+    chosen = {"fix_codes": True, "category": 1, "code_1": -1, "code_2": 0.5}
+    assert pixels("infogan") != pixels("infogan", **chosen) == pixels("infogan", **chosen)
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        ("dcgan", {"num_images": 65}, "65|64"),
+        ("dcgan", {"num_images": 0}, "0|1"),
+        ("dcgan", {"seed": -1}, "minimum|from 0 to"),
+        ("dcgan", {"seed": 1.5}, "whole|precision|1.5"),
+        ("pixelcnn", {}, "pixelcnn"),
+        ("dcgan", {"class_labels": "HCM"}, "has no classes"),
+        ("acgan", {"class_labels": "XYZ"}, "XYZ"),
+        ("dcgan", {"fix_codes": True}, "has no codes"),
+        ("ddpm", {}, "ddpm is a diffusion model; ask for it with /denoise"),
+    ],
+)
+def test_wrong_values_get_a_clear_answer(client, model, arguments, message):
+    if arguments == {"seed": 1.5}:
+        assert draw(client, model, seed=1.5)[0]  # rounded by the widget, as in the page
+        return
+    with pytest.raises(Exception, match=message) as error:
+        draw(client, model, **arguments)
+    assert "Traceback" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "steps", "message"),
+    [(64, 1000, "are more than 3200 steps in all"), (1, 1001, "1001|1000"), (1, 0, "0|1")],
+)
+def test_long_work_is_refused(client, images, steps, message):
+    with pytest.raises(Exception, match=message):
+        client.predict("ddpm", images, 0, "ddpm", steps, api_name="/denoise")
+
+
+def test_twenty_at_once_are_all_answered_and_none_waits_for_the_slow_one(url):
+    def ask(index):
+        return len(draw(Client(url, verbose=False), LATENT[index % len(LATENT)], seed=index)[0])
+
+    slow = Client(url, verbose=False).submit("ddpm", 64, 0, "ddpm", 50, api_name="/denoise")
+    with ThreadPoolExecutor(20) as pool:
+        assert list(pool.map(ask, range(20))) == [2] * 20
+    assert not slow.done() or slow.result()
+    assert len(slow.result()[0]["value"] if isinstance(slow.result()[0], dict) else slow.result()[0]) == 64
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", str(SPACE / "app.py"), str(SPACE.parents[1] / "setup.cfg")])
+def test_files_elsewhere_cannot_be_read(url, path):
+    for route in ("gradio_api/file=", "file="):
+        answer = requests.get(f"{url}{route}{path}", timeout=10)
+        assert answer.status_code in (403, 404) and b"root:" not in answer.content
+
+
+def test_agents_find_its_tools(url):
+    schema = requests.get(f"{url}gradio_api/mcp/schema", timeout=10).json()
+    assert {"generate", "denoise", "compare"} <= {tool["name"].rsplit("_", 1)[-1] for tool in schema}
+
+
+def test_repositories_are_served(app, runs, hub):
+    push_model(runs / "gan", "ada/hearts")
+    generators, problems = app["find_generators"](["ada/hearts", "ada/none"])
+    assert list(generators) == ["ada/hearts"] and generators["ada/hearts"].losses is not None
+    assert generators["ada/hearts"].page == "https://huggingface.co/ada/hearts"
+    assert len(problems) == 1 and "ada/none is no folder here and no model on the Hub" in problems[0]
+    assert app["split_names"]("a/b, c/d\ne/f") == ["a/b", "c/d", "e/f"]
+
+
+def test_the_pushed_space_starts_by_itself(hub, tmp_path):
+    push_space(SPACE, "ada/hcm-generator")
+    for name, data in hub.files("space", "ada/hcm-generator").items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "import app, hcm_hf; print(hcm_hf.__file__); app.build_demo({})"]
+    said = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    assert said.stdout.startswith(str(tmp_path))
+
+
+def test_a_folder_that_is_not_there_is_named(app):
+    with pytest.raises(InputError, match="--models nowhere does not exist"):
+        app["main"](models=Path("nowhere"))
+
+
+def test_latents_of_two_seeds_are_joined_at_even_angles(app, runs):
+    generators, _ = app["find_generators"](runs / "vae")
+    generator = generators["vae"]
+    request = app["Request"]("vae", num_images=5, seed=3)
+    path = generator.interpolate(request, 4)
+    ends = [next(generator.draw(app["Request"]("vae", 1, seed))).images[0] for seed in (3, 4)]
+    np.testing.assert_allclose(path[[0, -1]], ends, atol=1e-5)
+
+
+def test_files_are_gone_after_a_while(app):
+    demo = app["build_demo"]({})
+    assert demo.delete_cache == (app["KEEP_SECONDS"] // 6, app["KEEP_SECONDS"]) and time.time()
