@@ -346,7 +346,7 @@ def test_repositories_are_served(app, runs, hub):
     generators, problems = app["find_generators"](["ada/hearts", "ada/none"])
     assert list(generators) == ["ada/hearts"] and generators["ada/hearts"].losses is not None
     assert generators["ada/hearts"].page == "https://huggingface.co/ada/hearts"
-    assert len(problems) == 1 and "ada/none is no folder here and no model on the Hub" in problems[0]
+    assert len(problems) == 1 and "There is no folder ada/none here" in problems[0]
     assert app["split_names"]("a/b, c/d\ne/f") == ["a/b", "c/d", "e/f"]
 
 

@@ -142,14 +142,16 @@ def test_private_repositories_open_with_a_token_alone(run, hub, fresh, tmp_path)
     assert hub.repos["model", "ada/hearts"].private
     assert HCMPipeline.from_pretrained("ada/hearts", **fresh)
     for token in ("bob-writes", False):
-        with pytest.raises(InputError, match="ada/hearts is no folder here and no model on the Hub that you may see"):
+        with pytest.raises(
+            InputError, match="There is no folder ada/hearts here; Hub: no model ada/hearts is there that you may see"
+        ):
             HCMPipeline.from_pretrained("ada/hearts", token=token, cache_dir=tmp_path / "other")
-    with pytest.raises(InputError, match="The Hub does not accept the token .*`hf auth login`, or unset HF_TOKEN"):
+    with pytest.raises(InputError, match="the Hub does not accept the token .*`hf auth login`, or unset HF_TOKEN"):
         HCMPipeline.from_pretrained("ada/hearts", token="hf_wrong", cache_dir=tmp_path / "other")
     assert HCMPipeline.from_pretrained("ada/hearts", token="ada-reads", cache_dir=tmp_path / "other")
 
 
-def test_a_push_without_the_right_is_refused(run, hub):
+def test_a_push_without_the_right_is_refused(run, hub, monkeypatch):
     with pytest.raises(InputError, match="The token has no right to write to ada/hearts"):
         push_model(run("gan"), "ada/hearts", token="ada-reads")
     with pytest.raises(InputError, match="The Hub does not accept the token with which ada/hearts was asked for"):
@@ -161,14 +163,17 @@ def test_a_push_without_the_right_is_refused(run, hub):
     assert pushed(hub)["README.md"] == b"# Mine"
     with pytest.raises(InputError, match="ada/hearts exists and is public; make it private first"):
         push_model(run("gan"), "ada/hearts", private=True)
+    monkeypatch.setenv("HF_TOKEN", "")
+    with pytest.raises(InputError, match="You are not logged in to the Hub, so ada/hearts cannot be written"):
+        push_model(run("gan"), "ada/hearts")
 
 
 def test_what_is_not_there_is_named(run, hub, fresh):
-    with pytest.raises(InputError, match="runs/none is no folder here and no model on the Hub"):
+    with pytest.raises(InputError, match="There is no folder runs/none here; Hub: no model runs/none is there"):
         HCMPipeline.from_pretrained("runs/none", **fresh)
     push_model(run("gan"), "ada/hearts")
     for name, revision in (("ada/hearts", "v9"), ("ada/hearts@v9", None)):
-        with pytest.raises(InputError, match="The model ada/hearts has no revision 'v9'"):
+        with pytest.raises(InputError, match="the model ada/hearts has no revision 'v9'"):
             HCMPipeline.from_pretrained(name, revision=revision, **fresh)
     hub.commit("model", "ada/empty", {"README.md": b"# Nothing"})
     with pytest.raises(InputError, match="The model ada/empty holds no pipeline"):
@@ -258,7 +263,8 @@ def test_a_filled_cache_serves_offline(run, hub, tmp_path):
     hub.requests.clear()
     said = say("1")
     assert "(16, 16)" in said.stdout, said.stderr
-    assert "The model ada/other is not in the cache, and the Hub cannot be reached (offline mode)" in said.stdout
+    assert "There is no folder ada/other here; Hub: the model ada/other is not in the cache" in said.stdout
+    assert "the Hub cannot be reached (offline mode)" in said.stdout
     assert hub.requests == []
 
 
@@ -308,7 +314,7 @@ def test_the_generic_paths_of_diffusers(run, hub, fresh):
     with pytest.raises(OSError, match="not fully cached locally") as vague:  # what explains itself with us
         DDPMPipeline.from_pretrained("ada/ddpm", token="hf_wrong", cache_dir=fresh["cache_dir"] / "other")
     assert isinstance(vague.value.__cause__, HfHubHTTPError)
-    with pytest.raises(InputError, match="The Hub does not accept the token with which ada/ddpm was asked for"):
+    with pytest.raises(InputError, match="the Hub does not accept the token with which ada/ddpm was asked for"):
         HCMPipeline.from_pretrained("ada/ddpm", token="hf_wrong", cache_dir=fresh["cache_dir"] / "other")
 
 
@@ -338,7 +344,7 @@ def test_a_dataset_goes_to_the_hub_and_back(hub, dataset_dir, tmp_path, monkeypa
         slices = [Slices(one[split], ("HCM", "NOR")) for one in (before, after, plain)]
         assert slices[0].fingerprint() == slices[1].fingerprint() == slices[2].fingerprint()
         assert torch.equal(slices[0].masks, slices[1].masks)
-    with pytest.raises(InputError, match="ada/none is no folder here and no dataset on the Hub"):
+    with pytest.raises(InputError, match="There is no folder ada/none here; Hub: no dataset ada/none is there"):
         hcm_hf.load_dataset("ada/none")
     hub.commit("dataset", "ada/texts", {"a.csv": b"a,b\n1,2\n"})
     with pytest.raises(InputError, match="--dataset ada/texts has no column 'image' in 'train'"):

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from diffusers import DiffusionPipeline
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from hcm_hf.cards import LOSSES, SAMPLES, render_card, render_dataset_card
@@ -22,7 +22,7 @@ from hcm_hf.figures import image_grid, save_png
 from hcm_hf.generation import hash_model, image_generator
 from hcm_hf.pipeline import HCMPipeline, find_pipeline, pipeline_patterns, prepare_sampling
 from hcm_hf.report import REPORT_FILE
-from hcm_hf.repositories import explained
+from hcm_hf.repositories import LOGIN, explained
 from hcm_hf.version import __version__
 
 
@@ -61,6 +61,8 @@ def push_model(
     Raises:
         InputError: if the model or the report is not there, they do not belong together, or the Hub refuses.
     """
+    if not Path(model).is_dir():
+        raise InputError(f"--model {model} does not exist; name the folder of a training run.")
     folder = find_pipeline(model)
     run = folder.parent if (folder.parent / CONFIG_FILE).is_file() else folder
     training = read_training(run)
@@ -191,6 +193,8 @@ def prepare_repository(
     Raises:
         InputError: if that cannot be, or the repository is public though it is to be private.
     """
+    if token is None and get_token() is None:
+        raise InputError(f"You are not logged in to the Hub, so {repo_id} cannot be written; {LOGIN}.")
     api = HfApi(token=token)
     with explained(repo_id, repo_type):
         sdk = {"space_sdk": "gradio"} if repo_type == "space" else {}

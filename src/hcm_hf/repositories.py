@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, get_token, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -66,7 +66,7 @@ def download(
     Raises:
         InputError: if that cannot be had; says why and what to do.
     """
-    with explained(repo_id, repo_type, revision):
+    try:
         folder = snapshot_download(
             repo_id,
             repo_type=repo_type,
@@ -75,6 +75,9 @@ def download(
             cache_dir=cache_dir,
             allow_patterns=list(patterns),
         )
+    except HUB_ERRORS as error:  # whoever meant a folder reads that first
+        reason = explain(error, repo_id, repo_type, revision)
+        raise InputError(f"There is no folder {repo_id} here; Hub: {reason}") from None
     return Path(folder)
 
 
@@ -84,11 +87,12 @@ def explained(repo_id: str, repo_type: str = "model", revision: str | None = Non
     try:
         yield
     except HUB_ERRORS as error:
-        raise InputError(explain(error, repo_id, repo_type, revision)) from error
+        sentence = explain(error, repo_id, repo_type, revision)
+        raise InputError(sentence[0].upper() + sentence[1:]) from None  # a page of HTTP says less
 
 
 def explain(error: BaseException, repo_id: str, repo_type: str = "model", revision: str | None = None) -> str:
-    """One sentence about what the Hub's client raised, with the repository and what to do.
+    """One sentence, without its capital, about what the Hub's client raised, with the repository and what to do.
 
     Args:
         error: one of `HUB_ERRORS`.
@@ -100,32 +104,31 @@ def explain(error: BaseException, repo_id: str, repo_type: str = "model", revisi
         error = error.__cause__  # the Hub answered; that nothing is cached either is no news
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, GatedRepoError):
-        return f"The {repo_type} {repo_id} is gated; ask for access on {_page(repo_id, repo_type)}, then {LOGIN}."
+        return f"the {repo_type} {repo_id} is gated; ask for access on {_page(repo_id, repo_type)}, then {LOGIN}."
     if isinstance(error, RepositoryNotFoundError):
-        return (
-            f"{repo_id} is no folder here and no {repo_type} on the Hub that you may see; check the name, and if it "
-            f"is private, {LOGIN}."
-        )
+        return f"no {repo_type} {repo_id} is there that you may see; check the name, and if it is private, {LOGIN}."
     if isinstance(error, RevisionNotFoundError):
-        return f"The {repo_type} {repo_id} has no revision '{revision}'; check the revision."
+        return f"the {repo_type} {repo_id} has no revision '{revision}'; check the revision."
     if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
         return (
-            f"The {repo_type} {repo_id} is not in the cache, and the Hub cannot be reached "
+            f"the {repo_type} {repo_id} is not in the cache, and the Hub cannot be reached "
             f"({'offline mode' if constants.HF_HUB_OFFLINE else 'no connection'}); download it once while online."
         )
     if isinstance(error, EntryNotFoundError):
-        return f"The {repo_type} {repo_id} lacks a file ({_first_line(error)}); check the name and the revision."
+        return f"the {repo_type} {repo_id} lacks a file ({_first_line(error)}); check the name and the revision."
     if isinstance(error, LocalTokenNotFoundError):
-        return f"{repo_id} needs a token; {LOGIN}."
+        return f"a token is needed for {repo_id}; {LOGIN}."
     if isinstance(error, HFValidationError):
         return f"'{repo_id}' cannot be a repository's name ({_first_line(error)}); give user/name."
+    if status == 401 and get_token() is None:
+        return f"the Hub wants to know who asks for {repo_id}; {LOGIN}."
     if status == 401:
-        return f"The Hub does not accept the token with which {repo_id} was asked for; {LOGIN}, or unset HF_TOKEN."
+        return f"the Hub does not accept the token with which {repo_id} was asked for; {LOGIN}, or unset HF_TOKEN."
     if status == 403:
-        return f"The token has no right to write to {repo_id}; use one that has, of that account, and {LOGIN}."
+        return f"the token has no right to write to {repo_id}; use one that has, of that account, and {LOGIN}."
     if status is not None:
-        return f"The Hub answered {status} about {repo_id} ({_first_line(error)}); try again later."
-    return f"The Hub cannot be reached about {repo_id} ({_first_line(error)}); check the network and try again."
+        return f"the Hub answered {status} about {repo_id} ({_first_line(error)}); try again later."
+    return f"the Hub cannot be reached about {repo_id} ({_first_line(error)}); check the network and try again."
 
 
 def _page(repo_id: str, repo_type: str) -> str:

@@ -183,8 +183,10 @@ def describe(stages: Sequence[Stage]) -> str:
         total += seconds or 0.0
         lines.append(f"left  {stage.name:<{width}}  {'unknown' if seconds is None else 'about ' + _duration(seconds)}")
     if left:
-        more = f", and what {unknown} unknown will take" if unknown else ""
-        lines.append(f"{left} of {len(stages)} stages left: about {_duration(total)}{more}")
+        known = f"about {_duration(total)}"
+        if unknown:
+            known = f"{known} for {left - unknown} of them, unknown for {unknown}" if left > unknown else "unknown"
+        lines.append(f"{left} of {len(stages)} stages left: {known}")
     else:
         lines.append(f"all {len(stages)} stages are done")
     return "\n".join(lines)
