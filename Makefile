@@ -12,7 +12,7 @@ ACDC :=
 RECIPE := paper
 ARGUMENTS :=
 
-.PHONY: demo reproduce test style quality
+.PHONY: demo space reproduce test style quality
 
 # Synthetic patients to a scored DCGAN. Every step keeps what is done: a second call goes on where the first one stopped.
 demo: $(INSTALLED) demo/dataset
@@ -24,6 +24,11 @@ demo: $(INSTALLED) demo/dataset
 	@echo "grid:       demo/report/grid.png (slices of the cohort above generated ones)"
 	@echo "loss curve: demo/run/losses.png"
 	@echo "report:     demo/report/report.md"
+
+# The page in the browser, on what `make demo` left; Ctrl-C ends it.
+space: $(INSTALLED)
+	@test -f demo/report/report.json || $(MAKE) demo
+	$(BIN)/python spaces/hcm-generator/app.py --models demo/run --dataset demo/dataset --reports demo/report
 
 demo/cohort: | $(INSTALLED)
 	$(BIN)/python scripts/write_phantom.py --output_dir $@ --num_patients_per_group 10
