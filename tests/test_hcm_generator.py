@@ -67,7 +67,7 @@ def url(app, runs):
     generators, problems = app["find_generators"](runs, runs.parent / "reports")
     assert list(generators) == list(FAMILIES) and problems == []
     demo = app["build_demo"](generators)
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, i18n=app["t"], css=app["CSS"], mcp_server=True)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, i18n=app["t"], css=app["CSS"])
     yield url
     demo.close()
 
@@ -344,9 +344,13 @@ def test_files_elsewhere_cannot_be_read(url, path):
         assert answer.status_code in (403, 404) and b"root:" not in answer.content
 
 
-def test_agents_find_its_tools(url):
+def test_agents_find_the_tools_that_need_no_session(app, runs):
+    demo = app["build_demo"](app["find_generators"](runs)[0], for_agents=True)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, i18n=app["t"], mcp_server=True)
     schema = requests.get(f"{url}gradio_api/mcp/schema", timeout=10).json()
-    assert {"generate", "denoise", "compare"} <= {tool["name"].rsplit("_", 1)[-1] for tool in schema}
+    demo.close()
+    assert {tool["name"].rsplit("_", 1)[-1] for tool in schema} == {"generate", "denoise", "interpolate", "compare"}
+    assert "Draw images with a VAE or GAN" in str(schema)
 
 
 def test_repositories_are_served(app, runs, hub):

@@ -99,7 +99,10 @@ def explained(function: Callable) -> Callable:
 
 
 def build_demo(
-    generators: Mapping[str, Generator], problems: Sequence[str] = (), dataset: str | None = None
+    generators: Mapping[str, Generator],
+    problems: Sequence[str] = (),
+    dataset: str | None = None,
+    for_agents: bool = False,
 ) -> gr.Blocks:
     """The page.
 
@@ -107,6 +110,7 @@ def build_demo(
         generators: by the name under which visitors choose them; without any, the page says how to get one.
         problems: a sentence for each generator that could not be had.
         dataset: the slices that the generators were trained on, where their own notes do not lead there.
+        for_agents: offer no endpoints that go on with what was made before: agents have no session.
     """
     with gr.Blocks(title="hcm_hf", delete_cache=(KEEP_SECONDS // 6, KEEP_SECONDS)) as demo:
         gr.Markdown(t("title"), elem_id="title")
@@ -116,13 +120,13 @@ def build_demo(
                 gr.Markdown(t("problems"))
                 gr.Markdown("\n".join(f"- {sentence}" for sentence in problems), elem_id="problems")
         if generators:
-            _build_page(generators, dataset)
+            _build_page(generators, dataset, "undocumented" if for_agents else "public")
         else:
             gr.Markdown(t("no_models"), elem_id="no_models")
     return demo.queue(default_concurrency_limit=4, max_size=200)
 
 
-def _build_page(generators: Mapping[str, Generator], dataset: str | None) -> None:
+def _build_page(generators: Mapping[str, Generator], dataset: str | None, of_session: str) -> None:
     handlers = Handlers(generators, dataset)
     first = next(iter(generators.values()))
     names = [(one.label, name) for name, one in generators.items()]
@@ -215,7 +219,7 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None) -> Non
     ready = {"fn": lambda: [gr.update(interactive=True)] * 2, "outputs": [png, nifti], "api_visibility": "private"}
     quick.click(
         handlers.generate, quick_inputs, [gallery, taken, made], api_name="generate", concurrency_limit=4
-    ).then(**files, api_name="archive").then(**ready)
+    ).then(**files, api_name="archive", api_visibility=of_session).then(**ready)
     slow.click(
         handlers.denoise,
         [model, num_images, seed, scheduler, steps],
@@ -242,6 +246,7 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None) -> Non
         [made, chosen],
         [likest, correlation, rank, threshold, distribution],
         api_name="nearest",
+        api_visibility=of_session,
         show_progress_on=likest,
     )
 
@@ -566,7 +571,7 @@ def main(
     front = yaml.safe_load((Path(__file__).parent / "README.md").read_text(encoding="utf-8").split("---\n")[1])
     named = split_names(os.environ.get("HCM_MODELS", "")) or front.get("models") or []
     generators, problems = find_generators(models if models is not None else named, reports)
-    demo = build_demo(generators, problems, dataset)
+    demo = build_demo(generators, problems, dataset, for_agents=mcp)
     demo.launch(server_port=server_port, mcp_server=mcp, i18n=t, css=CSS, footer_links=["api", "settings"])
 
 
