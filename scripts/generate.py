@@ -12,7 +12,7 @@ from hcm_hf.cli import run
 
 
 def main(
-    model: Path,
+    model: str,
     output_dir: Path,
     num_images: int = 1000,
     batch_size: int = 32,
@@ -26,7 +26,7 @@ def main(
     """Generate images into a folder; run the same command again to continue.
 
     Args:
-        model: folder of a saved pipeline or of a training run.
+        model: folder or repository (user/name) of a saved pipeline or of a training run.
         output_dir: a new folder, or one that an earlier call with the same model and seed began.
         num_images: number of images.
         batch_size: images per call of the model; it does not change the images.

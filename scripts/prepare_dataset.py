@@ -39,12 +39,20 @@ def main(
         public: make it a public one.
         i_have_the_rights: you may publish these patients; needed for a public one of real patients.
     """
+    if push_to_hub:  # what is wrong there shows before the preparation
+        repo_id = hcm_hf.check_repository(hub_dataset_id or output_dir.resolve().name, "dataset", not public)
+    elif hub_dataset_id or public:
+        raise hcm_hf.InputError("--hub_dataset_id and --public are for --push_to_hub; give that too.")
     report = hcm_hf.prepare_dataset(acdc, output_dir, resolution, groups, all_frames, num_proc, seed)
     print(report)
     print(f"dataset: {output_dir}")
     if push_to_hub:
-        repo_id = hub_dataset_id or output_dir.resolve().name
-        print(f"on the Hub: {hcm_hf.push_dataset(output_dir, repo_id, not public, i_have_the_rights)}")
+        try:
+            print(f"on the Hub: {hcm_hf.push_dataset(output_dir, repo_id, not public, i_have_the_rights)}")
+        except hcm_hf.InputError as error:
+            raise hcm_hf.InputError(
+                f"{error} The dataset is there: scripts/push.py --dataset {output_dir}."
+            ) from error
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from hcm_hf.cli import run
 def main(
     output_dir: Path,
     images: Path | None = None,
-    model: Path | None = None,
+    model: str | None = None,
     dataset: str | None = None,
     split: str = "test",
     groups: tuple[str, ...] = ("HCM",),
@@ -31,8 +31,9 @@ def main(
     Args:
         output_dir: gets report.json, report.md and figures.
         images: folder of generated images.
-        model: folder of a model to generate them with, into OUTPUT_DIR/images; with --images the model that made
-            them. Only with a diffusion model at hand can it be tested for what it remembers.
+        model: folder or repository (user/name) of a model to generate them with, into OUTPUT_DIR/images; with
+            --images the model that made them. Only with a diffusion model at hand can it be tested for what it
+            remembers.
         dataset: folder of the prepared dataset that the model was trained on; by default the synthetic cohort.
         split: the held-out split.
         groups: the ACDC groups to compare with.

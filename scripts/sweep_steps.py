@@ -10,7 +10,7 @@ from hcm_hf.cli import run
 
 
 def main(
-    model: Path,
+    model: str,
     output_dir: Path,
     dataset: str | None = None,
     encoder: Path | None = None,
@@ -22,7 +22,7 @@ def main(
     """Quality and time of a diffusion model by the number of denoising steps; run again to go on.
 
     Args:
-        model: folder of a diffusion model or of its training run.
+        model: folder or repository (user/name) of a diffusion model or of its training run.
         output_dir: gets a report for each setting, steps.json and steps.md.
         dataset: folder of the prepared dataset that the model was trained on; by default the synthetic cohort.
         encoder: folder of the encoder trained on that dataset.

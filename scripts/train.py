@@ -28,7 +28,7 @@ def main(
     repo_id, private = hub_model_id or f"hcm-{config.family}", hub_private_repo or None
     pushes = push_to_hub and os.environ.get("RANK", "0") == "0"  # of several processes, one
     if pushes:
-        repo_id = hcm_hf.prepare_repository(repo_id, "model", private)  # what is wrong there shows before the training
+        repo_id = hcm_hf.check_repository(repo_id, "model", private)  # what is wrong there shows before the training
     output_dir = hcm_hf.train(config)
     if pushes:
         print(f"on the Hub: {hcm_hf.push_model(output_dir, repo_id, private=private)}")

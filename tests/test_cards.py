@@ -14,7 +14,7 @@ TRAINING = {
     "family": "dcgan",
     "recipe": "paper",
     "dataset": "slices",
-    "dataset_license": "cc-by-nc-sa-4.0",
+    "dataset_source": "acdc",
     "resolution": 64,
     "groups": ["HCM"],
     "num_epochs": 100,
@@ -42,6 +42,7 @@ def test_every_family_has_a_card(family):
     assert data.library_name == "hcm_hf" and family in data.tags and data.datasets is None
     assert FAMILIES[family].paper.rsplit("/", 1)[1] in card
     assert card == render_card("user/hearts", TRAINING | {"family": family}, "hcm_hf")
+    assert "**Never for diagnosis**" in card and "not for diagnosis" in card
     assert not re.search(r"{{|}}|{%|\bNone\b|\bnan\b", card)
 
 
@@ -71,14 +72,22 @@ def test_the_card_gives_the_numbers_of_the_evaluation(report):
 
 
 def test_what_is_trained_on_drawn_patients_is_free_and_says_what_it_is():
-    card = render_card("user/hearts", TRAINING | {"dataset_license": "apache-2.0"}, "hcm_hf")
+    card = render_card("user/hearts", TRAINING | {"dataset_source": "synthetic"}, "hcm_hf")
     assert ModelCard(card).data.license == "apache-2.0" and "drawn patients in ACDC's layout" in card
     assert "Bernard" not in card and "One hospital" not in card
 
 
+@pytest.mark.parametrize(("license_name", "shown"), [("apache-2.0", "apache-2.0"), ("", "unknown")])
+def test_patients_of_elsewhere_are_taken_for_neither(license_name, shown):
+    training = TRAINING | {"dataset_source": "other", "dataset_license": license_name, "groups": ["NOR"]}
+    card = render_card("user/hearts", training, "hcm_hf")
+    assert ModelCard(card).data.license == shown and "Bernard" not in card and "drawn patients" not in card
+    assert "hypertrophic" not in card.split("## Limits")[0]
+
+
 @pytest.mark.parametrize(("dataset", "license_name"), [("synthetic", "apache-2.0"), ("acdc-64", "cc-by-nc-sa-4.0")])
 def test_a_run_that_noted_no_licence_is_taken_for_acdc_unless_it_says_synthetic(dataset, license_name):
-    training = {key: value for key, value in TRAINING.items() if key != "dataset_license"} | {"dataset": dataset}
+    training = {key: value for key, value in TRAINING.items() if key != "dataset_source"} | {"dataset": dataset}
     assert ModelCard(render_card("user/hearts", training, "hcm_hf")).data.license == license_name
 
 

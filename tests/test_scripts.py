@@ -151,5 +151,11 @@ def test_what_cannot_be_pushed(arguments, message, hub, tmp_path, script_here):
 def test_a_training_that_cannot_be_pushed_does_not_begin(hub, dataset_dir, tmp_path, script_here):
     arguments = ("train.py", "--family", "gan", "--dataset", dataset_dir, "--output_dir", tmp_path / "run")
     result = script_here(*arguments, "--push_to_hub", "--hub_model_id", "bob/hearts")
-    assert result.returncode == 2 and "The token has no right to write to bob/hearts" in result.stderr
-    assert not (tmp_path / "run").exists()
+    assert result.returncode == 2 and "There is no model bob/hearts, and you are ada" in result.stderr
+    wrong = script_here("train.py", "--family", "dgan", "--push_to_hub")
+    assert wrong.returncode == 2 and "Unknown --family 'dgan'" in wrong.stderr
+    assert not (tmp_path / "run").exists() and hub.repos == {}
+    prepared = ("prepare_dataset.py", "--acdc", "nowhere", "--output_dir", tmp_path / "data")
+    refused = script_here(*prepared, "--push_to_hub", "--hub_dataset_id", "bob/slices")
+    assert refused.returncode == 2 and "There is no dataset bob/slices, and you are ada" in refused.stderr
+    assert "are for --push_to_hub" in script_here(*prepared, "--public").stderr

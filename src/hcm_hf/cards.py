@@ -13,7 +13,8 @@ from hcm_hf.report import GLANCE, PROTOCOLS, markdown_table, transposed_table
 
 
 TASK = "unconditional-image-generation"
-TAGS = ("cardiac-mri", "medical-imaging", "hypertrophic-cardiomyopathy", "synthetic-data", "hcm_hf")
+DISEASE = "hypertrophic-cardiomyopathy"
+TAGS = ("cardiac-mri", "medical-imaging", DISEASE, "synthetic-data", "hcm_hf")
 LOSSES, SAMPLES = "losses.png", "samples.png"
 _TEMPLATES = Path(__file__).parent / "model_cards"
 _METRICS = ("ssim_random", "cc_random", "mse_random", *(name for name in GLANCE if name != "ssim_random"))
@@ -46,16 +47,15 @@ def render_card(
     """
     family, version = training["family"], training["version"]
     title, description = (_TEMPLATES / f"{family}.md").read_text(encoding="utf-8").removeprefix("# ").split("\n\n", 1)
-    license_name = training.get("dataset_license") or _guessed_license(training)
-    synthetic = license_name == LICENSES["synthetic"]
+    source = training.get("dataset_source") or ("synthetic" if training["dataset"] == "synthetic" else "acdc")
     names = [name for name in _METRICS if report and name in report["rows"]["generated"]]
     remembered = [name for part in ("memorization", "membership") if report for name in report["parts"].get(part, ())]
-    results = _eval_results(training, report, names, synthetic)
+    results = _eval_results(training, report, names, source)
     data = ModelCardData(
-        license=license_name,
+        license=LICENSES.get(source) or training.get("dataset_license") or "unknown",
         library_name=library_name,
         pipeline_tag=TASK,
-        tags=[*TAGS, family],
+        tags=[tag for tag in (*TAGS, family) if tag != DISEASE or "HCM" in training["groups"]],
         datasets=training.get("dataset_repository"),
         metrics=names or None,
         model_name=repo_id.rpartition("/")[2] if results else None,
@@ -69,7 +69,7 @@ def render_card(
         repo_id=repo_id,
         training=training,
         library_name=library_name,
-        synthetic=synthetic,
+        source=source,
         pixel_spacing=FIELD_OF_VIEW / training["resolution"],
         has_losses=LOSSES in figures,
         has_samples=SAMPLES in figures,
@@ -131,29 +131,24 @@ def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.Dat
         repo_id=repo_id,
         report=preparation,
         synthetic=preparation["source"] == "synthetic",
-        groups=GROUPS,
+        groups=[group for group in GROUPS if any(row["group"] == group for row in preparation["slices"])],
         slices_table=markdown_table([columns, *([str(row[key]) for key in columns] for row in preparation["slices"])]),
         citation=ACDC_CITATION,
     )
     return str(card).rstrip() + "\n"
 
 
-def _guessed_license(training: Mapping) -> str:
-    """Where a run did not write it down: what is not known to be drawn is taken for ACDC."""
-    return LICENSES["synthetic" if training["dataset"] == "synthetic" else "acdc"]
-
-
-def _eval_results(training: Mapping, report: Mapping | None, names: list[str], synthetic: bool) -> list[EvalResult]:
+def _eval_results(training: Mapping, report: Mapping | None, names: list[str], source: str) -> list[EvalResult]:
     """The generated images' numbers for the model index."""
-    results, source = [], "synthetic cohort" if synthetic else "ACDC"
+    results, called = [], {"synthetic": "synthetic cohort", "acdc": "ACDC"}.get(source, training["dataset"])
     for name in names:
         number, data = report["rows"]["generated"][name], report["dataset"]
         if number["value"] is not None:
             results.append(
                 EvalResult(
                     task_type=TASK,
-                    dataset_type=training.get("dataset_repository") or source.lower().replace(" ", "-"),
-                    dataset_name=f"{source}, {', '.join(data['groups'])}, {data['resolution']} px",
+                    dataset_type=training.get("dataset_repository") or source,
+                    dataset_name=f"{called}, {', '.join(data['groups'])}, {data['resolution']} px",
                     dataset_split=data["split"],
                     metric_type=name,
                     metric_name=f"{name} (protocol {number['protocol']})",

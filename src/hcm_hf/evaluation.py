@@ -19,18 +19,17 @@ from diffusers import DDPMPipeline, DiffusionPipeline
 from tqdm.auto import tqdm
 
 from hcm_hf.assessment import PARTS, Comparison, Rows, similarity_rows
-from hcm_hf.config import CONFIG_FILE
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.errors import InputError
 from hcm_hf.features import Extractor, load_extractor
 from hcm_hf.figures import write_grid
 from hcm_hf.files import require_empty, write_text
-from hcm_hf.generation import generate_images, hash_model
+from hcm_hf.generation import SETTINGS_FILE, generate_images, hash_model
 from hcm_hf.image_sets import fingerprint, read_images, read_split
 from hcm_hf.judge import Encoder, check_encoder, encoder_quality, load_encoder
 from hcm_hf.metrics.protocols import reference_size
-from hcm_hf.pipeline import HCMPipeline, find_pipeline, prepare_sampling
+from hcm_hf.pipeline import HCMPipeline, find_pipeline, prepare_sampling, read_training
 from hcm_hf.report import ARTEFACT, DEFINITIONS, FIGURES, REPORT_FILE, write_report
 from hcm_hf.version import __version__
 
@@ -104,7 +103,7 @@ def score(
     generated, source = read_images(images)
     if model is not None and source["model_hash"] not in (None, hash_model(folder)):
         raise InputError(f"The images in {images} were made by {source['model']}, not by --model {model}.")
-    written = read_training(folder or source["model"])
+    written = read_training(folder or source["model"]) or _noted(Path(images))
     for name, digest in heldout.hashes.items():
         if digest in written.get("train_patients", {}).values():
             raise InputError(
@@ -142,12 +141,10 @@ def score(
     return report
 
 
-def read_training(model: str | Path) -> dict:
-    """What the training run of a model wrote of itself; empty where that is not at hand."""
-    for path in (Path(model) / CONFIG_FILE, Path(model) / "best" / CONFIG_FILE):
-        if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8"))
-    return {}
+def _noted(images: Path) -> dict:
+    """What generated images say of their model's training, for a model that is no longer at hand."""
+    path = images / SETTINGS_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def measure_speed(pipeline: DiffusionPipeline, source: dict, batch_size: int = 8) -> dict:

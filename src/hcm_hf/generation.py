@@ -22,7 +22,7 @@ from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.devices import make_accelerator
 from hcm_hf.errors import InputError
 from hcm_hf.files import replacing, require_empty, write_bytes, write_text
-from hcm_hf.pipeline import HCMPipeline, find_pipeline, prepare_sampling
+from hcm_hf.pipeline import HCMPipeline, find_pipeline, pipeline_patterns, prepare_sampling, read_training
 from hcm_hf.version import __version__
 
 
@@ -81,6 +81,8 @@ def generate_images(
     arguments, sampled_with = prepare_sampling(pipeline, class_labels, scheduler, num_inference_steps)
     settings = {"model": str(model), "model_hash": hash_model(folder), "seed": seed} | sampled_with
     settings["version"] = __version__
+    training = read_training(folder)  # whoever scores the images must know what their model has seen
+    seen = {key: training[key] for key in ("groups", "train_patients") if key in training}
     _check(output_dir, settings)
     state.wait_for_everyone()
 
@@ -93,7 +95,7 @@ def generate_images(
             generator = [image_generator(seed, index) for index in indices]
             images = pipeline(batch_size=len(indices), generator=generator, output_type="np", **arguments).images
             if not (output_dir / SETTINGS_FILE).exists():  # not before the model has accepted the arguments
-                write_text(output_dir / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
+                write_text(output_dir / SETTINGS_FILE, json.dumps(settings | seen, indent=2) + "\n")
             for index, image in zip(indices, images, strict=True):
                 _save(image, [_path(output_dir, index, suffix) for suffix in suffixes])
             bar.update(mine.index(indices[-1]) + 1 - bar.n)
@@ -120,9 +122,9 @@ def hash_model(model: str | Path) -> str:
     """The first 16 hexadecimal digits of SHA-256 over a saved pipeline's weights and configurations."""
     folder = find_pipeline(model)
     digest = hashlib.sha256()
-    parts = [path for path in folder.rglob("*") if path.suffix == ".safetensors" or path.name.endswith("config.json")]
+    parts = [path for pattern in pipeline_patterns(folder, model) for path in folder.glob(pattern)]
     for path in sorted(parts, key=lambda path: path.relative_to(folder).as_posix()):
-        if path.parent != folder:  # what lies beside the pipeline's components is not part of it
+        if path.parent != folder and (path.suffix == ".safetensors" or path.name.endswith("config.json")):
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 

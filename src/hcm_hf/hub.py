@@ -4,6 +4,7 @@ import fnmatch
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,23 +15,27 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from hcm_hf.cards import LOSSES, SAMPLES, render_card, render_dataset_card
 from hcm_hf.config import CONFIG_FILE
-from hcm_hf.data.dataset import LICENSES, load_dataset
+from hcm_hf.data.dataset import LICENSES, SPLITS, load_dataset, read_preparation
 from hcm_hf.data.dataset import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.errors import InputError
-from hcm_hf.evaluation import read_training
 from hcm_hf.figures import image_grid, save_png
 from hcm_hf.generation import hash_model, image_generator
-from hcm_hf.pipeline import HCMPipeline, find_pipeline, pipeline_patterns, prepare_sampling
+from hcm_hf.pipeline import HCMPipeline, find_pipeline, pipeline_patterns, prepare_sampling, read_training
 from hcm_hf.report import REPORT_FILE
-from hcm_hf.repositories import LOGIN, explained
+from hcm_hf.repositories import LOGIN, explained, first_line
 from hcm_hf.version import __version__
 
 
 METRICS_FILE = "metrics.json"
 _SAMPLE_ROWS, _SAMPLE_COLUMNS = 4, 8
 _SAMPLE_STEPS = 50  # of a diffusion model
-# What a push of a model may replace: files of another pipeline that lay there before would be loaded with it.
-_OWN_FILES = ("model_index.json", "*/config.json", "*/*.safetensors", "scheduler/*", METRICS_FILE, LOSSES, SAMPLES)
+# What a push may replace or remove: what one of this package has written there, and no file of anybody else.
+_OWN_MODEL_FILES = (
+    *("model_index.json", METRICS_FILE, LOSSES, SAMPLES, "scheduler/scheduler_config.json"),
+    *("unet/config.json", "unet/diffusion_pytorch_model*", "network/config.json", "network/diffusion_pytorch_model*"),
+)
+_OWN_DATA_FILES = tuple(f"data/{split}{rest}" for split in SPLITS for rest in (".parquet", "-*.parquet"))
+_SOURCE_SUFFIXES = (".py", ".md", ".txt", ".typed", ".yaml")
 
 
 def push_model(
@@ -69,14 +74,12 @@ def push_model(
     if not training:
         raise InputError(f"--model {model} has no {CONFIG_FILE} beside it; name the folder of a training run.")
     found = None if report is None else _read_report(Path(report), model, hash_model(folder))
+    repo_id = check_repository(repo_id, "model", private, token, write=not create_pr)
     pipeline = HCMPipeline.from_pretrained(folder)
-    repo_id = prepare_repository(repo_id, "model", private, token, write=not create_pr)
 
     found, training = found and _report_without_paths(found, training, repo_id), _without_paths(training)
-    own = pipeline_patterns(folder, model)
-    files = {
-        path.relative_to(folder).as_posix(): path.read_bytes() for pattern in own for path in folder.glob(pattern)
-    }
+    paths = [path for pattern in pipeline_patterns(folder, model) for path in folder.glob(pattern)]
+    files = {path.relative_to(folder).as_posix(): _without_origin(path) for path in paths}
     files[CONFIG_FILE] = _json(training)
     if found is not None:
         files[METRICS_FILE] = _json(found)
@@ -93,7 +96,8 @@ def push_model(
         sampling=sampling,
     ).encode()
     message = f"{training['family']}, recipe {training['recipe']}, hcm_hf {__version__}"
-    return _commit(repo_id, "model", files, message, _OWN_FILES, revision, create_pr, token)
+    target = _Target(repo_id, "model", private, revision, create_pr, token)
+    return _commit(target, files, message, _OWN_MODEL_FILES)
 
 
 def push_dataset(
@@ -123,18 +127,17 @@ def push_dataset(
         InputError: if the dataset is not there, is not to be published, or the Hub refuses.
     """
     splits = load_dataset(dataset)
-    path = Path(dataset) / PREPARATION_FILE
-    if not path.is_file():
+    preparation = read_preparation(dataset)
+    if preparation.get("source") not in LICENSES:
         raise InputError(f"--dataset {dataset} has no {PREPARATION_FILE}; prepare it with scripts/prepare_dataset.py.")
-    preparation = json.loads(path.read_text(encoding="utf-8"))
-    real = LICENSES[preparation["source"]] != LICENSES["synthetic"]
-    if real and not i_have_the_rights and (not private or _is_public(repo_id, "dataset", token)):
+    real = preparation["source"] != "synthetic"
+    if real and not private and not i_have_the_rights:
         raise InputError(
             f"{dataset} holds real patients and {repo_id} would be public; keep it private, or say "
             "--i_have_the_rights if you may publish them (ACDC: CC BY-NC-SA 4.0, with its citation)."
         )
-    repo_id = prepare_repository(repo_id, "dataset", private, token, write=not create_pr)
-    files, sizes = {PREPARATION_FILE: path.read_bytes()}, {}
+    repo_id = check_repository(repo_id, "dataset", private, token, write=not create_pr)
+    files, sizes = {PREPARATION_FILE: _json(preparation)}, {}
     with TemporaryDirectory() as temporary:
         for name, split in splits.items():
             parquet = Path(temporary) / f"{name}.parquet"
@@ -143,7 +146,8 @@ def push_dataset(
             sizes[name] = f"data/{parquet.name}", parquet.stat().st_size
     files[constants.REPOCARD_NAME] = render_dataset_card(repo_id, preparation, splits, sizes).encode()
     message = f"{preparation['source']} at {preparation['resolution']} px, hcm_hf {__version__}"
-    return _commit(repo_id, "dataset", files, message, ("data/*",), revision, create_pr, token)
+    target = _Target(repo_id, "dataset", private, revision, create_pr, token)
+    return _commit(target, files, message, _OWN_DATA_FILES)
 
 
 def push_space(
@@ -175,94 +179,117 @@ def push_space(
         raise InputError(f"{folder} holds no README.md; name a folder of spaces/.")
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in _sources(folder)}
     files |= {path.relative_to(package.parent).as_posix(): path.read_bytes() for path in _sources(package)}
-    repo_id = prepare_repository(repo_id, "space", private, token, write=not create_pr)
-    own = (f"{package.name}/*",)
-    return _commit(
-        repo_id, "space", files, f"{folder.resolve().name}, hcm_hf {__version__}", own, revision, create_pr, token
-    )
+    metric = f"{folder.resolve().name}.py"
+    if metric in files and repo_id.rpartition("/")[2] != folder.resolve().name:
+        raise InputError(f"evaluate loads {metric} by its repository's name; call it {folder.resolve().name}.")
+    repo_id = check_repository(repo_id, "space", private, token, write=not create_pr)
+    target = _Target(repo_id, "space", private, revision, create_pr, token)
+    return _commit(target, files, f"{folder.resolve().name}, hcm_hf {__version__}", (f"{package.name}/*",))
 
 
-def prepare_repository(
+def check_repository(
     repo_id: str, repo_type: str, private: bool | None, token: str | None = None, write: bool = True
 ) -> str:
-    """Make a repository where it does not exist, and see that it may be written to.
+    """See that a repository may be written to, or made, and that it is as private as it is to be; nothing is changed.
 
     Returns:
         Its full name, with the account where `repo_id` has none.
 
     Raises:
-        InputError: if that cannot be, or the repository is public though it is to be private.
+        InputError: if it is not, or nobody is logged in.
     """
     if token is None and get_token() is None:
         raise InputError(f"You are not logged in to the Hub, so {repo_id} cannot be written; {LOGIN}.")
-    api = HfApi(token=token)
+    api, where = HfApi(token=token), {"repo_type": repo_type}
     with explained(repo_id, repo_type):
-        sdk = {"space_sdk": "gradio"} if repo_type == "space" else {}
-        full = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **sdk).repo_id
-        if write:
-            api.auth_check(full, repo_type=repo_type, write=True)
-    if private and _is_public(full, repo_type, token):
-        raise InputError(f"The {repo_type} {full} exists and is public; make it private first, or name another.")
+        account = api.whoami()
+        full = repo_id if "/" in repo_id else f"{account['name']}/{repo_id}"
+        try:
+            existing = api.repo_info(full, **where)
+        except RepositoryNotFoundError:
+            existing = None
+        if existing is not None and write:
+            api.auth_check(full, write=True, **where)
+    if existing is None:
+        owners = [account["name"], *(one["name"] for one in account.get("orgs", []))]
+        if full.partition("/")[0] not in owners:
+            raise InputError(f"There is no {repo_type} {full}, and you are {account['name']}: name one of your own.")
+        if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
+            raise InputError(f"The token may only read, so {full} cannot be made; {LOGIN} with one that may write.")
+    elif private and not existing.private:
+        raise InputError(f"The {repo_type} {full} is public; say --public, make it private there, or name another.")
+    elif private is False and existing.private:
+        raise InputError(f"The {repo_type} {full} is private; make it public on its page, or leave out --public.")
     return full
 
 
-def _is_public(repo_id: str, repo_type: str, token: str | None) -> bool:
-    """Whether there is such a repository and everybody can see it."""
-    with explained(repo_id, repo_type):
-        try:
-            return not HfApi(token=token).repo_info(repo_id, repo_type=repo_type).private
-        except RepositoryNotFoundError:
-            return False
+@dataclass(frozen=True)
+class _Target:
+    """Where a push goes."""
+
+    repo_id: str
+    repo_type: str
+    private: bool | None
+    revision: str | None
+    create_pr: bool
+    token: str | None
 
 
-def _commit(
-    repo_id: str,
-    repo_type: str,
-    files: Mapping[str, bytes],
-    message: str,
-    own: Sequence[str],
-    revision: str | None,
-    create_pr: bool,
-    token: str | None,
-) -> str:
+def _commit(target: _Target, files: Mapping[str, bytes], message: str, own: Sequence[str]) -> str:
     """One commit that holds `files` and, of what fits the patterns `own`, nothing else."""
-    api, where = HfApi(token=token), {"repo_type": repo_type}
-    with explained(repo_id, repo_type, revision), _card_checked(repo_id):
-        if revision is not None and not create_pr:
+    api, where = HfApi(token=target.token), {"repo_type": target.repo_type}
+    repo_id, revision = target.repo_id, target.revision
+    with _card_checked(repo_id), explained(repo_id, target.repo_type, revision):
+        sdk = {"space_sdk": "gradio"} if target.repo_type == "space" else {}
+        api.create_repo(repo_id, private=target.private, exist_ok=True, **sdk, **where)
+        if revision is not None and not target.create_pr and not revision.startswith("refs/"):
             api.create_branch(repo_id, branch=revision, exist_ok=True, **where)
-        before = api.list_repo_files(repo_id, revision=revision, **where)
+        before = api.repo_info(repo_id, revision=revision, **where)
         operations = [CommitOperationAdd(path, content) for path, content in sorted(files.items())]
         operations += [
-            CommitOperationDelete(path)
-            for path in before
-            if path not in files and any(fnmatch.fnmatch(path, pattern) for pattern in own)
+            CommitOperationDelete(one.rfilename)
+            for one in before.siblings
+            if one.rfilename not in files and any(fnmatch.fnmatchcase(one.rfilename, pattern) for pattern in own)
         ]
         commit = api.create_commit(
-            repo_id, operations, commit_message=message, revision=revision, create_pr=create_pr, **where
+            repo_id,
+            operations,
+            commit_message=message,
+            revision=revision,
+            create_pr=target.create_pr,
+            parent_commit=before.sha,  # so that what somebody else pushes meanwhile is not mixed with this
+            **where,
         )
     return commit.pr_url or commit.commit_url
 
 
 @contextmanager
 def _card_checked(repo_id: str) -> Iterator[None]:
+    """What goes wrong in a push besides what `explained` knows: a card that is rejected, an upload that fails."""
     try:
         yield
-    except ValueError as error:  # what the Hub says of a card that it rejects
-        if isinstance(error, InputError) or "README.md" not in str(error):
+    except (ValueError, RuntimeError, OSError) as error:
+        if isinstance(error, InputError):
             raise
-        reason = "; ".join(line.strip("- ") for line in str(error).splitlines()[1:] if line.strip())
-        raise InputError(f"The Hub rejects the card of {repo_id} ({reason}); nothing was pushed.") from error
+        if isinstance(error, ValueError) and "README.md" in str(error):
+            reason = "; ".join(line.strip("- ") for line in str(error).splitlines()[1:] if line.strip())
+            raise InputError(f"The Hub rejects the card of {repo_id} ({reason}); nothing was pushed.") from None
+        reason = first_line(error.__cause__ or error)
+        raise InputError(f"The push to {repo_id} failed ({reason}); nothing was changed there, push again.") from None
 
 
 def _read_report(path: Path, model: str | Path, model_hash: str) -> dict:
     path = path / REPORT_FILE if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"--report {path} does not exist; write one with scripts/score.py.")
-    report = json.loads(path.read_text(encoding="utf-8"))
-    if report["generator"].get("model_hash") != model_hash:
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        source = report["generator"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"--report {path} is no report of scripts/score.py; write one anew.") from error
+    if source.get("model_hash") != model_hash:
         raise InputError(
-            f"--report {path} is about another model ({report['generator'].get('model')}) than --model {model}; score "
-            "that one."
+            f"--report {path} is about another model ({source.get('model')}) than --model {model}; score that one."
         )
     return report
 
@@ -283,18 +310,32 @@ def _samples(pipeline: DiffusionPipeline) -> tuple[bytes, str]:
 
 
 def _sources(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    """Files that are source, and nothing that a shell, an editor or a run has left there."""
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(folder).parts)
+        if path.is_file() and not path.is_symlink() and not hidden and path.suffix in _SOURCE_SUFFIXES:
+            yield path
+
+
+def _without_origin(path: Path) -> bytes:
+    """A pipeline's file; of a configuration without the folder that it was once loaded from."""
+    data = path.read_bytes()
+    if path.suffix == ".json" and b"_name_or_path" in data:
+        return _json({key: value for key, value in json.loads(data).items() if key != "_name_or_path"})
+    return data
 
 
 def _without_paths(training: dict) -> dict:
     """What a training run wrote, without the paths of the machine that it ran on."""
     kept = {key: value for key, value in training.items() if key not in ("output_dir", "report_to")}
-    return kept | {"dataset": training.get("dataset_repository") or Path(training["dataset"]).name}
+    if not training.get("dataset_repository"):
+        kept["dataset"] = Path(training["dataset"]).name
+    return kept
 
 
 def _report_without_paths(report: dict, training: dict, repo_id: str) -> dict:
     name, encoder = report["dataset"]["name"], report["encoder"]
-    if name != training.get("dataset_repository"):
+    if name.partition("@")[0] != training.get("dataset_repository"):
         name = Path(name).name
     return report | {
         "generator": report["generator"] | {"model": repo_id},

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, ImagePipelineOutput, ModelMixin, UNet2DModel
@@ -12,11 +11,13 @@ from hcm_hf.config import CONFIG_FILE
 from hcm_hf.errors import InputError
 from hcm_hf.models import LATENT_MODELS, LatentModel
 from hcm_hf.models.ddpm import convert_scheduler
-from hcm_hf.repositories import download, parse_repository
+from hcm_hf.repositories import download, first_line, parse_repository
 
 
 OUTPUT_TYPES = ("pil", "np", "pt")
 _INDEX_FILE = "model_index.json"
+# What a damaged or odd file can bring about while it is loaded.
+_DAMAGES = (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, ImportError)
 # What a saved folder may name: by the pipeline's class, the component that is the network, and its classes.
 _PIPELINES = {"LatentPipeline": ("network", LATENT_MODELS), "DDPMPipeline": ("unet", {"UNet2DModel": UNet2DModel})}
 
@@ -33,12 +34,28 @@ class LatentPipeline(DiffusionPipeline):
         self.register_modules(network=network)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "LatentPipeline":
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> "LatentPipeline":
         """Load as `HCMPipeline.from_pretrained` does, and take no other family.
 
         The base class would import what the folder names, and does not load networks of other libraries from the Hub.
         """
-        pipeline = HCMPipeline.from_pretrained(pretrained_model_name_or_path, **options)
+        pipeline = HCMPipeline.from_pretrained(
+            pretrained_model_name_or_path,
+            torch_dtype=torch_dtype,
+            device=device,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+        )
         if not isinstance(pipeline, cls):
             kind = type(pipeline).__name__
             raise InputError(f"{pretrained_model_name_or_path} holds a {kind}; load it with HCMPipeline.")
@@ -143,12 +160,16 @@ class HCMPipeline:
         try:
             options = {"torch_dtype": torch_dtype, "use_safetensors": True}
             network = network_class.from_pretrained(folder, subfolder=component, **options)
+            if network.config.get("in_channels", 1) != 1:
+                raise InputError(f"The model in {name} makes colour images; this package is for grey ones.")
             if class_name == "LatentPipeline":
                 return LatentPipeline(network).to(device)
             scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
             return DDPMPipeline(network, scheduler).to(device)
-        except (OSError, RuntimeError, ValueError) as error:
-            reason = _first_line(error.__cause__ or error)  # diffusers hides the true error behind a vague one
+        except _DAMAGES as error:
+            reason = first_line(error.__cause__ or error)  # diffusers hides the true error behind a vague one
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"The model in {name} cannot be loaded ({reason}); copy it again.") from error
 
 
@@ -220,6 +241,18 @@ def find_pipeline(
     raise InputError(f"--model {name} holds no saved pipeline ({_INDEX_FILE}); train it to its first validation.")
 
 
+def read_training(folder: str | Path) -> dict:
+    """What the training run of a model wrote of itself; empty where that is not at hand.
+
+    Args:
+        folder: of a training run or a saved pipeline.
+    """
+    for path in (Path(folder) / CONFIG_FILE, Path(folder) / "best" / CONFIG_FILE):
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+    return {}
+
+
 def _download(repo_id: str, revision: str | None, token: str | bool | None, cache_dir: str | Path | None) -> Path:
     """A repository's pipeline in the cache; of one that is none of this package, no more than its index."""
     where = {"token": token, "cache_dir": cache_dir}
@@ -247,13 +280,9 @@ def _read_index(folder: Path, name: str | Path) -> tuple[str, str, type[ModelMix
         index = json.loads((folder / _INDEX_FILE).read_text(encoding="utf-8"))
         class_name = index["_class_name"]
         component, known = _PIPELINES.get(class_name, ("network", {}))
-        network_name = index.get(component, (None, None))[1]
+        network_name = str(index.get(component, (None, None))[1])
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"{name}: {_INDEX_FILE} is damaged; copy the model again.") from error
     if network_name not in known:
         raise InputError(f"{name} holds a {class_name} of {network_name}, which is not a model of this package.")
     return class_name, component, known[network_name]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")

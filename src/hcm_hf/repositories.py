@@ -75,8 +75,8 @@ def download(
             cache_dir=cache_dir,
             allow_patterns=list(patterns),
         )
-    except HUB_ERRORS as error:  # whoever meant a folder reads that first
-        reason = explain(error, repo_id, repo_type, revision)
+    except (*HUB_ERRORS, OSError, ValueError, RuntimeError, TypeError) as error:  # TypeError: of a card that is odd
+        reason = explain(error, repo_id, repo_type, revision)  # whoever meant a folder reads that first
         raise InputError(f"There is no folder {repo_id} here; Hub: {reason}") from None
     return Path(folder)
 
@@ -109,32 +109,45 @@ def explain(error: BaseException, repo_id: str, repo_type: str = "model", revisi
         return f"no {repo_type} {repo_id} is there that you may see; check the name, and if it is private, {LOGIN}."
     if isinstance(error, RevisionNotFoundError):
         return f"the {repo_type} {repo_id} has no revision '{revision}'; check the revision."
-    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
+    if isinstance(error, LocalEntryNotFoundError):
+        reason = "offline mode" if constants.HF_HUB_OFFLINE else first_line(error.__cause__ or error)
         return (
-            f"the {repo_type} {repo_id} is not in the cache, and the Hub cannot be reached "
-            f"({'offline mode' if constants.HF_HUB_OFFLINE else 'no connection'}); download it once while online."
+            f"the {repo_type} {repo_id} is not in the cache, and the Hub cannot be reached ({reason}); download it "
+            "once while online."
         )
+    if isinstance(error, OfflineModeIsEnabled):
+        return f"{repo_type} {repo_id} cannot be reached in offline mode; unset HF_HUB_OFFLINE."
     if isinstance(error, EntryNotFoundError):
-        return f"the {repo_type} {repo_id} lacks a file ({_first_line(error)}); check the name and the revision."
+        return f"the {repo_type} {repo_id} lacks a file ({first_line(error)}); check the name and the revision."
     if isinstance(error, LocalTokenNotFoundError):
         return f"a token is needed for {repo_id}; {LOGIN}."
     if isinstance(error, HFValidationError):
-        return f"'{repo_id}' cannot be a repository's name ({_first_line(error)}); give user/name."
+        return f"'{repo_id}' cannot be a repository's name ({first_line(error)}); give user/name."
     if status == 401 and get_token() is None:
         return f"the Hub wants to know who asks for {repo_id}; {LOGIN}."
     if status == 401:
         return f"the Hub does not accept the token with which {repo_id} was asked for; {LOGIN}, or unset HF_TOKEN."
     if status == 403:
-        return f"the token has no right to write to {repo_id}; use one that has, of that account, and {LOGIN}."
+        return f"the Hub does not let this token at {repo_id} ({_said(error)}); {LOGIN} with one that has the right."
+    if status == 412:
+        return f"somebody else pushed to {repo_id} at the same moment; push again."
     if status is not None:
-        return f"the Hub answered {status} about {repo_id} ({_first_line(error)}); try again later."
-    return f"the Hub cannot be reached about {repo_id} ({_first_line(error)}); check the network and try again."
+        advice = "; try again later" if status == 429 or status >= 500 else ""
+        return f"the Hub answered {status} about {repo_id} ({_said(error)}){advice}."
+    if isinstance(error, HTTPError):
+        return f"the Hub cannot be reached about {repo_id} ({first_line(error)}); check the network and try again."
+    return f"the {repo_type} {repo_id} cannot be had ({first_line(error.__cause__ or error)})."
+
+
+def _said(error: HfHubHTTPError) -> str:
+    """The Hub's own reason where it gave one."""
+    return (error.server_message or first_line(error)).strip().partition("\n")[0].rstrip(".")
 
 
 def _page(repo_id: str, repo_type: str) -> str:
     return f"{constants.ENDPOINT}/{constants.REPO_TYPES_URL_PREFIXES.get(repo_type, '')}{repo_id}"
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """What an error says, without its trail: the client's messages go on with ids of requests."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__).partition(" (Request ID")[0].rstrip(".")

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from hcm_hf.checkpoints import STATE_FILE, TrainingState
 from hcm_hf.config import CONFIG_FILE, Recipe, TrainingConfig
+from hcm_hf.data.dataset import read_preparation
 from hcm_hf.data.slices import SliceBatch, Slices
 from hcm_hf.devices import describe_environment
 from hcm_hf.errors import InputError
@@ -29,7 +30,13 @@ LOCK_SECONDS = 10  # how long to wait for a run that is stopping
 _FREE = {
     *("output_dir", "dataset", "num_epochs", "patience", "report_to", "checkpointing_epochs", "sample_epochs"),
     *("version", "environment"),
-    *("train_patients", "num_train_slices", "dataset_repository", "dataset_license"),  # the fingerprint decides
+    *(
+        "train_patients",
+        "num_train_slices",
+        "dataset_repository",
+        "dataset_source",
+        "dataset_license",
+    ),  # the fingerprint decides
 }
 
 
@@ -196,6 +203,7 @@ def resolved_config(
         "train_patients": train_slices.patient_hashes(),
         "num_train_slices": len(train_slices),
         "dataset_repository": config.dataset and (parse_repository(config.dataset) or (None,))[0],
+        "dataset_source": read_preparation(config.dataset).get("source", "other"),
         "dataset_license": dataset_license,
         "version": __version__,
         "environment": describe_environment(accelerator.device),

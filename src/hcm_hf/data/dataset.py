@@ -9,6 +9,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -219,7 +220,7 @@ def load_dataset(dataset: str | Path | None, resolution: int | None = None) -> d
         splits = datasets.load_from_disk(dataset) if repository is None else _from_hub(*repository)
     except InputError:
         raise
-    except (OSError, ValueError, pyarrow.ArrowException, datasets.exceptions.DatasetGenerationError) as error:
+    except (OSError, ValueError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"--dataset {dataset} is not a dataset; make it with scripts/prepare_dataset.py.") from error
     for split in SPLITS:
         if not isinstance(splits, datasets.DatasetDict) or split not in splits or not len(splits[split]):
@@ -235,14 +236,42 @@ def load_dataset(dataset: str | Path | None, resolution: int | None = None) -> d
     return splits
 
 
+def read_preparation(dataset: str | Path | None) -> dict:
+    """What the preparation of a dataset wrote of itself; of slices that were prepared elsewhere nothing.
+
+    Args:
+        dataset: as in `load_dataset`.
+    """
+    if dataset is None:
+        return {"source": "synthetic"}
+    repository = parse_repository(dataset)
+    folder = Path(dataset) if repository is None else _snapshot(*repository)
+    path = folder / REPORT_FILE
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise InputError(f"{path} is damaged; prepare the dataset again.") from error
+
+
+def _snapshot(repo_id: str, revision: str | None) -> Path:
+    return download(repo_id, [constants.REPOCARD_NAME, REPORT_FILE, "data/*.parquet"], "dataset", revision)
+
+
 def _from_hub(repo_id: str, revision: str | None) -> datasets.DatasetDict:
-    """A repository's dataset, with the licence that its card names."""
-    folder = download(repo_id, ["*"], "dataset", revision)
-    splits = datasets.load_dataset(str(folder))
+    """A repository's Parquet files, each in the split that its name begins with, with the licence of its card.
+
+    What the card says of files is not followed: it could name any on this machine.
+    """
+    folder, files = _snapshot(repo_id, revision), {}
+    for path in sorted((folder / "data").glob("*.parquet")):
+        files.setdefault(re.split(r"[-.]", path.name)[0], []).append(str(path))
+    if not files:
+        raise InputError(f"--dataset {repo_id} holds no data/*.parquet; push one with scripts/push.py --dataset.")
+    splits = datasets.load_dataset("parquet", data_files=files)
     card = folder / constants.REPOCARD_NAME
     license_name = DatasetCard.load(card).data.license if card.is_file() else None
     for split in splits.values():
-        split.info.license = license_name or ""
+        split.info.license = license_name if isinstance(license_name, str) else ""
     return splits
 
 
