@@ -224,9 +224,9 @@ def test_a_push_interrupted_before_its_commit_leaves_the_repository_as_it_was(ru
     hub.fail(1, 500, "/commit/")
     with pytest.raises(InputError, match="The Hub answered 500 about ada/hearts .*try again later"):
         push_model(run("vae"), "ada/hearts")
-    hub.fail(100, 500, "/object/")  # nothing can be uploaded
+    hub.fail(100, 500, "/object/")  # no large file can be uploaded
     with pytest.raises(InputError, match="The push to ada/hearts failed .*; nothing was changed there, push again"):
-        push_model(run("vae"), "ada/hearts")
+        push_model(run("dcgan"), "ada/hearts")
     assert pushed(hub) == before and hub.commits("model", "ada/hearts") == commits
 
 
