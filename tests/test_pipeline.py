@@ -70,16 +70,11 @@ def test_the_recorded_names_are_pinned(folder):
 def test_plain_diffusers_loads_the_ddpm(tmp_path):
     before = build_tiny("ddpm").pipeline()
     before.save_pretrained(tmp_path)
-    code = """
-import sys, torch
-from diffusers import DDIMScheduler, DDPMPipeline
-pipe = DDPMPipeline.from_pretrained(sys.argv[1])
-assert "hcm_hf" not in sys.modules and pipe.scheduler.config.num_train_timesteps == 1000
-image = pipe(generator=torch.Generator().manual_seed(0), num_inference_steps=3, output_type="np").images
-print(image.mean())
-"""
-    result = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
-    assert float(result.stdout) == pytest.approx(sample("ddpm", before, 1).mean(), abs=1e-6)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    assert {value[0] for value in index.values() if isinstance(value, list)} == {"diffusers"}
+    after = DDPMPipeline.from_pretrained(tmp_path)
+    assert after.scheduler.config.num_train_timesteps == 1000
+    np.testing.assert_allclose(sample("ddpm", after), sample("ddpm", before), atol=1e-6)
     assert type(HCMPipeline.from_pretrained(tmp_path)) is DDPMPipeline
 
 

@@ -45,21 +45,22 @@ def succeed(name, *arguments):
     return result.stdout
 
 
-def test_from_patients_to_a_report(tmp_path):
+def test_from_patients_to_a_report(tmp_path, script_here):
     cohort, dataset, model = tmp_path / "cohort", tmp_path / "dataset", tmp_path / "run"
     succeed("write_phantom.py", "--output_dir", cohort, "--num_patients_per_group", 3, "--num_proc", 2)
-    table = succeed("prepare_dataset.py", "--acdc", cohort, "--output_dir", dataset, "--resolution", 16)
+    preparation = ("--acdc", cohort, "--output_dir", dataset, "--resolution", 16, "--num_proc", 1)
+    table = script_here("prepare_dataset.py", *preparation).stdout
     assert "train       HCM" in table and "left out: nothing" in table and f"dataset: {dataset}" in table
     said = succeed("train.py", "--dataset", dataset, "--output_dir", model, "--num_epochs", 1)
     assert f"best model: {model / 'best'}" in said and (model / "losses.png").exists()
     arguments = ("--dataset", dataset, "--output_dir", tmp_path / "report", "--num_images", 20)
-    succeed("score.py", "--model", model, *arguments)
+    assert script_here("score.py", "--model", model, *arguments).returncode == 0
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["n_generated"] == 20 and set(report["rows"]) == {"generated", "real", "mean_image"}
     other = tmp_path / "other"
     shutil.copytree(tmp_path / "report" / "images", other)
     (other / "manifest.jsonl").unlink()
-    result = script("score.py", "--images", other, *arguments[:4])
+    result = script_here("score.py", "--images", other, *arguments[:4])
     assert result.returncode == 2 and "holds the report of" in result.stderr
     with Image.open(tmp_path / "report" / "grid.png") as grid:
         assert grid.width > 10 * 32 and grid.height > 3 * 32

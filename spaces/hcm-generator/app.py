@@ -8,7 +8,9 @@ import inspect
 import json
 import os
 import random
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -52,6 +54,8 @@ from hcm_hf.version import __version__
 
 SHOWN_PIXELS = 256  # a side of an image on the page; the files keep their size
 COMPARED = 4  # images of each generator
+COPY_SECONDS = 600  # after which gradio has its own copy of a file
+_WORK = tempfile.TemporaryDirectory(prefix="hcm-generator-")
 KEEP_SECONDS = 3600  # how long files and what a visitor has made are kept
 CSS = "#banner {border-left: 4px solid #c33; padding-left: .8em} .gallery img {image-rendering: pixelated}"
 
@@ -394,10 +398,11 @@ class Handlers:
             steps = (scheduler, _whole(num_inference_steps)) if generator.denoises else (None, None)
             request = Request(generator.name, COMPARED, _whole(seed), None, None, None, *steps)
             *_, drawing = draw(generator, request)
-            side = drawing.images.shape[-1]
-            grid = image_grid(np.split(drawing.images, 2), max(1, SHOWN_PIXELS // side))
+            grid = drawing.images.reshape(2, -1, *drawing.images.shape[1:])
             seconds.append(drawing.seconds)
-            shown.append((grid, f"{generator.label} · {drawing.seconds / COMPARED:.3g} s"))
+            shown.append(
+                (_shown(grid, _new_folder() / "grid.png"), f"{generator.label} · {drawing.seconds / COMPARED:.3g} s")
+            )
             total = sum(seconds)
             yield shown, f"{len(shown)} / {len(self.generators)} · {total:.3g} s"
 
@@ -423,11 +428,12 @@ class Handlers:
         if dataset is None:
             raise InputError(f"The slices that {request.model} was trained on are not here; start with --dataset.")
         found = find_neighbours(images[index], dataset, tuple(generator.training.get("groups", ("HCM",))))
-        shown = [(_enlarged(images[index]), f"{index}")]
-        shown += [
-            (_enlarged(image), f"{value:.2f} {caption}")
-            for image, value, caption in zip(found.images, found.correlations, found.captions, strict=True)
+        folder = _new_folder()
+        captions = [
+            f"{value:.2f} {caption}" for value, caption in zip(found.correlations, found.captions, strict=True)
         ]
+        pairs = zip([images[index], *found.images], [str(index), *captions], strict=True)
+        shown = [(_shown(image, folder / f"{rank}.png"), caption) for rank, (image, caption) in enumerate(pairs)]
         highest = float(found.correlations[0])
         return (
             shown,
@@ -451,7 +457,7 @@ class Handlers:
             raise InputError("There is no image yet; generate some first.")
         request, images = made
         settings = {key: value for key, value in vars(request).items() if value is not None and key != "num_images"}
-        folder = Path(tempfile.mkdtemp(dir=_temporary_folder()))
+        folder = _new_folder()
         name = f"{request.model.replace('/', '-')}-seed{request.seed}"
         with ZipFile(folder / f"{name}.zip", "w", ZIP_STORED) as archive:
             lines = []
@@ -521,12 +527,20 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _captioned(images: np.ndarray) -> list[tuple[Image.Image, str]]:
-    return [(_enlarged(image), str(index)) for index, image in enumerate(images)]
+def _captioned(images: np.ndarray) -> list[tuple[str, str]]:
+    folder = _new_folder()
+    return [(_shown(image, folder / f"{index:06d}.png"), str(index)) for index, image in enumerate(images)]
 
 
-def _enlarged(image: np.ndarray) -> Image.Image:
-    return image_grid([image[None]], max(1, SHOWN_PIXELS // image.shape[-1]), gap=0)
+def _shown(images: np.ndarray, path: Path) -> str:
+    """One image (H, W), or rows of them (R, N, H, W), enlarged for the page, as a file.
+
+    gradio copies a file once, but writes the same picture anew each time, even while somebody is loading it.
+    """
+    rows = images if images.ndim == 4 else [images[None]]
+    grid = image_grid(rows, max(1, SHOWN_PIXELS // images.shape[-1]), gap=2 if images.ndim == 4 else 0)
+    grid.save(path, format="PNG")
+    return str(path)
 
 
 def _time(seconds: float, request: Request) -> str:
@@ -543,10 +557,12 @@ def _histogram(heldout: np.ndarray, value: float, threshold: float) -> Figure:
     return figure
 
 
-def _temporary_folder() -> Path:
-    folder = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _new_folder() -> Path:
+    """A folder for files that gradio copies to its own cache at once; those of earlier requests are removed."""
+    for old in Path(_WORK.name).iterdir():
+        if time.time() - old.stat().st_mtime > COPY_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(dir=_WORK.name))
 
 
 def main(

@@ -247,7 +247,9 @@ def read_training(folder: str | Path) -> dict:
     Args:
         folder: of a training run or a saved pipeline.
     """
-    for path in (Path(folder) / CONFIG_FILE, Path(folder) / "best" / CONFIG_FILE):
+    folder = Path(folder)
+    places = (folder, folder / "best", *([folder.parent] if folder.name == "best" else []))
+    for path in (place / CONFIG_FILE for place in places):
         if path.is_file():
             return json.loads(path.read_text(encoding="utf-8"))
     return {}
