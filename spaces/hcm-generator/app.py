@@ -57,7 +57,11 @@ COMPARED = 4  # images of each generator
 COPY_SECONDS = 600  # after which gradio has its own copy of a file
 _WORK = tempfile.TemporaryDirectory(prefix="hcm-generator-")
 KEEP_SECONDS = 3600  # how long files and what a visitor has made are kept
-CSS = "#banner {border-left: 4px solid #c33; padding-left: .8em} .gallery img {image-rendering: pixelated}"
+CSS = """
+#banner {border-left: 4px solid #c33; padding-left: .8em}
+.gallery img {image-rendering: pixelated}
+@media (max-width: 640px) {.gallery .grid-container {grid-template-columns: repeat(3, 1fr) !important}}
+"""
 
 _PROGRESS = gr.Progress()  # where a handler has it as a default, gradio hands in its own
 Made = tuple[Request, np.ndarray]  # what a visitor has made last
@@ -400,9 +404,8 @@ class Handlers:
             *_, drawing = draw(generator, request)
             grid = drawing.images.reshape(2, -1, *drawing.images.shape[1:])
             seconds.append(drawing.seconds)
-            shown.append(
-                (_shown(grid, _new_folder() / "grid.png"), f"{generator.label} · {drawing.seconds / COMPARED:.3g} s")
-            )
+            caption = f"{generator.name.rpartition('/')[2]} · {drawing.seconds / COMPARED:.2g} s"
+            shown.append((_shown(grid, _new_folder() / "grid.png"), caption))
             total = sum(seconds)
             yield shown, f"{len(shown)} / {len(self.generators)} · {total:.3g} s"
 
