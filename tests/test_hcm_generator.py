@@ -217,6 +217,14 @@ def test_the_language_is_the_browsers(chromium, url, locale, word):
 
 
 @in_browser
+def test_the_language_can_be_switched(page):
+    page.get_by_text("Settings").click()
+    page.get_by_label("Language").first.click()
+    page.get_by_role("option", name="Español").click()
+    page.wait_for_function("document.querySelector('#banner').innerText.includes('no para diagnóstico')")
+
+
+@in_browser
 def test_it_fits_a_telephone(chromium, url):
     context = chromium.new_context(viewport={"width": 390, "height": 844})
     page = context.new_page()
