@@ -1,5 +1,7 @@
+import io
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import torch
 from diffusers import DDPMPipeline, DiffusionPipeline, UNet2DModel
 from huggingface_hub import HfApi, ModelCard, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
+from PIL import Image
 from tiny import build_tiny, sample, tiny_families
 
 import hcm_hf
@@ -23,10 +26,10 @@ from hcm_hf.data.slices import Slices
 from hcm_hf.errors import InputError
 from hcm_hf.evaluation import score
 from hcm_hf.families import FAMILIES
-from hcm_hf.generation import generate_images, hash_model
+from hcm_hf.generation import generate_images, hash_model, image_generator
 from hcm_hf.hub import push_dataset, push_model, push_space
 from hcm_hf.models.ddpm import build_scheduler, build_unet
-from hcm_hf.pipeline import HCMPipeline, LatentPipeline, find_pipeline
+from hcm_hf.pipeline import HCMPipeline, LatentPipeline, find_pipeline, prepare_sampling
 from hcm_hf.training import train
 
 
@@ -55,10 +58,11 @@ def run(dataset_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(run, dataset_dir, tmp_path_factory):
-    """A report on the DCGAN."""
+    """A report on the DCGAN, with an encoder."""
     folder = tmp_path_factory.mktemp("report")
-    score(folder, model=run("dcgan"), dataset=dataset_dir, num_images=20)
-    return folder
+    encoder = train(TrainingConfig("encoder", "default", str(dataset_dir), str(folder / "judge"), num_epochs=1))
+    score(folder / "out", model=run("dcgan"), dataset=dataset_dir, encoder=encoder, num_images=60)
+    return folder / "out"
 
 
 @pytest.fixture
@@ -92,6 +96,15 @@ def test_pushed_and_loaded_is_equal(family, run, hub, fresh):
     assert {"README.md", "model_index.json", "training_config.json", "losses.png", "samples.png"} <= set(files)
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
     assert f'HCMPipeline.from_pretrained("ada/hcm-{family}")' in files["README.md"].decode()
+    sources = [image_generator(0, index) for index in range(32)]
+    with Image.open(io.BytesIO(files["samples.png"])) as grid:  # eight in a row, each pixel twice as large
+        shown = np.asarray(grid)[:32:2, :32:2].astype(int)
+    steps = {"num_inference_steps": 50} if family == "ddpm" else {}
+    drawn = HCMPipeline.from_pretrained(run(family))
+    if family == "ddpm":
+        prepare_sampling(drawn, **steps)
+    first = drawn(32, generator=sources, output_type="np", **steps).images[0, ..., 0]
+    assert np.abs(shown - np.rint(first * 255)).max() <= 1
 
 
 def test_the_same_push_makes_no_second_commit(run, report, hub, fresh):
@@ -260,14 +273,11 @@ def test_a_filled_cache_serves_offline(run, hub, tmp_path):
         "except InputError as error: print(error)"
     )
 
-    def say(offline):
-        env = os.environ | {"HF_HUB_OFFLINE": offline, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", code]
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-
-    assert "(16, 16)" in say("0").stdout
+    HCMPipeline.from_pretrained("ada/hearts", cache_dir=tmp_path / "cache")
     hub.requests.clear()
-    said = say("1")
+    env = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert "(16, 16)" in said.stdout, said.stderr
     assert "There is no folder ada/other here; Hub: the model ada/other is not in the cache" in said.stdout
     assert "the Hub cannot be reached (offline mode)" in said.stdout
@@ -551,3 +561,25 @@ def test_odd_files_are_one_sentence(file, change, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(InputError, match="which is not a model of this package|cannot be loaded"):
         HCMPipeline.from_pretrained(tmp_path)
+
+
+def test_what_was_pushed_before_goes_with_its_split(hub, dataset_dir):
+    push_dataset(dataset_dir, "ada/slices")
+    old = hub.files("dataset", "ada/slices")["data/train.parquet"]
+    hub.commit("dataset", "ada/slices", {"data/train-00000-of-00001.parquet": old, "data/masks.csv": b"theirs"})
+    push_dataset(dataset_dir, "ada/slices")
+    files = pushed(hub, "ada/slices", "dataset")
+    assert "data/train-00000-of-00001.parquet" not in files and files["data/masks.csv"] == b"theirs"
+    assert len(hcm_hf.load_dataset("ada/slices")["train"]) == len(hcm_hf.load_dataset(dataset_dir)["train"])
+
+
+def test_a_model_goes_where_it_is_sent(run):
+    assert HCMPipeline.from_pretrained(run("gan"), device="meta").device.type == "meta"
+
+
+def test_one_process_of_several_pushes(hub, dataset_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(hcm_hf, "train", lambda config: tmp_path, raising=False)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--family", "gan", "--push_to_hub"])
+    runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
+    assert hub.requests == []
