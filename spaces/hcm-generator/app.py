@@ -12,8 +12,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile
 
@@ -33,9 +35,11 @@ from generators import (
     LARGEST_SEED,
     MOST_IMAGES,
     MOST_STEPS,
+    SERVED,
     Drawing,
     Generator,
     Request,
+    check_whole,
     find_generators,
     scheduler_names,
     split_names,
@@ -49,6 +53,7 @@ from hcm_hf.errors import InputError
 from hcm_hf.figures import image_grid
 from hcm_hf.generation import MANIFEST_FILE, STACK_FILE, write_stack
 from hcm_hf.report import GLANCE, transposed_table
+from hcm_hf.repositories import parse_repository
 from hcm_hf.version import __version__
 
 
@@ -74,16 +79,23 @@ def on_gpu(seconds: Callable[..., float]) -> Callable[[Callable], Callable]:
     return GPU(duration=lambda *arguments: int(seconds(*arguments)) + 10)
 
 
-def seconds_needed(generator: Generator, request: Request) -> float:
+def seconds_needed(key: str, request: Request, *_: int) -> float:
     """How long a GPU is needed at most, from what was seen on two CPU cores."""
+    generator = SERVED[key]
     calls = (request.num_inference_steps or DEFAULT_STEPS) if generator.denoises else 1
     return 0.03 * calls * request.num_images
 
 
 @on_gpu(seconds_needed)
-def draw(generator: Generator, request: Request) -> Iterator[Drawing]:
+def draw(key: str, request: Request) -> Iterator[Drawing]:
     """Draw images, on a GPU that is lent for it where there is one."""
-    yield from generator.draw(request)
+    yield from SERVED[key].draw(request)
+
+
+@on_gpu(seconds_needed)
+def travel(key: str, request: Request, other_seed: int) -> np.ndarray:
+    """Interpolate, likewise."""
+    return SERVED[key].interpolate(request, other_seed)
 
 
 def explained(function: Callable) -> Callable:
@@ -228,7 +240,7 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, of_ses
     quick.click(
         handlers.generate, quick_inputs, [gallery, taken, made], api_name="generate", concurrency_limit=4
     ).then(**files, api_name="archive", api_visibility=of_session).then(**ready)
-    slow.click(
+    slow.click(lambda: gr.Gallery(selected_index=None), None, gallery, api_visibility="private").then(
         handlers.denoise,
         [model, num_images, seed, scheduler, steps],
         [gallery, taken, made],
@@ -267,7 +279,7 @@ class Handlers:
 
     def find(self, model: str) -> Generator:
         """The generator of that name."""
-        if model not in self.generators:
+        if not isinstance(model, str) or model not in self.generators:
             raise InputError(f"There is no generator '{model}'; choose among {', '.join(self.generators)}.")
         return self.generators[model]
 
@@ -303,7 +315,8 @@ class Handlers:
             raise InputError(f"{model} is a diffusion model; ask for it with /denoise.")
         codes = (_whole(category), (code_1, code_2)) if fix_codes else (None, None)
         request = Request(model, _whole(num_images), _whole(seed), class_labels or generator.default_class, *codes)
-        (drawing,) = draw(generator, request)
+        generator.check(request)
+        (drawing,) = draw(generator.key, request)
         return _captioned(drawing.images), _time(drawing.seconds, request), (request, drawing.images)
 
     @explained
@@ -339,12 +352,13 @@ class Handlers:
             scheduler=scheduler,
             num_inference_steps=_whole(num_inference_steps),
         )
+        generator.check(request)
         progress(0)
-        for drawing in draw(generator, request):
+        for drawing in draw(generator.key, request):
             progress(drawing.done)
             done = drawing.done == 1
             yield (
-                gr.update(value=_captioned(drawing.images), selected_index=None),
+                _captioned(drawing.images),
                 _time(drawing.seconds, request) if done else f"{drawing.done:.0%}",
                 (request, drawing.images) if done else None,
             )
@@ -378,7 +392,8 @@ class Handlers:
         codes = (_whole(category), (code_1, code_2)) if fix_codes else (None, None)
         generator = self.find(model)
         request = Request(model, _whole(num_images), _whole(seed), class_labels or generator.default_class, *codes)
-        return _captioned(generator.interpolate(request, _whole(other_seed)))
+        generator.check(request)
+        return _captioned(travel(generator.key, request, _whole(other_seed)))
 
     @explained
     def compare(
@@ -401,7 +416,8 @@ class Handlers:
             progress((index, len(self.generators)))
             steps = (scheduler, _whole(num_inference_steps)) if generator.denoises else (None, None)
             request = Request(generator.name, COMPARED, _whole(seed), None, None, None, *steps)
-            *_, drawing = draw(generator, request)
+            generator.check(request)
+            *_, drawing = draw(generator.key, request)
             grid = drawing.images.reshape(2, -1, *drawing.images.shape[1:])
             seconds.append(drawing.seconds)
             caption = f"{generator.name.rpartition('/')[2]} · {drawing.seconds / COMPARED:.2g} s"
@@ -424,8 +440,7 @@ class Handlers:
         if made is None:
             raise InputError("There is no image yet; generate some first.")
         request, images = made
-        if not 0 <= index < len(images):
-            raise InputError(f"There is no image {index}; choose from 0 to {len(images) - 1}.")
+        check_whole("index", _whole(index), 0, len(images) - 1)
         generator = self.find(request.model)
         dataset = self.dataset_of(generator)
         if dataset is None:
@@ -508,7 +523,7 @@ class Handlers:
             visible(dataset is not None),
             visible(report is None),
             table,
-            gr.update(value=generator.losses and str(generator.losses), visible=generator.losses is not None),
+            gr.update(value=_copied(generator.losses), visible=generator.losses is not None),
             link,
             *(None, "", None, gr.update(interactive=False), gr.update(interactive=False), None, None),
         ]
@@ -560,12 +575,28 @@ def _histogram(heldout: np.ndarray, value: float, threshold: float) -> Figure:
     return figure
 
 
+def _copied(path: Path | None) -> str | None:
+    """A copy where gradio may read: it serves nothing of the folders that models lie in."""
+    return None if path is None else shutil.copy(path, _new_folder() / path.name)
+
+
 def _new_folder() -> Path:
-    """A folder for files that gradio copies to its own cache at once; those of earlier requests are removed."""
-    for old in Path(_WORK.name).iterdir():
-        if time.time() - old.stat().st_mtime > COPY_SECONDS:
-            shutil.rmtree(old, ignore_errors=True)
+    """A folder for files that gradio copies to its own cache at once."""
     return Path(tempfile.mkdtemp(dir=_WORK.name))
+
+
+def tidy() -> None:
+    """Remove the folders of earlier requests."""
+    for old in Path(_WORK.name).iterdir():
+        with suppress(FileNotFoundError):
+            if time.time() - old.stat().st_mtime > COPY_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def _keep_tidy() -> None:
+    while True:
+        time.sleep(COPY_SECONDS)
+        tidy()
 
 
 def main(
@@ -587,10 +618,16 @@ def main(
     """
     if models is not None and not models.exists():
         raise InputError(f"--models {models} does not exist; name a training run or a folder of runs.")
+    if reports is not None and not reports.is_dir():
+        raise InputError(f"--reports {reports} does not exist; name a folder with score.py's reports.")
+    if dataset is not None and parse_repository(dataset) is None and not Path(dataset).is_dir():
+        raise InputError(f"--dataset {dataset} does not exist; name a prepared dataset, or user/name on the Hub.")
+    mcp = mcp or os.environ.get("GRADIO_MCP_SERVER", "").lower() in ("1", "true")
     front = yaml.safe_load((Path(__file__).parent / "README.md").read_text(encoding="utf-8").split("---\n")[1])
     named = split_names(os.environ.get("HCM_MODELS", "")) or front.get("models") or []
     generators, problems = find_generators(models if models is not None else named, reports)
     demo = build_demo(generators, problems, dataset, for_agents=mcp)
+    Thread(target=_keep_tidy, daemon=True).start()
     demo.launch(server_port=server_port, mcp_server=mcp, i18n=t, css=CSS, footer_links=["api", "settings"])
 
 

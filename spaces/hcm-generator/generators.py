@@ -28,6 +28,7 @@ from hcm_hf.runs import LOSS_FIGURE
 MOST_IMAGES, MOST_STEPS, MOST_CALLS = 64, 1000, 3200  # of one request; calls are images times steps
 LARGEST_SEED = 2**31 - 1
 DEFAULT_SCHEDULER, DEFAULT_STEPS = "ddpm", 50
+SERVED: dict[str, "Generator"] = {}  # a process that is lent a GPU inherits them, where arguments must be pickled
 _HUB_FILES = ["README.md", METRICS_FILE, LOSS_FIGURE, CONFIG_FILE]
 
 
@@ -58,6 +59,11 @@ class Request:
     def check(self) -> None:
         """Raise an `InputError` for what no generator takes."""
         check_whole("num_images", self.num_images, 1, MOST_IMAGES)
+        if self.category is not None:
+            check_whole("category", self.category, 0, LARGEST_SEED)
+        for code in self.continuous or ():
+            if not isinstance(code, int | float) or not -1 <= code <= 1:
+                raise InputError(f"A continuous code is {code!r}; give numbers from -1 to 1.")
         check_whole("seed", self.seed, 0, LARGEST_SEED)
         if self.num_inference_steps is not None:
             check_whole("num_inference_steps", self.num_inference_steps, 1, MOST_STEPS)
@@ -100,6 +106,12 @@ class Generator:
         self.losses = next((path for path in (extras / LOSS_FIGURE,) if path.is_file()), None)
         self.report = reports.get(hash_model(folder)) or _read_json(extras / METRICS_FILE)
         self._lock = Lock()
+        SERVED[self.key] = self
+
+    @property
+    def key(self) -> str:
+        """Its entry in `SERVED`."""
+        return str(self.folder)
 
     @cached_property
     def pipeline(self) -> DiffusionPipeline:
@@ -144,36 +156,41 @@ class Generator:
         Raises:
             InputError: if the model does not take what is asked for.
         """
-        request.check()
+        self.check(request)
         started = time.perf_counter()
         generators = [image_generator(request.seed, index) for index in range(request.num_images)]
         for images, done in self._steps(request, generators, num_previews):
             yield Drawing(images, done, time.perf_counter() - started)
 
+    def check(self, request: Request) -> None:
+        """Raise an `InputError` unless this model can draw what is asked for."""
+        request.check()
+        self._prepare(request)
+
+    def _prepare(self, request: Request) -> tuple[DiffusionPipeline, dict]:
+        """A pipeline of the request's own, with its scheduler, and the arguments of a call."""
+        pipeline = self.load()
+        if not self.denoises:  # raises for a scheduler, a class or a code that the network does not have
+            pipeline.network.set_codes(pipeline.network.sample_latents(1), request.category, request.continuous)
+            settings = request.class_labels, request.scheduler, request.num_inference_steps
+            return pipeline, prepare_sampling(pipeline, *settings)[0]
+        if (request.category, request.continuous) != (None, None):
+            raise InputError(f"Codes given, but {self.name} has no codes.")
+        pipeline = type(pipeline)(**pipeline.components)
+        scheduler, steps = request.scheduler or DEFAULT_SCHEDULER, request.num_inference_steps or DEFAULT_STEPS
+        Request(self.name, request.num_images, num_inference_steps=steps).check()
+        return pipeline, prepare_sampling(pipeline, request.class_labels, scheduler, steps)[0]
+
     def _steps(
         self, request: Request, generators: list[torch.Generator], num_previews: int
     ) -> Iterator[tuple[np.ndarray, float]]:
-        pipeline, shape = self.load(), (request.category, request.continuous)
+        pipeline, arguments = self._prepare(request)
         if not self.denoises:
-            # Raises for a scheduler, a class or a code that the network does not have.
-            arguments, _ = prepare_sampling(
-                pipeline, request.class_labels, request.scheduler, request.num_inference_steps
-            )
             latents = pipeline.network.sample_latents(len(generators), generators)
-            latents = pipeline.network.set_codes(latents, *shape)
+            latents = pipeline.network.set_codes(latents, request.category, request.continuous)
             yield pipeline(latents=latents, output_type="np", **arguments).images[..., 0], 1.0
             return
-        if shape != (None, None):
-            raise InputError(f"Codes given, but {self.name} has no codes.")
-        pipeline = type(pipeline)(**pipeline.components)  # each request has its own scheduler
-        arguments, _ = prepare_sampling(
-            pipeline,
-            request.class_labels,
-            request.scheduler or DEFAULT_SCHEDULER,
-            request.num_inference_steps or DEFAULT_STEPS,
-        )
         steps = arguments["num_inference_steps"]
-        Request(self.name, request.num_images, num_inference_steps=steps).check()
         shown = {round(steps * part / num_previews) for part in range(1, num_previews)}
         for step, images in enumerate(
             denoise(pipeline.unet, pipeline.scheduler, len(generators), generators, steps), 1
@@ -184,25 +201,23 @@ class Generator:
     def interpolate(self, request: Request, other_seed: int) -> np.ndarray:
         """Images (N, H, W) on the great circle between the latents of two seeds.
 
-        Classes and codes are those of the request, or of its seed.
+        Codes do not move: they are those of the request, or of its seed.
 
         Raises:
             InputError: if the model has no latents, or as `draw`.
         """
-        request.check()
         check_whole("other_seed", other_seed, 0, LARGEST_SEED)
         if self.denoises:
             raise InputError(f"{self.name} is a diffusion model: its images do not follow one latent each.")
-        network = self.load().network
+        self.check(request)
+        pipeline, arguments = self._prepare(request)
+        network = pipeline.network
         first, last = (network.sample_latents(1, [image_generator(seed, 0)]) for seed in (request.seed, other_seed))
+        first = network.set_codes(first, request.category, request.continuous)
         latents = slerp(first, last, request.num_images)
-        num_categories, num_continuous = network.num_codes
-        if num_categories:  # what is no noise stays
-            codes = first[0, network.config.latent_dim - num_categories - num_continuous :]
-            category = request.category if request.category is not None else int(codes[:num_categories].argmax())
-            latents = network.set_codes(latents, category, request.continuous or codes[num_categories:].tolist())
-        arguments, _ = prepare_sampling(self.load(), request.class_labels)
-        return self.load()(latents=latents, output_type="np", **arguments).images[..., 0]
+        if num_codes := sum(network.num_codes):
+            latents[:, -num_codes:] = first[:, -num_codes:]
+        return pipeline(latents=latents, output_type="np", **arguments).images[..., 0]
 
 
 def slerp(first: torch.Tensor, last: torch.Tensor, num: int) -> torch.Tensor:
@@ -242,8 +257,11 @@ def find_generators(
             else:
                 extras = download(repository[0], _HUB_FILES, revision=folder.name)
                 page = f"https://huggingface.co/{repository[0]}"
-            short = repository[0] if repository else Path(name).name
-            found[short] = Generator(short, folder, extras, page, known)
+            short = repository[0] if repository else Path(name).resolve().name
+            short = str(name) if short in found else short
+            generator = Generator(short, folder, extras, page, known)
+            generator.load()
+            found[short] = generator
         except InputError as error:
             problems.append(str(error))
     return found, problems
