@@ -68,7 +68,7 @@ def url(app, runs):
     generators, problems = app["find_generators"](runs, runs.parent / "reports")
     assert list(generators) == list(FAMILIES) and problems == []
     demo = app["build_demo"](generators)
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, i18n=app["t"], css=app["CSS"])
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, i18n=app["t"], css=app["CSS"], show_error=True)
     yield url
     demo.close()
 

@@ -628,7 +628,9 @@ def main(
     generators, problems = find_generators(models if models is not None else named, reports)
     demo = build_demo(generators, problems, dataset, for_agents=mcp)
     Thread(target=_keep_tidy, daemon=True).start()
-    demo.launch(server_port=server_port, mcp_server=mcp, i18n=t, css=CSS, footer_links=["api", "settings"])
+    demo.launch(
+        server_port=server_port, mcp_server=mcp, i18n=t, css=CSS, footer_links=["api", "settings"], show_error=True
+    )
 
 
 if __name__ == "__main__":
