@@ -42,7 +42,7 @@ reproduce: $(INSTALLED)
 	$(BIN)/python scripts/reproduce.py $(if $(ACDC),--acdc "$(ACDC)") --recipe $(RECIPE) $(ARGUMENTS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix $(SOURCES)
