@@ -46,7 +46,8 @@ QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-back
 def app():
     """The Space's modules, as Python finds them beside `app.py`."""
     sys.path.insert(0, str(SPACE))
-    yield runpy.run_path(str(SPACE / "app.py"))
+    page = runpy.run_path(str(SPACE / "app.py"))
+    yield vars(sys.modules["generators"]) | vars(sys.modules["handlers"]) | page
     sys.path.remove(str(SPACE))
 
 

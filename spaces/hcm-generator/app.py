@@ -4,118 +4,39 @@ python app.py --models runs/ --dataset data/acdc-64 --reports reports/    # loca
 HCM_MODELS="user/hcm-dcgan user/hcm-ddpm" python app.py                   # repositories of the Hub
 """
 
-import inspect
-import json
 import os
 import random
-import shutil
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import wraps
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Thread
-from typing import Any
-from zipfile import ZIP_STORED, ZipFile
-
-
-try:  # before torch, as it asks
-    from spaces import GPU  # what ZeroGPU installs, not the folder of that name
-except ImportError:
-    GPU = None
 
 import gradio as gr
-import numpy as np
 import yaml
-from copies import find_neighbours
 from generators import (
     DEFAULT_SCHEDULER,
     DEFAULT_STEPS,
     LARGEST_SEED,
     MOST_IMAGES,
     MOST_STEPS,
-    SERVED,
-    Drawing,
     Generator,
-    Request,
-    check_whole,
     find_generators,
     scheduler_names,
     split_names,
 )
-from matplotlib.figure import Figure
-from PIL import Image
+from handlers import Handlers, keep_tidy
 from texts import I18N as t
 
 from hcm_hf.cli import run
 from hcm_hf.errors import InputError
-from hcm_hf.figures import image_grid
-from hcm_hf.generation import MANIFEST_FILE, STACK_FILE, write_stack
-from hcm_hf.report import GLANCE, transposed_table
 from hcm_hf.repositories import parse_repository
-from hcm_hf.version import __version__
 
 
-SHOWN_PIXELS = 256  # a side of an image on the page; the files keep their size
-COMPARED = 4  # images of each generator
-COPY_SECONDS = 600  # after which gradio has its own copy of a file
-_WORK = tempfile.TemporaryDirectory(prefix="hcm-generator-")
 KEEP_SECONDS = 3600  # how long files and what a visitor has made are kept
 CSS = """
 #banner {border-left: 4px solid #c33; padding-left: .8em}
 .gallery img {image-rendering: pixelated}
 @media (max-width: 640px) {.gallery .grid-container {grid-template-columns: repeat(3, 1fr) !important}}
 """
-
-_PROGRESS = gr.Progress()  # where a handler has it as a default, gradio hands in its own
-Made = tuple[Request, np.ndarray]  # what a visitor has made last
-
-
-def on_gpu(seconds: Callable[..., float]) -> Callable[[Callable], Callable]:
-    """Ask ZeroGPU for a GPU for as long as the inputs need; without it nothing changes."""
-    if GPU is None:
-        return lambda function: function
-    return GPU(duration=lambda *arguments: int(seconds(*arguments)) + 10)
-
-
-def seconds_needed(key: str, request: Request, *_: int) -> float:
-    """How long a GPU is needed at most, from what was seen on two CPU cores."""
-    generator = SERVED[key]
-    calls = (request.num_inference_steps or DEFAULT_STEPS) if generator.denoises else 1
-    return 0.03 * calls * request.num_images
-
-
-@on_gpu(seconds_needed)
-def draw(key: str, request: Request) -> Iterator[Drawing]:
-    """Draw images, on a GPU that is lent for it where there is one."""
-    yield from SERVED[key].draw(request)
-
-
-@on_gpu(seconds_needed)
-def travel(key: str, request: Request, other_seed: int) -> np.ndarray:
-    """Interpolate, likewise."""
-    return SERVED[key].interpolate(request, other_seed)
-
-
-def explained(function: Callable) -> Callable:
-    """Bad input reaches the visitor, and the API's caller, as its one sentence."""
-
-    @wraps(function)
-    def stream(*arguments: Any, **options: Any) -> Iterator:
-        try:
-            yield from function(*arguments, **options)
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-
-    @wraps(function)
-    def answer(*arguments: Any, **options: Any) -> Any:
-        try:
-            return function(*arguments, **options)
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-
-    return stream if inspect.isgeneratorfunction(function) else answer
 
 
 def build_demo(
@@ -271,332 +192,8 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, of_ses
     )
 
 
-class Handlers:
-    """What the page's buttons and the API's endpoints do; the inputs are checked here, whatever the page allows."""
-
-    def __init__(self, generators: Mapping[str, Generator], dataset: str | None):
-        self.generators, self.dataset = generators, dataset
-
-    def find(self, model: str) -> Generator:
-        """The generator of that name."""
-        if not isinstance(model, str) or model not in self.generators:
-            raise InputError(f"There is no generator '{model}'; choose among {', '.join(self.generators)}.")
-        return self.generators[model]
-
-    @explained
-    def generate(
-        self,
-        model: str,
-        num_images: int,
-        seed: int,
-        class_labels: str | None,
-        fix_codes: bool,
-        category: int,
-        code_1: float,
-        code_2: float,
-    ) -> tuple[list, str, Made]:
-        """Draw images with a VAE or GAN; the same seed gives the same images.
-
-        Args:
-            model: the generator's name.
-            num_images: how many, 1 to 64.
-            seed: from 0; image i comes from (seed, i).
-            class_labels: the patient's group, for a generator with classes; null for the others.
-            fix_codes: whether the codes of an InfoGAN are those given; otherwise they are drawn like the rest.
-            category: value of the categorical code, from 0.
-            code_1: first continuous code, -1 to 1.
-            code_2: second continuous code, -1 to 1.
-
-        Returns:
-            The images with their numbers, and the time that they took.
-        """
-        generator = self.find(model)
-        if generator.denoises:
-            raise InputError(f"{model} is a diffusion model; ask for it with /denoise.")
-        codes = (_whole(category), (code_1, code_2)) if fix_codes else (None, None)
-        request = Request(model, _whole(num_images), _whole(seed), class_labels or generator.default_class, *codes)
-        generator.check(request)
-        (drawing,) = draw(generator.key, request)
-        return _captioned(drawing.images), _time(drawing.seconds, request), (request, drawing.images)
-
-    @explained
-    def denoise(
-        self,
-        model: str,
-        num_images: int,
-        seed: int,
-        scheduler: str,
-        num_inference_steps: int,
-        progress: gr.Progress = _PROGRESS,
-    ) -> Iterator[tuple[list, str, Made | None]]:
-        """Draw images with a diffusion model, and show them on their way from noise.
-
-        Args:
-            model: the generator's name.
-            num_images: how many, 1 to 64.
-            seed: from 0; image i comes from (seed, i).
-            scheduler: ddpm, ddim, dpmsolver++ or unipc.
-            num_inference_steps: calls of the network per image, 1 to 1000; images times steps are 3200 at most.
-            progress: gradio's.
-
-        Returns:
-            The images with their numbers, and the time that they took; the last ones are done.
-        """
-        generator = self.find(model)
-        if not generator.denoises:
-            raise InputError(f"{model} is no diffusion model; ask for it with /generate.")
-        request = Request(
-            model,
-            _whole(num_images),
-            _whole(seed),
-            scheduler=scheduler,
-            num_inference_steps=_whole(num_inference_steps),
-        )
-        generator.check(request)
-        progress(0)
-        for drawing in draw(generator.key, request):
-            progress(drawing.done)
-            done = drawing.done == 1
-            yield (
-                _captioned(drawing.images),
-                _time(drawing.seconds, request) if done else f"{drawing.done:.0%}",
-                (request, drawing.images) if done else None,
-            )
-
-    @explained
-    def interpolate(
-        self,
-        model: str,
-        num_images: int,
-        seed: int,
-        class_labels: str | None,
-        fix_codes: bool,
-        category: int,
-        code_1: float,
-        code_2: float,
-        other_seed: int,
-    ) -> list:
-        """Go from the first image of one seed to the first of another, along their latents.
-
-        Args:
-            model: a VAE or GAN.
-            num_images: how many on the way, both ends included.
-            seed: where to begin.
-            class_labels: as in /generate.
-            fix_codes: as in /generate.
-            category: as in /generate.
-            code_1: as in /generate.
-            code_2: as in /generate.
-            other_seed: where to end.
-        """
-        codes = (_whole(category), (code_1, code_2)) if fix_codes else (None, None)
-        generator = self.find(model)
-        request = Request(model, _whole(num_images), _whole(seed), class_labels or generator.default_class, *codes)
-        generator.check(request)
-        return _captioned(travel(generator.key, request, _whole(other_seed)))
-
-    @explained
-    def compare(
-        self,
-        seed: int,
-        scheduler: str,
-        num_inference_steps: int,
-        progress: gr.Progress = _PROGRESS,
-    ) -> Iterator[tuple[list, str]]:
-        """Draw four images of one seed with every generator, and tell the time that an image took.
-
-        Args:
-            seed: from 0.
-            scheduler: of the diffusion models.
-            num_inference_steps: of the diffusion models.
-            progress: gradio's.
-        """
-        shown, seconds = [], []
-        for index, generator in enumerate(self.generators.values()):
-            progress((index, len(self.generators)))
-            steps = (scheduler, _whole(num_inference_steps)) if generator.denoises else (None, None)
-            request = Request(generator.name, COMPARED, _whole(seed), None, None, None, *steps)
-            generator.check(request)
-            *_, drawing = draw(generator.key, request)
-            grid = drawing.images.reshape(2, -1, *drawing.images.shape[1:])
-            seconds.append(drawing.seconds)
-            caption = f"{generator.name.rpartition('/')[2]} · {drawing.seconds / COMPARED:.2g} s"
-            shown.append((_shown(grid, _new_folder() / "grid.png"), caption))
-            total = sum(seconds)
-            yield shown, f"{len(shown)} / {len(self.generators)} · {total:.3g} s"
-
-    @explained
-    def nearest(self, made: Made | None, index: int) -> tuple[list, float, float, float, Figure]:
-        """The training slices most like one of the images made last in this session, by correlation.
-
-        Args:
-            made: what this session has made last.
-            index: which image, from 0.
-
-        Returns:
-            The image and the slices, most alike first; the highest correlation; the percentage of held-out slices that
-            are less like the training slices; the correlation above which lie copies; and the distribution.
-        """
-        if made is None:
-            raise InputError("There is no image yet; generate some first.")
-        request, images = made
-        check_whole("index", _whole(index), 0, len(images) - 1)
-        generator = self.find(request.model)
-        dataset = self.dataset_of(generator)
-        if dataset is None:
-            raise InputError(f"The slices that {request.model} was trained on are not here; start with --dataset.")
-        found = find_neighbours(images[index], dataset, tuple(generator.training.get("groups", ("HCM",))))
-        folder = _new_folder()
-        captions = [
-            f"{value:.2f} {caption}" for value, caption in zip(found.correlations, found.captions, strict=True)
-        ]
-        pairs = zip([images[index], *found.images], [str(index), *captions], strict=True)
-        shown = [(_shown(image, folder / f"{rank}.png"), caption) for rank, (image, caption) in enumerate(pairs)]
-        highest = float(found.correlations[0])
-        return (
-            shown,
-            round(highest, 3),
-            round(100 * found.rank, 1),
-            round(found.threshold, 3),
-            _histogram(found.heldout, highest, found.threshold),
-        )
-
-    @explained
-    def archive(self, made: Made | None) -> tuple[str, str]:
-        """The images made last in this session as files.
-
-        Args:
-            made: what this session has made last.
-
-        Returns:
-            A zip of PNG files with `manifest.jsonl`, and a NIfTI volume of all of them.
-        """
-        if made is None:
-            raise InputError("There is no image yet; generate some first.")
-        request, images = made
-        settings = {key: value for key, value in vars(request).items() if value is not None and key != "num_images"}
-        folder = _new_folder()
-        name = f"{request.model.replace('/', '-')}-seed{request.seed}"
-        with ZipFile(folder / f"{name}.zip", "w", ZIP_STORED) as archive:
-            lines = []
-            for index, image in enumerate(images):
-                file = f"{index:06d}.png"
-                Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(folder / file, format="PNG")
-                archive.write(folder / file, file)
-                lines.append(json.dumps({"file": file, **settings, "version": __version__, "synthetic": True}) + "\n")
-            archive.writestr(MANIFEST_FILE, "".join(lines))
-        write_stack(folder, len(images), folder / f"{name}-{STACK_FILE}")
-        for file in folder.glob("*.png"):
-            file.unlink()
-        return str(folder / f"{name}.zip"), str(folder / f"{name}-{STACK_FILE}")
-
-    @explained
-    def describe(self, model: str) -> list:
-        """What to show for a generator, in the order of the page's controls, facts and leftovers of the last one."""
-        generator = self.find(model)
-        denoises, classes = generator.denoises, generator.class_names
-        visible = lambda shown: gr.update(visible=bool(shown))  # noqa: E731
-        controls = [
-            gr.update(visible=bool(classes), value=generator.default_class),
-            visible(generator.num_codes[1] == 2),
-            gr.update(value=False),
-            visible(denoises),
-            visible(not denoises),
-            visible(denoises),
-            visible(not denoises),
-            visible(denoises),
-        ]
-        dataset, report = self.dataset_of(generator), generator.report
-        names = [name for name in GLANCE if report and name in report["rows"]["generated"]]
-        table = transposed_table(report["rows"], names) if report else ""
-        if report:
-            data = report["dataset"]
-            table += (
-                f"\n\n{report['n_generated']} / {report['n_heldout']} ({report['n_heldout_patients']} patients, "
-                f"split {data['split']}, {', '.join(data['groups'])}), seed {report['seed']}, "
-                f"hcm_hf {report['hcm_hf_version']}"
-            )
-        link = f"[{generator.page}]({generator.page})" if generator.page else ""
-        return [
-            *controls,
-            visible(dataset is None),
-            visible(dataset is not None),
-            visible(report is None),
-            table,
-            gr.update(value=_copied(generator.losses), visible=generator.losses is not None),
-            link,
-            *(None, "", None, gr.update(interactive=False), gr.update(interactive=False), None, None),
-        ]
-
-    def dataset_of(self, generator: Generator) -> str | None:
-        """Where the slices are that a generator was trained on, if they are at hand."""
-        noted = generator.training.get("dataset")
-        if self.dataset is not None:
-            return self.dataset
-        return generator.training.get("dataset_repository") or (noted if noted and Path(noted).is_dir() else None)
-
-
 def _index(event: gr.SelectData) -> int:
     return event.index
-
-
-def _whole(value: object) -> object:
-    """Widgets send whole numbers as floats; what is none is left for the check to refuse."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _captioned(images: np.ndarray) -> list[tuple[str, str]]:
-    folder = _new_folder()
-    return [(_shown(image, folder / f"{index:06d}.png"), str(index)) for index, image in enumerate(images)]
-
-
-def _shown(images: np.ndarray, path: Path) -> str:
-    """One image (H, W), or rows of them (R, N, H, W), enlarged for the page, as a file.
-
-    gradio copies a file once, but writes the same picture anew each time, even while somebody is loading it.
-    """
-    rows = images if images.ndim == 4 else [images[None]]
-    grid = image_grid(rows, max(1, SHOWN_PIXELS // images.shape[-1]), gap=2 if images.ndim == 4 else 0)
-    grid.save(path, format="PNG")
-    return str(path)
-
-
-def _time(seconds: float, request: Request) -> str:
-    return f"{request.num_images} × {seconds / request.num_images:.3g} s = {seconds:.3g} s"
-
-
-def _histogram(heldout: np.ndarray, value: float, threshold: float) -> Figure:
-    figure = Figure(figsize=(7, 2.4), layout="constrained")
-    axes = figure.add_subplot(xlabel="CC", yticks=[])
-    axes.hist(heldout, bins=24, color="#bbb")
-    axes.axvline(threshold, color="#c33", linestyle=":", label="99 %")
-    axes.axvline(value, color="#000", linewidth=2)
-    axes.legend(frameon=False, loc="center left")
-    return figure
-
-
-def _copied(path: Path | None) -> str | None:
-    """A copy where gradio may read: it serves nothing of the folders that models lie in."""
-    return None if path is None else shutil.copy(path, _new_folder() / path.name)
-
-
-def _new_folder() -> Path:
-    """A folder for files that gradio copies to its own cache at once."""
-    return Path(tempfile.mkdtemp(dir=_WORK.name))
-
-
-def tidy() -> None:
-    """Remove the folders of earlier requests."""
-    for old in Path(_WORK.name).iterdir():
-        with suppress(FileNotFoundError):
-            if time.time() - old.stat().st_mtime > COPY_SECONDS:
-                shutil.rmtree(old, ignore_errors=True)
-
-
-def _keep_tidy() -> None:
-    while True:
-        time.sleep(COPY_SECONDS)
-        tidy()
 
 
 def main(
@@ -627,7 +224,7 @@ def main(
     named = split_names(os.environ.get("HCM_MODELS", "")) or front.get("models") or []
     generators, problems = find_generators(models if models is not None else named, reports)
     demo = build_demo(generators, problems, dataset, for_agents=mcp)
-    Thread(target=_keep_tidy, daemon=True).start()
+    Thread(target=keep_tidy, daemon=True).start()
     demo.launch(
         server_port=server_port, mcp_server=mcp, i18n=t, css=CSS, footer_links=["api", "settings"], show_error=True
     )
