@@ -14,9 +14,9 @@ from tiny import TINY, build_tiny
 
 from hcm_hf import generation
 from hcm_hf.errors import InputError
-from hcm_hf.generation import generate_images, hash_model, image_generator
+from hcm_hf.generation import generate_images, image_generator
 from hcm_hf.models import DCGANGenerator
-from hcm_hf.pipeline import LatentPipeline
+from hcm_hf.pipeline import LatentPipeline, hash_model
 from hcm_hf.version import __version__
 
 

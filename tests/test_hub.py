@@ -26,10 +26,10 @@ from hcm_hf.data.slices import Slices
 from hcm_hf.errors import InputError
 from hcm_hf.evaluation import score
 from hcm_hf.families import FAMILIES
-from hcm_hf.generation import generate_images, hash_model, image_generator
+from hcm_hf.generation import generate_images, image_generator
 from hcm_hf.hub import push_dataset, push_model, push_space
 from hcm_hf.models.ddpm import build_scheduler, build_unet
-from hcm_hf.pipeline import HCMPipeline, LatentPipeline, find_pipeline, prepare_sampling
+from hcm_hf.pipeline import HCMPipeline, LatentPipeline, find_pipeline, hash_model, prepare_sampling
 from hcm_hf.training import train
 
 

@@ -19,7 +19,6 @@ from hcm_hf.config import TrainingConfig
 from hcm_hf.data import phantom
 from hcm_hf.errors import InputError, Interrupted
 from hcm_hf.families import FAMILIES
-from hcm_hf.generation import hash_model
 from hcm_hf.metrics import protocols
 from hcm_hf.report import cell
 from hcm_hf.reproduction import reproduce

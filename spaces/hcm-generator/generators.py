@@ -16,10 +16,10 @@ from diffusers import DiffusionPipeline
 from hcm_hf.config import CONFIG_FILE
 from hcm_hf.errors import InputError
 from hcm_hf.families import FAMILIES
-from hcm_hf.generation import hash_model, image_generator
+from hcm_hf.generation import image_generator
 from hcm_hf.hub import METRICS_FILE
 from hcm_hf.models.ddpm import SAMPLERS, denoise
-from hcm_hf.pipeline import HCMPipeline, find_pipeline, prepare_sampling, read_training
+from hcm_hf.pipeline import HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
 from hcm_hf.report import REPORT_FILE
 from hcm_hf.repositories import download, parse_repository
 from hcm_hf.runs import LOSS_FIGURE

@@ -1,7 +1,8 @@
 """What a training run is told; free of heavy imports, so that `--help` answers at once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 CONFIG_FILE = "training_config.json"  # what a training run writes of itself, in its folder and beside each pipeline
@@ -15,7 +16,8 @@ class TrainingConfig:
 
     Attributes:
         family: the model family: vae, gan, dcgan, acgan, infogan or ddpm.
-        recipe: the family's settings: "paper" follows the study.
+        recipe: the family's settings: "paper" follows the study; of the ddpm also "tuned", which draws images with
+            their segmentations, and "distilled", which teaches what a tuned one does to a student of few calls.
         dataset: folder of a prepared dataset; without one the synthetic cohort is used.
         output_dir: the run's folder; runs/FAMILY by default.
         resolution: pixels a side; by default the dataset's, 64 for the synthetic cohort.
@@ -26,6 +28,7 @@ class TrainingConfig:
         patience: stop after so many epochs without a better validation loss.
         ema_decay: decay per step of the averaged weights that are validated, sampled and saved; 0 takes the weights.
         mixed_precision: as accelerate has it; by default what `accelerate launch` was told.
+        teacher: what a student learns from: folder or repository (user/name) of a trained model or its run.
         seed: of initialisation, data order and noise.
         report_to: trackers beside metrics.jsonl.
         checkpointing_epochs: epochs between checkpoints to resume from.
@@ -44,6 +47,7 @@ class TrainingConfig:
     patience: int | None = None
     ema_decay: float | None = None
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    teacher: str | None = None
     seed: int = 0
     report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
     checkpointing_epochs: int = 5
@@ -52,18 +56,24 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A family's settings under one name.
+    """A family's networks, losses and settings under one name.
 
     Attributes:
+        build: `build(sample_size, **objective)` returns the objective with fresh networks; a student's also takes
+            `teacher`, a pipeline.
+        groups: the ACDC groups to train on unless told otherwise.
         num_epochs: passes over the training slices, at most.
         train_batch_size: slices per step and process.
         learning_rate: of Adam.
         adam_betas: of Adam.
         patience: epochs without a better validation loss before training stops.
         ema_decay: decay per step of the averaged weights; 0 takes the weights themselves.
-        objective: arguments of the family's builder.
+        objective: arguments of `build`.
+        taught_by: the recipe of the same family whose models can teach this one; None where none does.
     """
 
+    build: Callable[..., Any]
+    groups: tuple[str, ...]
     num_epochs: int
     train_batch_size: int
     learning_rate: float
@@ -71,3 +81,8 @@ class Recipe:
     patience: int
     ema_decay: float
     objective: dict
+    taught_by: str | None = None
+
+    def settings(self) -> dict:
+        """What a run writes of its recipe: all that is not code."""
+        return {name: value for name, value in vars(self).items() if name not in ("build", "taught_by")}

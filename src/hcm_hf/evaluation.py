@@ -25,11 +25,11 @@ from hcm_hf.errors import InputError
 from hcm_hf.features import Extractor, load_extractor
 from hcm_hf.figures import write_grid
 from hcm_hf.files import require_empty, write_text
-from hcm_hf.generation import SETTINGS_FILE, generate_images, hash_model
+from hcm_hf.generation import SETTINGS_FILE, generate_images
 from hcm_hf.image_sets import fingerprint, read_images, read_split
 from hcm_hf.judge import Encoder, check_encoder, encoder_quality, load_encoder
 from hcm_hf.metrics.protocols import reference_size
-from hcm_hf.pipeline import HCMPipeline, find_pipeline, prepare_sampling, read_training
+from hcm_hf.pipeline import HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
 from hcm_hf.report import ARTEFACT, DEFINITIONS, FIGURES, REPORT_FILE, write_report
 from hcm_hf.version import __version__
 

@@ -6,7 +6,6 @@ are missing.
 """
 
 import gzip
-import hashlib
 import io
 import itertools
 import json
@@ -22,7 +21,7 @@ from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.devices import make_accelerator
 from hcm_hf.errors import InputError
 from hcm_hf.files import replacing, require_empty, write_bytes, write_text
-from hcm_hf.pipeline import HCMPipeline, find_pipeline, pipeline_patterns, prepare_sampling, read_training
+from hcm_hf.pipeline import HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
 from hcm_hf.version import __version__
 
 
@@ -116,17 +115,6 @@ def image_generator(seed: int, index: int) -> torch.Generator:
     """The source of randomness of image `index` of `seed`, on the CPU whatever the device."""
     state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
-
-
-def hash_model(model: str | Path) -> str:
-    """The first 16 hexadecimal digits of SHA-256 over a saved pipeline's weights and configurations."""
-    folder = find_pipeline(model)
-    digest = hashlib.sha256()
-    parts = [path for pattern in pipeline_patterns(folder, model) for path in folder.glob(pattern)]
-    for path in sorted(parts, key=lambda path: path.relative_to(folder).as_posix()):
-        if path.parent != folder and (path.suffix == ".safetensors" or path.name.endswith("config.json")):
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def write_stack(image_dir: Path, num_images: int, path: Path) -> None:

@@ -19,8 +19,8 @@ from hcm_hf.data.dataset import LICENSES, SPLITS, load_dataset, read_preparation
 from hcm_hf.data.dataset import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.errors import InputError
 from hcm_hf.figures import image_grid, save_png
-from hcm_hf.generation import hash_model, image_generator
-from hcm_hf.pipeline import HCMPipeline, find_pipeline, pipeline_patterns, prepare_sampling, read_training
+from hcm_hf.generation import image_generator
+from hcm_hf.pipeline import HCMPipeline, find_pipeline, hash_model, pipeline_patterns, prepare_sampling, read_training
 from hcm_hf.report import REPORT_FILE
 from hcm_hf.repositories import LOGIN, explained, first_line
 from hcm_hf.version import __version__

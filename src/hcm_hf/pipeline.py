@@ -1,7 +1,9 @@
 """Sampling from and loading of every family: each trained generator is a diffusers pipeline."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,16 +12,14 @@ from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, ImagePipel
 from hcm_hf.config import CONFIG_FILE
 from hcm_hf.errors import InputError
 from hcm_hf.models import LATENT_MODELS, LatentModel
-from hcm_hf.models.ddpm import convert_scheduler
+from hcm_hf.models.ddpm import SAMPLERS, convert_scheduler
+from hcm_hf.paired_pipeline import OUTPUT_TYPES, PairedDDPMPipeline
 from hcm_hf.repositories import download, first_line, parse_repository
 
 
-OUTPUT_TYPES = ("pil", "np", "pt")
 _INDEX_FILE = "model_index.json"
 # What a damaged or odd file can bring about while it is loaded.
 _DAMAGES = (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, ImportError)
-# What a saved folder may name: by the pipeline's class, the component that is the network, and its classes.
-_PIPELINES = {"LatentPipeline": ("network", LATENT_MODELS), "DDPMPipeline": ("unet", {"UNet2DModel": UNet2DModel})}
 
 
 class LatentPipeline(DiffusionPipeline):
@@ -154,23 +154,58 @@ class HCMPipeline:
         """
         name = pretrained_model_name_or_path
         folder = find_pipeline(name, revision, token, cache_dir)
-        class_name, component, network_class = _read_index(folder, name)
+        index, saved, network_class = _read_index(folder, name)
+        component = saved.component
         if not any((folder / component).glob("*.safetensors")):
             raise InputError(f"The model in {name} has no safetensors weights; others, as pickles, are not loaded.")
         try:
             options = {"torch_dtype": torch_dtype, "use_safetensors": True}
             network = network_class.from_pretrained(folder, subfolder=component, **options)
-            if network.config.get("in_channels", 1) != 1:
-                raise InputError(f"The model in {name} makes colour images; this package is for grey ones.")
-            if class_name == "LatentPipeline":
-                return LatentPipeline(network).to(device)
-            scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
-            return DDPMPipeline(network, scheduler).to(device)
+            return saved.load(folder, index, network).to(device)
         except _DAMAGES as error:
             reason = first_line(error.__cause__ or error)  # diffusers hides the true error behind a vague one
             if isinstance(error, InputError):
-                raise
+                raise InputError(f"The model in {name} {error}") from None
             raise InputError(f"The model in {name} cannot be loaded ({reason}); copy it again.") from error
+
+
+def _load_latent(folder: Path, index: dict, network: LatentModel) -> LatentPipeline:
+    return LatentPipeline(network)
+
+
+def _load_ddpm(folder: Path, index: dict, network: UNet2DModel) -> DDPMPipeline:
+    if network.config.in_channels != 1:
+        raise InputError("makes colour images; this package is for grey ones.")
+    return DDPMPipeline(network, DDPMScheduler.from_pretrained(folder, subfolder="scheduler"))
+
+
+def _load_paired(folder: Path, index: dict, network: UNet2DModel) -> PairedDDPMPipeline:
+    scheduler = SAMPLERS[index["sampler"]].scheduler.from_pretrained(folder, subfolder="scheduler")
+    options = ("axes", "frequencies", "defaults", "patch_size", "sampler", "num_inference_steps")
+    return PairedDDPMPipeline(network, scheduler, **{name: index[name] for name in options})
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """How a kind of pipeline is saved.
+
+    Attributes:
+        component: the one that is the network.
+        networks: its classes by name.
+        load: `load(folder, index, network)` builds the pipeline.
+    """
+
+    component: str
+    networks: dict[str, type[ModelMixin]]
+    load: Callable[[Path, dict, ModelMixin], DiffusionPipeline]
+
+
+# What a saved folder may name.
+_PIPELINES = {
+    "LatentPipeline": _Saved("network", LATENT_MODELS, _load_latent),
+    "DDPMPipeline": _Saved("unet", {"UNet2DModel": UNet2DModel}, _load_ddpm),
+    "PairedDDPMPipeline": _Saved("unet", {"UNet2DModel": UNet2DModel}, _load_paired),
+}
 
 
 def prepare_sampling(
@@ -178,39 +213,58 @@ def prepare_sampling(
     class_labels: str | None = None,
     scheduler: str | None = None,
     num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
 ) -> tuple[dict, dict]:
     """Make a pipeline ready to sample as told: a diffusion model gets its scheduler here.
 
     Args:
         pipeline: of any family.
-        class_labels: the class of the images, for a family with classes; by default the network's.
-        scheduler: for a diffusion model, a name of `SAMPLERS`; "ddpm" by default.
-        num_inference_steps: for a diffusion model; by default the scheduler's in `SAMPLERS`.
+        class_labels: the class of the images, for a model with classes; by default the model's.
+        scheduler: for a diffusion model, a name of `SAMPLERS`; by default the model's own, "ddpm" for the study's.
+        num_inference_steps: for a diffusion model; by default the model's own for its own scheduler, otherwise the
+            scheduler's in `SAMPLERS`.
+        guidance_scale: for a diffusion model with classes; 1, which is none, by default.
 
     Returns:
-        The arguments for a call of `pipeline`, and what to note down beside the images: `class` and, for a diffusion
-        model, `scheduler` and `num_inference_steps`.
+        The arguments for a call of `pipeline`, and what to note down beside the images: `class`, for a diffusion model
+        `scheduler` and `num_inference_steps`, and with classes `guidance_scale`.
 
     Raises:
         InputError: if the pipeline has no use for an argument.
     """
+    options = {"scheduler": scheduler, "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
     if "scheduler" not in pipeline.components:
-        for argument, value in {"scheduler": scheduler, "num_inference_steps": num_inference_steps}.items():
+        for argument, value in options.items():
             if value is not None:
                 raise InputError(f"--{argument} {value} given, but this model is no diffusion model; leave it out.")
         pipeline.network.prepare_class_labels(class_labels, 1)
         label = pipeline.network.default_class if class_labels is None else class_labels
         return {"class_labels": label}, {"class": label}
-    if class_labels is not None:
-        raise InputError(f"class_labels {class_labels} given, but this diffusion model has no classes; leave it out.")
-    name = scheduler or "ddpm"
+
+    own = pipeline.config.get("sampler", "ddpm")
+    name = scheduler or own
     converted, default_steps = convert_scheduler(pipeline.scheduler, name)
+    if name == own:
+        default_steps = pipeline.config.get("num_inference_steps", default_steps)
     steps = default_steps if num_inference_steps is None else num_inference_steps
     if not 1 <= steps <= converted.config.num_train_timesteps:
         most = converted.config.num_train_timesteps
         raise InputError(f"--num_inference_steps is {steps}; choose from 1 to {most}.")
+    noted = {"scheduler": name, "num_inference_steps": steps}
+    if isinstance(pipeline, PairedDDPMPipeline):
+        pipeline.conditions.allowed(class_labels)
+        scale = 1.0 if guidance_scale is None else float(guidance_scale)
+        if not 0 <= scale < float("inf"):
+            raise InputError(f"--guidance_scale is {scale}; give 0 or more, 1 for none.")
+        pipeline.scheduler = converted
+        label = " ".join(pipeline.config.defaults.values()) if class_labels is None else class_labels
+        arguments = {"num_inference_steps": steps, "class_labels": class_labels, "guidance_scale": scale}
+        return arguments, {"class": label} | noted | {"guidance_scale": scale}
+    for argument, value in {"class_labels": class_labels, "--guidance_scale": guidance_scale}.items():
+        if value is not None:
+            raise InputError(f"{argument} {value} given, but this diffusion model has no classes; leave it out.")
     pipeline.scheduler = converted
-    return {"num_inference_steps": steps}, {"class": None, "scheduler": name, "num_inference_steps": steps}
+    return {"num_inference_steps": steps}, {"class": None} | noted
 
 
 def find_pipeline(
@@ -255,6 +309,17 @@ def read_training(folder: str | Path) -> dict:
     return {}
 
 
+def hash_model(model: str | Path) -> str:
+    """The first 16 hexadecimal digits of SHA-256 over a saved pipeline's weights and configurations."""
+    folder = find_pipeline(model)
+    digest = hashlib.sha256()
+    parts = [path for pattern in pipeline_patterns(folder, model) for path in folder.glob(pattern)]
+    for path in sorted(parts, key=lambda path: path.relative_to(folder).as_posix()):
+        if path.parent != folder and (path.suffix == ".safetensors" or path.name.endswith("config.json")):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def _download(repo_id: str, revision: str | None, token: str | bool | None, cache_dir: str | Path | None) -> Path:
     """A repository's pipeline in the cache; of one that is none of this package, no more than its index."""
     where = {"token": token, "cache_dir": cache_dir}
@@ -272,19 +337,19 @@ def pipeline_patterns(folder: Path, name: str | Path) -> list[str]:
         folder: holds its `model_index.json`.
         name: as the user knows it.
     """
-    component = _read_index(folder, name)[1]
+    component = _read_index(folder, name)[1].component
     return [_INDEX_FILE, f"{component}/*.json", f"{component}/*.safetensors", "scheduler/*.json"]
 
 
-def _read_index(folder: Path, name: str | Path) -> tuple[str, str, type[ModelMixin]]:
-    """The class of a saved pipeline, the component that is its network, and that one's class."""
+def _read_index(folder: Path, name: str | Path) -> tuple[dict, _Saved, type[ModelMixin]]:
+    """What a saved pipeline writes of itself, how its kind is saved, and the class of its network."""
     try:
         index = json.loads((folder / _INDEX_FILE).read_text(encoding="utf-8"))
         class_name = index["_class_name"]
-        component, known = _PIPELINES.get(class_name, ("network", {}))
-        network_name = str(index.get(component, (None, None))[1])
+        saved = _PIPELINES.get(class_name, _Saved("network", {}, _load_latent))
+        network_name = str(index.get(saved.component, (None, None))[1])
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"{name}: {_INDEX_FILE} is damaged; copy the model again.") from error
-    if network_name not in known:
+    if network_name not in saved.networks:
         raise InputError(f"{name} holds a {class_name} of {network_name}, which is not a model of this package.")
-    return class_name, component, known[network_name]
+    return index, saved, saved.networks[network_name]

@@ -28,7 +28,16 @@ METRICS_FILE, LOSS_FIGURE = "metrics.jsonl", "losses.png"
 LOCK_SECONDS = 10  # how long to wait for a run that is stopping
 # What may differ between a run and its resumption.
 _FREE = {
-    *("output_dir", "dataset", "num_epochs", "patience", "report_to", "checkpointing_epochs", "sample_epochs"),
+    *(
+        "output_dir",
+        "dataset",
+        "teacher",
+        "num_epochs",
+        "patience",
+        "report_to",
+        "checkpointing_epochs",
+        "sample_epochs",
+    ),
     *("version", "environment"),
     *(
         "train_patients",
@@ -188,16 +197,14 @@ def check_finite(losses: dict[str, float], step: int) -> None:
 def resolved_config(
     config: TrainingConfig,
     recipe: Recipe,
-    groups: tuple[str, ...],
     train_slices: Slices,
     validation_slices: Slices,
     dataset_license: str,
     accelerator: Accelerator,
 ) -> dict:
     """The resolved configuration as training_config.json holds it: whoever judges a model must know its patients."""
-    resolved = asdict(config) | asdict(recipe)
+    resolved = asdict(config) | recipe.settings()
     resolved |= {
-        "groups": groups,
         "resolution": train_slices.images.shape[-1],
         "dataset_fingerprint": train_slices.fingerprint() + validation_slices.fingerprint(),
         "train_patients": train_slices.patient_hashes(),

@@ -25,10 +25,10 @@ from hcm_hf.errors import InputError
 from hcm_hf.evaluation import PARTS_FOLDER, score
 from hcm_hf.families import find_family
 from hcm_hf.files import write_bytes, write_text
-from hcm_hf.generation import MANIFEST_FILE, SETTINGS_FILE, generate_images, hash_model
+from hcm_hf.generation import MANIFEST_FILE, SETTINGS_FILE, generate_images
 from hcm_hf.judge import load_encoder
 from hcm_hf.objectives import Objective
-from hcm_hf.pipeline import prepare_sampling
+from hcm_hf.pipeline import hash_model, prepare_sampling
 from hcm_hf.report import REPORT_FILE, write_report
 from hcm_hf.results import draw_figures, render_tables, summarize
 from hcm_hf.runs import LOSS_FIGURE, METRICS_FILE
@@ -148,7 +148,7 @@ class Training(Stage):
         self.name = f"train {family}"
         self.preparation, self.plan = preparation, preparation.plan
         self.family, self.recipe_name = family, recipe
-        self.definition, self.recipe = find_family(family, recipe)
+        self.recipe = find_family(family, recipe)[1]
         self.folder = self.plan.work_dir / "runs" / family
         self.num_epochs = min(self.recipe.num_epochs, self.plan.num_epochs or self.recipe.num_epochs)
         self.parameters = {
@@ -160,7 +160,7 @@ class Training(Stage):
         """Fresh networks."""
         resolution = self.plan.settings["resolution"]
         try:
-            return self.definition.build(resolution, **self.recipe.objective)
+            return self.recipe.build(resolution, **self.recipe.objective)
         except ValueError as error:
             raise InputError(f"{self.family} cannot be built for images of {resolution} px: {error}") from error
 
@@ -170,7 +170,7 @@ class Training(Stage):
         if not written.get("finished") or not self.preparation.done():
             return False
         asked = {"family": self.family, "recipe": self.recipe_name, "seed": self.plan.settings["seed"]}
-        slices = self.preparation.slices(self.definition.groups)
+        slices = self.preparation.slices(self.recipe.groups)
         asked["dataset_fingerprint"] = "".join(one.fingerprint() for one in slices)
         return written | asked == written and written["num_epochs"] >= self.num_epochs
 
@@ -206,7 +206,7 @@ class Training(Stage):
         if not self.preparation.done():
             return None
         batch_size = self.recipe.train_batch_size * self.plan.accelerator.num_processes
-        train_slices, _ = self.preparation.slices(self.definition.groups)
+        train_slices, _ = self.preparation.slices(self.recipe.groups)
         epoch_steps = -(-len(train_slices) // batch_size)
         progress = read_json(self.folder / "last" / CONFIG_FILE).get("progress")
         if progress:
@@ -219,7 +219,7 @@ class Training(Stage):
     def _pace(self) -> tuple[float, float]:
         """Seconds that a step and a validation take, measured on networks that are thrown away."""
         accelerator = self.plan.accelerator
-        train_slices, validation_slices = self.preparation.slices(self.definition.groups)
+        train_slices, validation_slices = self.preparation.slices(self.recipe.groups)
         objective = self.build().to(accelerator.device)
         optimizers = {name: torch.optim.Adam(net.parameters(), lr=1e-6) for name, net in objective.named_children()}
         batch = train_slices.batch(slice(self.recipe.train_batch_size)).to(accelerator.device)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from hcm_hf.data.slices import Slices
 from hcm_hf.devices import make_accelerator
 from hcm_hf.errors import InputError, Interrupted
 from hcm_hf.families import find_family
+from hcm_hf.pipeline import HCMPipeline, find_pipeline, hash_model, read_training
 from hcm_hf.runs import Run, check_finite, resolved_config
 
 
@@ -43,9 +45,8 @@ def train(config: TrainingConfig) -> Path:
         InputError: on bad arguments, data or disks, before anything is written or with everything as it was.
         Interrupted: on SIGINT or SIGTERM, after the state has been saved.
     """
-    family, recipe = find_family(config.family, config.recipe)
-    recipe = _override(recipe, config)
-    groups = tuple(config.groups or family.groups)
+    recipe = _override(find_family(config.family, config.recipe)[1], config)
+    groups = tuple(recipe.groups)
     check_groups(groups)
     accelerator = _accelerator(config)
     _warn_of_idle_cores(accelerator)
@@ -60,12 +61,13 @@ def train(config: TrainingConfig) -> Path:
         )
     resolution = train_slices.images.shape[-1]
     dataset_license = dataset["train"].info.license
-    written = resolved_config(config, recipe, groups, train_slices, validation_slices, dataset_license, accelerator)
+    written = resolved_config(config, recipe, train_slices, validation_slices, dataset_license, accelerator)
+    taught = _teacher(config, recipe, written, accelerator)
 
     # Build the networks, their optimizers and the state that ties them together.
     torch.manual_seed(config.seed)
     try:
-        objective = family.build(resolution, **recipe.objective).to(accelerator.device)
+        objective = recipe.build(resolution, **recipe.objective, **taught).to(accelerator.device)
     except ValueError as error:
         raise InputError(f"{config.family} cannot be built for this dataset: {error}") from error
     optimizers = {
@@ -262,9 +264,27 @@ def _warn_of_idle_cores(accelerator: Accelerator) -> None:
         )
 
 
+def _teacher(config: TrainingConfig, recipe: Recipe, written: dict, accelerator: Accelerator) -> dict:
+    """The teacher's pipeline as an argument of a student's builder; what it has seen is noted in `written`."""
+    if config.teacher is None and recipe.taught_by is None:
+        return {}
+    if config.teacher is None:
+        raise InputError(
+            f"--recipe {config.recipe} of {config.family} needs a teacher: train --recipe {recipe.taught_by} and name "
+            "its run with --teacher."
+        )
+    if recipe.taught_by is None:
+        raise InputError(f"--recipe {config.recipe} of {config.family} has no teacher; leave --teacher out.")
+    folder = find_pipeline(config.teacher)
+    seen = read_training(folder).get("train_patients", {})
+    written["train_patients"] |= {f"teacher:{name}": digest for name, digest in seen.items()}
+    written["teacher_hash"] = hash_model(folder)
+    return {"teacher": HCMPipeline.from_pretrained(folder, device=accelerator.device)}
+
+
 def _override(recipe: Recipe, config: TrainingConfig) -> Recipe:
-    values = vars(recipe) | {
-        name: value for name, value in vars(config).items() if name in vars(recipe) and value is not None
+    values = recipe.settings() | {
+        name: value for name, value in vars(config).items() if name in recipe.settings() and value is not None
     }
     for name in ("num_epochs", "train_batch_size", "patience"):
         if values[name] < 1:
@@ -278,4 +298,4 @@ def _override(recipe: Recipe, config: TrainingConfig) -> Recipe:
     for name in ("checkpointing_epochs", "sample_epochs"):
         if vars(config)[name] < 1:
             raise InputError(f"--{name} is {vars(config)[name]}; it must be at least 1.")
-    return Recipe(**values)
+    return replace(recipe, **values)

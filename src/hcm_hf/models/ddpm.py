@@ -78,18 +78,21 @@ class Sampler:
 
     scheduler: type[SchedulerMixin]
     num_inference_steps: int
-    options: dict[str, bool]
+    options: dict[str, bool | int | str]
 
 
 # What a trained DDPM can be sampled with. All clip the predicted image to [-1, 1]: DDPM as it is configured, the
-# others by thresholding, whose bound is 1 by default. DDIM is DPM-Solver++ of first order
-# (https://huggingface.co/papers/2211.01095, section 4). `DDIMScheduler` in `DDPMPipeline` would clip the image but
-# keep the noise that no longer fits it, which ends in grey grain, and err where the number of steps does not divide
-# 1,000.
+# others by thresholding, whose bound is 1 by default. SDE-DPM-Solver++ adds fresh noise at each step, as DDPM does
+# (https://huggingface.co/papers/2211.01095, appendix B). DDIM is DPM-Solver++ of first order (section 4 there).
+# `DDIMScheduler` in `DDPMPipeline` would clip the image but keep the noise that no longer fits it, which ends in grey
+# grain, and err where the number of steps does not divide 1,000.
 SAMPLERS = {
     "ddpm": Sampler(DDPMScheduler, 1000, {}),
     "ddim": Sampler(DPMSolverMultistepScheduler, 50, {"thresholding": True, "solver_order": 1}),
     "dpmsolver++": Sampler(DPMSolverMultistepScheduler, 20, {"thresholding": True}),
+    "sde-dpmsolver++": Sampler(
+        DPMSolverMultistepScheduler, 20, {"thresholding": True, "algorithm_type": "sde-dpmsolver++", "solver_order": 2}
+    ),
     "unipc": Sampler(UniPCScheduler, 20, {"thresholding": True}),
 }
 
