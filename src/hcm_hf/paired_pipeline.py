@@ -54,8 +54,7 @@ class PairedDDPMPipeline(DiffusionPipeline):
         self,
         unet: UNet2DModel,
         scheduler: SchedulerMixin,
-        axes: Mapping[str, Sequence[str]]
-        | Sequence[tuple[str, Sequence[str]]] = (),  # with defaults, as diffusers takes all others for networks
+        axes: Mapping[str, Sequence[str]] | Sequence[tuple[str, Sequence[str]]] = (),
         frequencies: Sequence[float] = (1.0,),
         defaults: dict[str, str] | None = None,
         patch_size: int = 1,

@@ -8,6 +8,9 @@ import torch
 from hcm_hf.errors import InputError
 
 
+OPEN = "any"  # asks for no default
+
+
 @dataclass(frozen=True)
 class Conditions:
     """Several questions with a choice of answers each; a label is the index of one combination of answers.
@@ -49,7 +52,8 @@ class Conditions:
 
         Args:
             class_labels: answers in any order, separated by spaces or commas ("HCM ED mid", "NOR"), a label, or None.
-                Questions with a default keep it unless they are answered; the others stay open.
+                Questions with a default keep it unless they are answered or the word "any" opens them; the others
+                stay open.
 
         Raises:
             InputError: if an answer or label does not exist, or two answer the same question.
@@ -60,8 +64,9 @@ class Conditions:
             return torch.arange(self.null_label) == class_labels
         if class_labels is not None and not isinstance(class_labels, str):
             raise InputError(f"class_labels {class_labels!r} is no name and no whole number.")
+        names = (class_labels or "").replace(",", " ").split()
         asked = {}
-        for name in (class_labels or "").replace(",", " ").split():
+        for name in (name for name in names if name != OPEN):
             axis = next((axis for axis, names in self.axes.items() if name in names), None)
             if axis is None:
                 known = "; ".join(f"{axis}: {', '.join(names)}" for axis, names in self.axes.items())
@@ -69,7 +74,7 @@ class Conditions:
             if axis in asked:
                 raise InputError(f"class_labels '{class_labels}' names two of {axis}; name one.")
             asked[axis] = name
-        answers = dict(self.defaults) | asked
+        answers = asked if OPEN in names else dict(self.defaults) | asked
         matches = [self.describe(label) for label in range(self.null_label)]
         return torch.tensor([all(match[axis] == name for axis, name in answers.items()) for match in matches])
 
