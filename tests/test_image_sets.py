@@ -8,7 +8,7 @@ from PIL import Image
 from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.dataset import FEATURES
 from hcm_hf.errors import InputError
-from hcm_hf.image_sets import find_levels, fingerprint, read_images, read_split
+from hcm_hf.image_sets import find_levels, fingerprint, read_images, read_pairs, read_split
 
 
 SIZE = 16
@@ -186,3 +186,73 @@ def test_unusable_folders_are_refused(tmp_path):
     (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:150])
     with pytest.raises(InputError, match="b.png cannot be read"):
         read_images(tmp_path)
+
+
+# Generated segmentations.
+
+SHOWN = (
+    {"group": "HCM", "phase": "ED", "level": "mid"},
+    {"group": None, "phase": "ES", "level": "apex"},
+    {"group": "x"},
+)
+
+
+def write_pairs(folder, **changes):
+    """Images of which each has a mask that is one label all over."""
+    write_images(folder)
+    entries = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    for index, (entry, shown) in enumerate(zip(entries, SHOWN, strict=True)):
+        entry |= {"mask": f"{index:06}_mask.png"} | shown
+        Image.fromarray(np.full((SIZE, SIZE), index + 1, np.uint8)).save(folder / entry["mask"])
+    entries[-1] |= changes
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return folder
+
+
+def test_masks_are_read_with_what_was_asked_for(tmp_path):
+    folder = write_pairs(tmp_path / "images")
+    pairs = read_pairs(folder)
+    assert pairs.masks.dtype == np.uint8 and pairs.masks.shape == (3, SIZE, SIZE)
+    assert [np.unique(mask).tolist() for mask in pairs.masks] == [[1], [2], [3]]
+    assert pairs.groups.tolist() == [GROUPS.index("HCM"), -1, -1]
+    assert pairs.phases.tolist() == [0, 1, -1] and pairs.thirds.tolist() == [1, 2, -1]
+    images, source = read_images(folder)
+    assert len(images) == 3 and set(source) == {"model", "model_hash", "version", "classes"}
+
+
+def test_masks_are_no_images(tmp_path):
+    folder = write_pairs(tmp_path / "images")
+    (folder / "manifest.jsonl").unlink()
+    images, _ = read_images(folder)
+    np.testing.assert_allclose(images[:, 0, 0], np.array([0, 50, 100]) / 255, rtol=1e-6)
+    assert read_pairs(folder) is None and read_pairs(write_images(tmp_path / "unmasked")) is None
+
+
+def test_damaged_masks_are_named(tmp_path):
+    Image.new("L", (SIZE, SIZE), 4).save(tmp_path / "shades.png")
+    Image.new("L", (SIZE, SIZE + 1)).save(tmp_path / "tall.png")
+    for file, message in [
+        ("missing.png", "missing.png is named in manifest.jsonl but missing"),
+        ("manifest.jsonl", "manifest.jsonl cannot be read as an image"),
+        ("../shades.png", r"shades.png is no mask of 000002.png \(its size, with labels from 0 to 3\)"),
+        ("../tall.png", "tall.png is no mask of 000002.png"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            read_pairs(write_pairs(tmp_path / "images", mask=file))
+    folder = write_pairs(tmp_path / "images")
+    lines = (folder / "manifest.jsonl").read_text().splitlines()
+    unmasked = {key: value for key, value in json.loads(lines[1]).items() if key != "mask"}
+    (folder / "manifest.jsonl").write_text("\n".join([lines[0], json.dumps(unmasked), lines[2]]))
+    with pytest.raises(InputError, match="line 2, has no key 'mask' as others have"):
+        read_pairs(folder)
+
+
+def test_images_of_two_guidance_scales_are_scored_apart(tmp_path):
+    folder = write_pairs(tmp_path / "images", guidance_scale=2.0)
+    assert read_images(folder)[1]["guidance_scale"] == 2
+    entries = [
+        json.loads(line) | {"guidance_scale": index} for index, line in enumerate(open(folder / "manifest.jsonl"))
+    ]
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    with pytest.raises(InputError, match="more than one guidance_scale"):
+        read_images(folder)

@@ -26,6 +26,7 @@ from hcm_hf.version import __version__
 
 
 SETTINGS_FILE, MANIFEST_FILE, STACK_FILE = "generation.json", "manifest.jsonl", "images.nii.gz"
+MASK_SUFFIX = "_mask.png"  # of the segmentation beside an image
 NIFTI_LIMIT = 32767  # a NIfTI-1 axis is counted in 16 bits
 
 
@@ -115,6 +116,11 @@ def image_generator(seed: int, index: int) -> torch.Generator:
     """The source of randomness of image `index` of `seed`, on the CPU whatever the device."""
     state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The PNG files in `folder` that are images, in order of their names."""
+    return sorted(path for path in folder.glob("*.png") if not path.name.endswith(MASK_SUFFIX))
 
 
 def write_stack(image_dir: Path, num_images: int, path: Path) -> None:

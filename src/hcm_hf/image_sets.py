@@ -10,15 +10,16 @@ import datasets
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from hcm_hf.data.acdc import GROUPS
+from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
 from hcm_hf.data.dataset import check_groups
 from hcm_hf.data.slices import Slices
+from hcm_hf.diffusion import LEVELS
 from hcm_hf.errors import InputError
-from hcm_hf.generation import MANIFEST_FILE
+from hcm_hf.generation import MANIFEST_FILE, find_images
 
 
 MANIFEST_KEYS = ("file", "seed", "class", "model", "version")
-THIRDS = 3  # parts of the heart from the first slice to the last
+THIRDS = len(LEVELS)  # parts of the heart from the first slice to the last
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,23 @@ class RealSlices:
         arrays = {name: value[kept] for name, value in vars(self).items() if name != "hashes"}
         hashes = {name: self.hashes[name] for name in np.unique(arrays["patients"]).tolist()}
         return RealSlices(**arrays, hashes=hashes)
+
+
+@dataclass(frozen=True)
+class GeneratedPairs:
+    """What the slices of a model that makes segmentations were asked to show, in the order of `read_images`.
+
+    Attributes:
+        masks: uint8 (N, H, W), the indices of `STRUCTURES`.
+        groups: (N,), the index in `GROUPS`; -1 where unknown, as in the next two.
+        phases: (N,), the index in `PHASES`.
+        thirds: (N,), the index in `LEVELS`.
+    """
+
+    masks: np.ndarray
+    groups: np.ndarray
+    phases: np.ndarray
+    thirds: np.ndarray
 
 
 def find_levels(phases: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -100,11 +118,12 @@ def fingerprint(*sets: RealSlices) -> str:
 
 
 def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
-    """Read generated images: a folder with `manifest.jsonl`, or of PNG files alone.
+    """Read generated images: a folder with `manifest.jsonl`, or of PNG files alone. `read_pairs` reads the masks.
 
     Returns:
         float32 (N, H, W) in [0, 1], and their `model` (without a manifest the folder's name), `model_hash`,
-        `version`, `scheduler` and `num_inference_steps` (of a diffusion model), and `classes`.
+        `version`, `scheduler` and `num_inference_steps` (of a diffusion model), `guidance_scale` (with classes), and
+        `classes`.
 
     Raises:
         InputError: if the folder holds no images, images of several models or sizes, or what cannot be read.
@@ -115,11 +134,11 @@ def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
     if (folder / MANIFEST_FILE).is_file():
         entries = _read_manifest(folder / MANIFEST_FILE)
     else:
-        entries = [{"file": path.name, "model": folder.resolve().name} for path in sorted(folder.glob("*.png"))]
+        entries = [{"file": path.name, "model": folder.resolve().name} for path in find_images(folder)]
     if not entries:
         raise InputError(f"{folder} holds no images; generate some there first.")
     source: dict = {"model": None, "model_hash": None, "version": None}
-    for key in (*source, "scheduler", "num_inference_steps"):
+    for key in (*source, "scheduler", "num_inference_steps", "guidance_scale"):
         values = sorted({entry[key] for entry in entries if entry.get(key) is not None})
         if len(values) > 1:
             listed = ", ".join(map(str, values))
@@ -135,6 +154,39 @@ def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
             raise InputError(f"{folder / entry['file']} differs in size from {entries[0]['file']}; keep one size.")
         images[index] = pixels.astype(np.float32) / 255
     return images, source
+
+
+def read_pairs(folder: str | Path) -> GeneratedPairs | None:
+    """Read the segmentations of generated images, and what the images were to show; None if there are none.
+
+    Args:
+        folder: as in `read_images`, which says what is wrong with the images.
+
+    Raises:
+        InputError: if the manifest is damaged, or a mask is missing, damaged or of another size than the images.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST_FILE
+    entries = _read_manifest(path) if path.is_file() else []
+    if not any("mask" in entry for entry in entries):
+        return None
+    shape = _read_png(folder / str(entries[0]["file"])).shape
+    masks = np.empty((len(entries), *shape), np.uint8)
+    for index, entry in enumerate(entries):
+        if "mask" not in entry:
+            raise InputError(f"{path}, line {index + 1}, has no key 'mask' as others have; generate the images again.")
+        mask = _read_png(folder / str(entry["mask"]))
+        if mask.shape != shape or mask.max() >= len(STRUCTURES):
+            raise InputError(
+                f"{folder / str(entry['mask'])} is no mask of {entry['file']} (its size, with labels from 0 to "
+                f"{len(STRUCTURES) - 1}); generate the images again."
+            )
+        masks[index] = mask
+
+    def indices(names: Sequence[str], key: str) -> np.ndarray:
+        return np.array([names.index(entry[key]) if entry.get(key) in names else -1 for entry in entries])
+
+    return GeneratedPairs(masks, indices(GROUPS, "group"), indices(PHASES, "phase"), indices(LEVELS, "level"))
 
 
 def _read_manifest(path: Path) -> list[dict]:

@@ -25,7 +25,7 @@ from hcm_hf.errors import InputError
 from hcm_hf.evaluation import PARTS_FOLDER, score
 from hcm_hf.families import find_family
 from hcm_hf.files import write_bytes, write_text
-from hcm_hf.generation import MANIFEST_FILE, SETTINGS_FILE, generate_images
+from hcm_hf.generation import MANIFEST_FILE, SETTINGS_FILE, find_images, generate_images
 from hcm_hf.judge import load_encoder
 from hcm_hf.objectives import Objective
 from hcm_hf.pipeline import hash_model, prepare_sampling
@@ -287,7 +287,7 @@ class Generation(Stage):
 
     def estimate(self) -> float:
         """Of the images that are missing."""
-        missing = self.plan.num_images - len(list(self.folder.glob("*.png")))
+        missing = self.plan.num_images - len(find_images(self.folder))
         return max(missing, 0) * self._pace / self.plan.accelerator.num_processes
 
     @cached_property
