@@ -1,6 +1,7 @@
 """Small things that several tests share."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -16,6 +17,12 @@ TINY = {
     "acgan": {"latent_dim": 6, "generator_channels": 4, "discriminator_channels": 4},
     "infogan": {"latent_dim": 9, "num_categories": 3, "base_channels": 4, "hidden_dim": 8},
     "ddpm": {"block_out_channels": (4, 8)},
+}
+# Of recipes with networks of their own; students have their teacher's.
+TINY_RECIPES = {
+    ("ddpm", "tuned"): {"block_out_channels": (8, 8), "num_attention_levels": 1},
+    ("ddpm", "distilled"): {},
+    ("ddpm", "halved"): {},
 }
 # What makes a call of a family's pipeline quick.
 QUICK_CALL = {"ddpm": {"num_inference_steps": 3}}
@@ -37,20 +44,44 @@ def tiny_families() -> dict[str, Family]:
         name: replace(
             family,
             recipes={
-                key: replace(recipe, objective=recipe.objective | TINY[name]) for key, recipe in family.recipes.items()
+                key: replace(recipe, objective=recipe.objective | TINY_RECIPES.get((name, key), TINY[name]))
+                for key, recipe in family.recipes.items()
             },
         )
         for name, family in FAMILIES.items()
     }
 
 
-def build_tiny(family: str, seed: int = 0):
-    """A family's objective at its tiny size, 16 pixels, with its paper's losses."""
+def build_tiny(family: str, seed: int = 0, recipe: str = "paper", **more):
+    """A family's objective at its tiny size, 16 pixels, with its recipe's losses; a student takes its `teacher`."""
     torch.manual_seed(seed)
-    return FAMILIES[family].build(16, **FAMILIES[family].recipes["paper"].objective | TINY[family])
+    found = FAMILIES[family].recipes[recipe]
+    return found.build(16, **found.objective | TINY_RECIPES.get((family, recipe), TINY[family]) | more)
 
 
 def sample(family: str, pipeline, batch_size: int = 3) -> np.ndarray:
     """Images (B, H, W, 1) of seed 0, in few steps where the family takes steps."""
     generator = torch.Generator().manual_seed(0)
     return pipeline(batch_size, generator=generator, output_type="np", **QUICK_CALL.get(family, {})).images
+
+
+def some_pairs(seed=0):
+    return torch.randn(6, 4, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+class Linear(torch.nn.Module):
+    """v = gain(t) z: the network of data that are normal with mean 0."""
+
+    def __init__(self, gains):
+        super().__init__()
+        self.gains = torch.nn.Parameter(gains)
+
+    def forward(self, noisy, timesteps, class_labels):
+        gains = self.gains[torch.as_tensor(timesteps).expand(len(noisy))][:, None, None, None]
+        return SimpleNamespace(sample=gains * noisy)
+
+
+def best_gains(scheduler, deviation=0.5):
+    """The exact v of normal data: alpha E[noise | z] - sigma E[x | z]."""
+    alphas = scheduler.alphas_cumprod
+    return (alphas * (1 - alphas)).sqrt() * (1 - deviation**2) / (alphas * deviation**2 + 1 - alphas)

@@ -1,4 +1,4 @@
-"""The losses of the tuned diffusion model and of its students; those of the study's DDPM are in `objectives.py`."""
+"""The losses of the tuned diffusion model; those of the study's DDPM are in `objectives.py`."""
 
 from collections.abc import Iterator
 

@@ -1,11 +1,14 @@
 """The families: what builds each one and the recipes that it is trained with."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from diffusers import DiffusionPipeline
 
 from hcm_hf.config import Recipe
 from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
 from hcm_hf.diffusion import AXES, PairedDiffusion
+from hcm_hf.distillation import MomentMatching, ProgressiveDistillation
 from hcm_hf.errors import InputError
 from hcm_hf.models import (
     VAE,
@@ -31,6 +34,7 @@ from hcm_hf.objectives import (
     SliceRecognition,
     VariationalAutoencoder,
 )
+from hcm_hf.paired_pipeline import PairedDDPMPipeline
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,29 @@ def build_paired_ddpm(
     )
 
 
+def build_halved_ddpm(sample_size: int, teacher: PairedDDPMPipeline, **options: float) -> ProgressiveDistillation:
+    """The student of half as many calls."""
+    return ProgressiveDistillation(check_teacher(sample_size, teacher), **options)
+
+
+def build_distilled_ddpm(sample_size: int, teacher: PairedDDPMPipeline, **options: float) -> MomentMatching:
+    """The student of few calls, and its auxiliary denoiser."""
+    return MomentMatching(check_teacher(sample_size, teacher), **options)
+
+
+def check_teacher(sample_size: int, teacher: DiffusionPipeline) -> PairedDDPMPipeline:
+    """The teacher, if it makes pairs of this size.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    if not isinstance(teacher, PairedDDPMPipeline):
+        raise ValueError(f"the teacher is a {type(teacher).__name__}, and only a PairedDDPMPipeline can teach.")
+    if teacher.sample_size != sample_size:
+        raise ValueError(f"the teacher makes slices of {teacher.sample_size} px, the dataset's have {sample_size}.")
+    return teacher
+
+
 def build_encoder(sample_size: int, block_out_channels: Sequence[int] = (16, 32, 64, 128)) -> SliceRecognition:
     """The encoder of the evaluation and its four tasks."""
     return SliceRecognition(SliceEncoder(STRUCTURES, GROUPS, PHASES, sample_size, block_out_channels))
@@ -194,6 +221,26 @@ TUNED_DDPM = Recipe(
     ema_decay=0.999,
     objective={"label_dropout": 0.1, "max_snr": 5.0, "augmentation": 0.5},
 )
+DISTILLED_DDPM = Recipe(
+    build_distilled_ddpm,
+    GROUPS,
+    num_epochs=50,
+    train_batch_size=32,
+    learning_rate=1e-4,
+    adam_betas=(0.0, 0.99),
+    patience=50,
+    ema_decay=0.995,
+    objective={"num_inference_steps": 4, "label_dropout": 0.1, "max_snr": 5.0, "augmentation": 0.5},
+    taught_by="tuned",
+)
+HALVED_DDPM = replace(
+    DISTILLED_DDPM,
+    build=build_halved_ddpm,
+    num_epochs=10,
+    patience=10,
+    adam_betas=(0.9, 0.99),
+    objective={"first_calls": 4, "label_dropout": 0.1, "augmentation": 0.5},
+)
 
 # "paper": the study's settings where it gives them, the original papers' where it does not: docs/reproduction.md.
 # fmt: off
@@ -204,7 +251,9 @@ FAMILIES = {
     "acgan":   Family(PAPERS + "1610.09585", {"paper": study(build_acgan,   GROUPS, **ADVERSARIAL)}),
     "infogan": Family(PAPERS + "1606.03657", {"paper": study(build_infogan, HCM,    **ADVERSARIAL)}),
     "ddpm":    Family(PAPERS + "2006.11239", {"paper": study(build_ddpm,    HCM,    115, ema_decay=0.9999),
-                                              "tuned": TUNED_DDPM}),
+                                              "tuned": TUNED_DDPM,
+                                              "distilled": DISTILLED_DDPM,
+                                              "halved": HALVED_DDPM}),
 }
 # fmt: on
 

@@ -1,0 +1,221 @@
+"""The losses of students: networks that do in few calls what a tuned diffusion model does in many."""
+
+from collections.abc import Iterator
+
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+
+from hcm_hf.data.slices import SliceBatch
+from hcm_hf.diffusion import AXES, PairedDiffusion, find_labels
+from hcm_hf.models.conditions import count_labels
+from hcm_hf.models.paired import build_paired_scheduler, join_pairs
+from hcm_hf.objectives import kernel_distance
+from hcm_hf.paired_pipeline import PairedDDPMPipeline
+
+
+class ProgressiveDistillation(PairedDiffusion):
+    """A student that does in one deterministic step what its teacher does in two.
+
+    https://huggingface.co/papers/2202.00512 (algorithm 2), with the v-prediction and the truncated-SNR weight of its
+    section 4. The student starts as its teacher and becomes the teacher of the next halving.
+
+    Args:
+        teacher: samples with "ddim" in an even number of calls, or is a diffusion model of any sampler, whose steps
+            are then twice as many as `first_calls`.
+        first_calls: of the student of such a model.
+        options: label_dropout, max_snr and augmentation as in `PairedDiffusion`.
+    """
+
+    def __init__(self, teacher: PairedDDPMPipeline, first_calls: int, **options: float):
+        halved = teacher.config.sampler == "ddim"
+        calls = teacher.config.num_inference_steps // 2 if halved else first_calls
+        if halved and teacher.config.num_inference_steps % 2:
+            raise ValueError(f"the teacher takes {teacher.config.num_inference_steps} call(s), which has no half.")
+        unet = copy_unet(teacher.unet)
+        super().__init__(unet, build_paired_scheduler(), teacher.config.patch_size, "ddim", calls, **options)
+        self.teacher = teacher  # a pipeline is no module: it is neither trained nor saved here
+        self.label_counts[:-1] = torch.tensor(teacher.config.frequencies)
+
+    def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
+        """Descend the error of the image against the one that two steps of the teacher lead to."""
+        pairs, labels = self.prepare(batch)
+        steps = self.num_inference_steps
+        starts = batch.draw(lambda n: torch.randint(1, steps + 1, (n,), device=pairs.device))
+        yield "unet", self.halving_loss(pairs, labels, self.draw_noise(batch, pairs), starts)
+
+    def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
+        """The same with all labels, at fixed noise and at steps spread evenly."""
+        generator = torch.Generator().manual_seed(0)
+        pairs = join_pairs(batch.images, batch.masks, self.patch_size)
+        noise = torch.randn(pairs.shape, generator=generator).to(pairs)
+        starts = (torch.randperm(len(pairs), generator=generator) % self.num_inference_steps + 1).to(pairs.device)
+        parts = [part.split(64) for part in (pairs, find_labels(batch), noise, starts)]
+        return sum(len(part[0]) * self.halving_loss(*part) for part in zip(*parts, strict=True)) / len(pairs)
+
+    def halving_loss(
+        self, pairs: torch.Tensor, labels: torch.Tensor, noise: torch.Tensor, starts: torch.Tensor
+    ) -> torch.Tensor:
+        """Mean of max(SNR, 1) times the squared error of the image that the student predicts.
+
+        Args:
+            pairs: (B, C, H, W).
+            labels: (B,).
+            noise: as `pairs`.
+            starts: the student's step, from 1 (the last) to its number of calls (the first), (B,).
+        """
+        last = self.scheduler.config.num_train_timesteps
+        begin, middle, end = ((starts - part) * last // self.num_inference_steps - 1 for part in (0, 0.5, 1))
+        begin, middle, end = begin.long(), middle.long(), end.long()
+        noisy = self.scheduler.add_noise(pairs, noise, begin)
+        with torch.no_grad():
+            halfway = ddim_step(self.scheduler, self.teacher.unet, noisy, labels, begin, middle)
+            target = ddim_step(self.scheduler, self.teacher.unet, halfway, labels, middle, end)
+            wanted = ddim_origin(self.scheduler, noisy, target, begin, end)
+        predicted = predict_origin(self.scheduler, self.unet, noisy, labels, begin)
+        alpha, sigma = noise_levels(self.scheduler, begin)
+        return ((alpha / sigma).square().clamp(min=1) * (predicted - wanted).square()).mean()
+
+
+class MomentMatching(PairedDiffusion):
+    """A student of few calls whose images, made noisy again, mean to any denoiser what the teacher's do.
+
+    Moment matching, https://huggingface.co/papers/2406.04103 (algorithm 2): for noisy real pairs z_t at one of the
+    student's timesteps t, its guess x~ of the pair and a less noisy z_s ~ q(z_s | z_t, x~), an auxiliary denoiser
+    learns E[x~ | z_s], and the student moves along the difference between what the teacher expects at z_s and that.
+    Distributions are matched, not the paths of a deterministic solver; so the student samples by the chain's own
+    random steps. Each t goes with every s below it, not only those of its own step: a student of `num_inference_steps`
+    calls then also serves divisors of that number. Gradients are scaled for each pair as in
+    https://huggingface.co/papers/2311.18828 (equation 8).
+
+    Args:
+        teacher: a diffusion model that samples in many calls.
+        num_inference_steps: the student's calls.
+        options: label_dropout and augmentation as in `PairedDiffusion`.
+    """
+
+    def __init__(self, teacher: PairedDDPMPipeline, num_inference_steps: int, **options: float):
+        super().__init__(
+            copy_unet(teacher.unet),
+            build_paired_scheduler(),
+            teacher.config.patch_size,
+            "ddpm",
+            num_inference_steps,
+            **options,
+        )
+        self.auxiliary = copy_unet(teacher.unet)
+        self.teacher = teacher  # a pipeline is no module: it is neither trained nor saved here
+        self.label_counts[:-1] = torch.tensor(teacher.config.frequencies)
+
+    def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
+        """Descend the auxiliary denoiser's error on the student's pairs, then move the student."""
+        pairs, labels = self.prepare(batch)
+        scheduler, device = self.scheduler, pairs.device
+        starts = batch.draw(lambda n: torch.randint(1, self.num_inference_steps + 1, (n,), device=device))
+        places = batch.draw(lambda n: torch.rand(n, device=device))
+        timesteps = starts * scheduler.config.num_train_timesteps // self.num_inference_steps - 1
+        lower = (places * timesteps).long()  # 0 to t - 1
+        noisy = scheduler.add_noise(pairs, self.draw_noise(batch, pairs), timesteps)
+        guess = predict_origin(scheduler, self.unet, noisy, labels, timesteps)
+        again = posterior_sample(scheduler, noisy, guess.detach(), timesteps, lower, self.draw_noise(batch, pairs))
+        with torch.no_grad():
+            expected = predict_origin(scheduler, self.teacher.unet, again, labels, lower)
+
+        learnt = predict_origin(scheduler, self.auxiliary, again, labels, lower)
+        alpha, sigma = noise_levels(scheduler, lower)
+        weight = (alpha / sigma).square().clamp(max=self.max_snr)
+        yield "auxiliary", (weight * (learnt - guess.detach()).square()).mean()
+
+        with torch.no_grad():
+            learnt = predict_origin(scheduler, self.auxiliary, again, labels, lower)
+            scale = (guess - expected).abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-3)
+            direction = (learnt - expected) / scale
+        yield "unet", (guess * direction).mean()
+
+    def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
+        """Kernel distance of the student's pairs for the held-out slices' labels to these, in images.
+
+        Its losses do not rank checkpoints, as a GAN's do not; see `kernel_distance`.
+        """
+        pipeline = self.pipeline()
+        pipeline.set_progress_bar_config(disable=True)
+        known = find_labels(batch)
+        known = known[known < count_labels(AXES)]
+        labels = known[torch.linspace(0, len(known) - 1, 256).round().long()]
+        images = [
+            pipeline(len(part), torch.Generator().manual_seed(index), class_labels=part, output_type="pt").images
+            for index, part in enumerate(labels.split(64))
+        ]
+        return kernel_distance(2 * torch.cat(images) - 1, batch.images)
+
+
+def copy_unet(unet: UNet2DModel) -> UNet2DModel:
+    """The same network with weights of its own, to be trained."""
+    fresh = UNet2DModel.from_config(unet.config)
+    fresh.load_state_dict(unet.state_dict())
+    return fresh.float()
+
+
+def noise_levels(scheduler: DDPMScheduler, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Alpha and sigma, (B, 1, 1, 1) each, of a noisy pair alpha x + sigma noise; 1 and 0 at timestep -1."""
+    alphas = scheduler.alphas_cumprod.to(timesteps.device)
+    alphas = torch.cat([alphas, alphas.new_ones(1)])[timesteps][:, None, None, None]  # -1 is the last
+    return alphas.sqrt(), (1 - alphas).sqrt()
+
+
+def predict_origin(
+    scheduler: DDPMScheduler, unet: UNet2DModel, noisy: torch.Tensor, labels: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
+    """The pair that a network expects behind a noisy one: alpha z - sigma v (papers/2202.00512, appendix D)."""
+    alpha, sigma = noise_levels(scheduler, timesteps)
+    return alpha * noisy - sigma * unet(noisy, timesteps, class_labels=labels).sample.float()
+
+
+def ddim_step(
+    scheduler: DDPMScheduler,
+    unet: UNet2DModel,
+    noisy: torch.Tensor,
+    labels: torch.Tensor,
+    begin: torch.Tensor,
+    end: torch.Tensor,
+) -> torch.Tensor:
+    """One deterministic step from timesteps `begin` to `end`, -1 for none of the noise (papers/2010.02502, eq. 12)."""
+    origin = predict_origin(scheduler, unet, noisy, labels, begin)
+    (alpha, sigma), (next_alpha, next_sigma) = (noise_levels(scheduler, steps) for steps in (begin, end))
+    return next_alpha * origin + next_sigma / sigma * (noisy - alpha * origin)
+
+
+def ddim_origin(
+    scheduler: DDPMScheduler, noisy: torch.Tensor, result: torch.Tensor, begin: torch.Tensor, end: torch.Tensor
+) -> torch.Tensor:
+    """The pair x that one deterministic step would have to predict to lead from `noisy` to `result`.
+
+    Solves result = alpha' x + sigma' / sigma (noisy - alpha x), papers/2202.00512 (appendix G).
+    """
+    (alpha, sigma), (next_alpha, next_sigma) = (noise_levels(scheduler, steps) for steps in (begin, end))
+    ratio = next_sigma / sigma
+    return (result - ratio * noisy) / (next_alpha - ratio * alpha)
+
+
+def posterior_sample(
+    scheduler: DDPMScheduler,
+    noisy: torch.Tensor,
+    origin: torch.Tensor,
+    timesteps: torch.Tensor,
+    lower: torch.Tensor,
+    noise: torch.Tensor,
+) -> torch.Tensor:
+    """A less noisy pair, z_s ~ q(z_s | z_t, x) for s < t (papers/2107.00630, appendix A.2).
+
+    Args:
+        scheduler: with the noise of training.
+        noisy: z_t, (B, C, H, W).
+        origin: x, as `noisy`.
+        timesteps: t, (B,).
+        lower: s, (B,).
+        noise: standard normal, as `noisy`.
+    """
+    (alpha, sigma), (low_alpha, low_sigma) = (noise_levels(scheduler, steps) for steps in (timesteps, lower))
+    ratio = alpha / low_alpha
+    variance = sigma.square() - (ratio * low_sigma).square()  # of z_t given z_s
+    mean = ratio * low_sigma.square() / sigma.square() * noisy + low_alpha * variance / sigma.square() * origin
+    return mean + low_sigma * (variance.clamp(min=0).sqrt() / sigma) * noise

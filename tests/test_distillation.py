@@ -1,0 +1,143 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+from tiny import Linear, best_gains, build_tiny, some_pairs
+
+from hcm_hf.data.slices import SliceBatch, Slices
+from hcm_hf.diffusion import find_labels
+from hcm_hf.distillation import ddim_origin, ddim_step, noise_levels, posterior_sample, predict_origin
+from hcm_hf.models.paired import build_paired_scheduler, join_pairs
+from hcm_hf.pipeline import HCMPipeline
+
+
+@pytest.fixture
+def batch(splits) -> SliceBatch:
+    return Slices(splits["train"], ("HCM", "NOR")).batch(slice(16))
+
+
+def test_a_deterministic_step_is_that_of_diffusers():
+    scheduler = build_paired_scheduler()
+    network, noisy = Linear(best_gains(scheduler)), some_pairs()
+    begin, end = torch.full((6,), 749), torch.full((6,), 499)
+    reference = DDIMScheduler.from_config(scheduler.config, clip_sample=False, timestep_spacing="trailing")
+    reference.set_timesteps(4)
+    with torch.no_grad():
+        velocity = network(noisy, begin, None).sample
+        expected = reference.step(velocity, 749, noisy).prev_sample
+        stepped = ddim_step(scheduler, network, noisy, None, begin, end)
+    assert torch.allclose(stepped, expected, atol=1e-5)
+
+
+def test_a_deterministic_step_can_be_undone_into_what_it_predicted():
+    scheduler = build_paired_scheduler()
+    network, noisy = Linear(best_gains(scheduler)), some_pairs()
+    begin, end = torch.tensor([999, 749, 499, 249, 300, 20]), torch.tensor([749, 499, 249, -1, 100, -1])
+    with torch.no_grad():
+        stepped = ddim_step(scheduler, network, noisy, None, begin, end)
+        origin = predict_origin(scheduler, network, noisy, None, begin)
+    assert torch.allclose(ddim_origin(scheduler, noisy, stepped, begin, end), origin, atol=1e-4)
+
+
+def test_a_random_step_is_that_of_diffusers():
+    scheduler = build_paired_scheduler()
+    noisy, origin, noise = some_pairs(), some_pairs(1).clamp(-1, 1), some_pairs(2)
+    begin, end = torch.full((6,), 749), torch.full((6,), 499)
+    ours = posterior_sample(scheduler, noisy, origin, begin, end, noise)
+    alpha, sigma = noise_levels(scheduler, begin)
+    reference = DDPMScheduler.from_config(scheduler.config)
+    reference.set_timesteps(4)
+    velocity = (alpha * noisy - origin) / sigma
+    theirs = [
+        reference.step(velocity, 749, noisy, generator=torch.manual_seed(seed)).prev_sample for seed in range(400)
+    ]
+    spread = (ours - posterior_sample(scheduler, noisy, origin, begin, end, 0 * noise)) / noise
+    mean = torch.stack(theirs).mean(0)
+    assert torch.allclose(mean, posterior_sample(scheduler, noisy, origin, begin, end, 0 * noise), atol=0.2)
+    assert torch.stack(theirs).std(0).mean().item() == pytest.approx(spread.mean().item(), rel=0.02)
+
+
+def test_one_halving_is_exact_on_a_linear_model(batch):
+    """Two steps of a linear teacher are linear too: the student can be them, and the loss has its minimum there."""
+    student = build_tiny("ddpm", recipe="halved", teacher=build_tiny("ddpm", recipe="tuned").pipeline())
+    scheduler, steps = student.scheduler, student.num_inference_steps
+    teacher = Linear(best_gains(scheduler))
+    student.teacher = SimpleNamespace(unet=teacher)
+    student.unet = Linear(best_gains(scheduler).clone())
+    pairs, labels = join_pairs(batch.images, batch.masks, student.patch_size), find_labels(batch)
+    noise = torch.randn(pairs.shape, generator=torch.Generator().manual_seed(0))
+    starts = torch.arange(len(pairs)) % steps + 1
+    with torch.no_grad():
+        assert student.halving_loss(pairs, labels, noise, starts) > 1e-4
+    optimizer = torch.optim.Adam(student.unet.parameters(), lr=0.02)
+    for _ in range(400):
+        optimizer.zero_grad()
+        student.halving_loss(pairs, labels, noise, starts).backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert student.halving_loss(pairs, labels, noise, starts) < 1e-7
+        noisy = some_pairs(5)
+        long, short = noisy.clone(), noisy.clone()
+        for step in range(2 * steps, 0, -1):
+            begin, end = (torch.full((6,), part * 1000 // (2 * steps) - 1) for part in (step, step - 1))
+            long = ddim_step(scheduler, teacher, long, None, begin, end)
+        for step in range(steps, 0, -1):
+            begin, end = (torch.full((6,), part * 1000 // steps - 1) for part in (step, step - 1))
+            short = ddim_step(scheduler, student.unet, short, None, begin, end)
+    assert torch.allclose(long, short, atol=2e-3)
+
+
+def test_matched_moments_are_at_rest_when_the_student_is_right(batch):
+    """Where auxiliary denoiser and teacher agree, the student is not moved; where they do not, it goes their way."""
+    student = build_tiny("ddpm", recipe="distilled", teacher=build_tiny("ddpm", recipe="tuned").pipeline())
+    losses = student.losses(batch)
+    name, loss = next(losses)
+    assert name == "auxiliary" and loss > 0
+    name, loss = next(losses)  # the auxiliary has not been stepped and still is the teacher
+    loss.backward()
+    assert name == "unet"
+    assert all(not parameter.grad.any() for parameter in student.unet.parameters() if parameter.grad is not None)
+
+    with torch.no_grad():
+        for parameter in student.auxiliary.parameters():
+            parameter.add_(0.01)
+    losses = student.losses(batch)
+    next(losses)
+    next(losses)[1].backward()
+    assert any(parameter.grad.any() for parameter in student.unet.parameters())
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in student.teacher.unet.parameters())
+
+
+@pytest.mark.parametrize(("recipe", "sampler"), [("halved", "ddim"), ("distilled", "ddpm")])
+def test_a_student_starts_as_its_teacher_and_is_a_pipeline_like_any_other(recipe, sampler, tmp_path):
+    teacher = build_tiny("ddpm", recipe="tuned").pipeline()
+    student = build_tiny("ddpm", recipe=recipe, teacher=teacher, seed=1)
+    for name, tensor in student.unet.state_dict().items():
+        assert torch.equal(tensor, teacher.unet.state_dict()[name])
+    student.pipeline().save_pretrained(tmp_path)
+    loaded = HCMPipeline.from_pretrained(tmp_path)
+    assert (loaded.config.sampler, loaded.config.num_inference_steps) == (sampler, 4)
+    first, second = (
+        pipeline(3, torch.Generator().manual_seed(0), output_type="pt") for pipeline in (student.pipeline(), loaded)
+    )
+    assert torch.equal(first.images, second.images) and torch.equal(first.masks, second.masks)
+
+
+def test_halvings_go_on_to_one_call_and_no_further():
+    teacher, calls = build_tiny("ddpm", recipe="tuned").pipeline(), []
+    for _ in range(3):
+        teacher = build_tiny("ddpm", recipe="halved", teacher=teacher).pipeline()
+        calls.append(teacher.config.num_inference_steps)
+    assert calls == [4, 2, 1]
+    with pytest.raises(ValueError, match="takes 1 call.s., which has no half"):
+        build_tiny("ddpm", recipe="halved", teacher=teacher)
+
+
+def test_only_a_model_of_pairs_of_the_same_size_can_teach():
+    with pytest.raises(ValueError, match="the teacher is a DDPMPipeline, and only"):
+        build_tiny("ddpm", recipe="distilled", teacher=build_tiny("ddpm").pipeline())
+    teacher = build_tiny("ddpm", recipe="tuned").pipeline()
+    teacher.register_to_config(patch_size=2)
+    with pytest.raises(ValueError, match="makes slices of 32 px, the dataset's have 16"):
+        build_tiny("ddpm", recipe="distilled", teacher=teacher)
