@@ -40,7 +40,7 @@ def test_the_thousand_steps_are_all_steps():
 
 
 def test_unknown_scheduler_lists_those_that_exist():
-    with pytest.raises(InputError, match=r"choose among ddpm, ddim, dpmsolver\+\+, unipc"):
+    with pytest.raises(InputError, match=r"choose among ddpm, ddim, dpmsolver\+\+, sde-dpmsolver\+\+, unipc"):
         convert_scheduler(build_scheduler(), "heun")
 
 
