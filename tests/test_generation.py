@@ -140,10 +140,10 @@ def test_a_rerun_makes_what_is_missing_and_nothing_else(reference, model, tmp_pa
 def test_an_interrupted_run_continues(reference, model, tmp_path, monkeypatch):
     save, count = generation._save, iter(range(100))
 
-    def interrupted(image, paths):
+    def interrupted(array, path):
         if next(count) == 6:
             raise KeyboardInterrupt
-        save(image, paths)
+        save(array, path)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(generation, "_save", interrupted)
@@ -181,6 +181,8 @@ def test_bad_arguments_write_nothing(model, tmp_path):
         ({"seed": -1}, "--seed is -1"),
         ({"num_images": 40_000, "save_nifti": True}, "--save_nifti takes 32767 images at most"),
         ({"class_labels": "HCM"}, "class_labels HCM given, but DCGANGenerator has no classes"),
+        ({"guidance_scale": 2.0}, "--guidance_scale 2.0 given, but this model is no diffusion model"),
+        ({"save_dataset": True}, "--save_dataset needs a model that makes masks"),
         ({"model": tmp_path / "nowhere"}, "nowhere does not exist"),
     ]:
         with pytest.raises(InputError, match=message):

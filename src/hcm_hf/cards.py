@@ -111,10 +111,11 @@ def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.Dat
     )
     rows = sum(map(len, splits.values()))
     data = DatasetCardData(
-        license=LICENSES[preparation["source"]],
+        license=LICENSES[preparation["source"]] or first.info.license or "unknown",
         task_categories=[TASK, "image-segmentation"],
         tags=list(TAGS),
-        pretty_name=f"Short-axis cine MR slices of the heart, {preparation['resolution']} px",
+        pretty_name=f"{'Synthetic short' if preparation['source'] == 'generated' else 'Short'}-axis cine MR slices of "
+        f"the heart, {preparation['resolution']} px",
         size_categories="n<1K" if rows < 1000 else "1K<n<10K" if rows < 10_000 else "10K<n<100K",
         configs=[
             {
@@ -130,7 +131,10 @@ def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.Dat
         template_str="---\n{{ card_data }}\n---\n\n" + (_TEMPLATES / "dataset.md").read_text(encoding="utf-8"),
         repo_id=repo_id,
         report=preparation,
-        synthetic=preparation["source"] == "synthetic",
+        source=preparation["source"],
+        generator=preparation.get("generator"),
+        license_name=data.license,
+        is_acdc=data.license == LICENSES["acdc"],
         groups=[group for group in GROUPS if any(row["group"] == group for row in preparation["slices"])],
         slices_table=markdown_table([columns, *([str(row[key]) for key in columns] for row in preparation["slices"])]),
         citation=ACDC_CITATION,

@@ -36,7 +36,8 @@ from hcm_hf.version import __version__
 SPLITS = ("train", "validation", "test")
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2
 REPORT_FILE = "preparation.json"
-LICENSES = {"acdc": "cc-by-nc-sa-4.0", "synthetic": "apache-2.0"}  # by source; so are models that learnt from it
+# By source; so are models that learnt from it. Generated slices have that of what their model learnt from.
+LICENSES = {"acdc": "cc-by-nc-sa-4.0", "synthetic": "apache-2.0", "generated": None}
 
 FEATURES = datasets.Features(
     {
@@ -69,7 +70,7 @@ class PreparationReport:
     """What went into a prepared dataset, what stayed out, and why; saved beside it as `preparation.json`.
 
     Attributes:
-        source: "acdc", or "synthetic" for the synthetic cohort.
+        source: "acdc", "synthetic" for the synthetic cohort, or "generated" for slices that a model made.
         resolution: pixels a side.
         pixel_spacing: mm.
         seed: of the split.
@@ -77,6 +78,8 @@ class PreparationReport:
         slices: number of slices per split, group and phase.
         left_out: a sentence for each patient or kind of slice that is not in the dataset.
         notes: what a user of the data should know: duplicates, empty masks, what the crop cut.
+        generator: of generated slices their model, how it was sampled, the source of what it learnt from, and its
+            licence.
         version: of this package.
     """
 
@@ -88,6 +91,7 @@ class PreparationReport:
     slices: list[dict] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    generator: dict | None = None
     version: str = __version__
 
     def __str__(self) -> str:
@@ -158,16 +162,34 @@ def build_dataset(
         "citation": "" if synthetic else ACDC_CITATION,
         "license": LICENSES[report.source],
     }
+    rows = {split: [row for name in names for row in prepared[name].rows] for split, names in report.patients.items()}
+    return join_splits(rows, report, info), report
+
+
+def join_splits(rows: dict[str, list[dict]], report: PreparationReport, info: dict) -> datasets.DatasetDict:
+    """Rows of each split as a dataset; the report, which names the patients of each, gets their counts.
+
+    Args:
+        rows: by split a dict per slice, with the columns of `FEATURES`; images and masks as bytes of PNG files.
+        report: of the whole dataset.
+        info: of a `datasets.DatasetInfo`.
+    """
     splits = datasets.DatasetDict()
     for split, names in report.patients.items():
-        rows = [row for name in names for row in prepared[name].rows]
-        columns = {key: [row[key] for row in rows] for key in rows[0]}
+        columns = {key: [row[key] for row in rows[split]] for key in FEATURES}
         for key in ("image", "mask"):
             columns[key] = [png and {"bytes": png, "path": None} for png in columns[key]]
         dataset_info = datasets.DatasetInfo(features=FEATURES, **info)
         splits[split] = datasets.Dataset.from_dict(columns, info=dataset_info, split=datasets.NamedSplit(split))
-        _count(report, split, rows, names)
-    return splits, report
+        _count(report, split, rows[split], names)
+    return splits
+
+
+def save_splits(splits: datasets.DatasetDict, report: PreparationReport, output_dir: str | Path) -> None:
+    """Save a dataset with its report as `load_dataset` opens them, whole or not at all."""
+    with replacing(output_dir) as temporary:
+        splits.save_to_disk(temporary)
+        write_text(temporary / REPORT_FILE, json.dumps(asdict(report), indent=2) + "\n")
 
 
 def prepare_dataset(
@@ -195,9 +217,7 @@ def prepare_dataset(
     """
     require_empty(output_dir, "--output_dir")
     splits, report = build_dataset(source, resolution, groups, all_frames, num_proc, seed)
-    with replacing(output_dir) as temporary:
-        splits.save_to_disk(temporary)
-        write_text(temporary / REPORT_FILE, json.dumps(asdict(report), indent=2) + "\n")
+    save_splits(splits, report, output_dir)
     return report
 
 
