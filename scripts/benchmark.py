@@ -133,7 +133,7 @@ def training_steps(dataset: Path, runs: Path, rounds: int, num_steps: int) -> No
         peer = {"vae": bare_loop, "ddpm": diffusers_example}.get(name, dcgan_example)
         times = []
         for index in range(rounds):
-            objective = family.build(resolution, **recipe.objective)
+            objective = recipe.build(resolution, **recipe.objective)
             theirs = step_time(peer(objective, split, slices, recipe, num_steps))
             times.append((theirs, our_step_time(name, dataset, runs / f"{name}-{index}", len(slices), num_steps)))
         theirs, ours = (statistics.median(column) for column in zip(*times, strict=True))
@@ -149,10 +149,11 @@ def training_steps(dataset: Path, runs: Path, rounds: int, num_steps: int) -> No
 def our_step_time(name: str, dataset: Path, output_dir: Path, num_slices: int, num_steps: int) -> float:
     """Median seconds of a step of `hcm_hf.train`."""
     family = hcm_hf.FAMILIES[name]
+    recipe = family.recipes["paper"]
     starts: list[float] = []
 
     def timed_build(*arguments, **options):
-        objective = family.build(*arguments, **options)
+        objective = recipe.build(*arguments, **options)
         losses = objective.losses
 
         def timed(batch):
@@ -162,8 +163,9 @@ def our_step_time(name: str, dataset: Path, output_dir: Path, num_slices: int, n
         objective.losses = timed
         return objective
 
-    hcm_hf.FAMILIES[name] = dataclasses.replace(family, build=timed_build)
-    epoch_steps = -(-num_slices // family.recipes["paper"].train_batch_size)
+    timed = dataclasses.replace(recipe, build=timed_build)
+    hcm_hf.FAMILIES[name] = dataclasses.replace(family, recipes=family.recipes | {"paper": timed})
+    epoch_steps = -(-num_slices // recipe.train_batch_size)
     try:
         hcm_hf.train(
             hcm_hf.TrainingConfig(
@@ -286,7 +288,7 @@ def sampling(dataset: Path, num_images: int = 100, batch_size: int = 50) -> None
     resolution = hcm_hf.load_dataset(dataset)["train"][0]["image"].width
     print(f"\nseconds per {num_images} images, batches of {batch_size}")
     for name, family in hcm_hf.FAMILIES.items():
-        pipeline = family.build(resolution, **family.recipes["paper"].objective).pipeline()
+        pipeline = family.recipes["paper"].build(resolution, **family.recipes["paper"].objective).pipeline()
         pipeline.set_progress_bar_config(disable=True)
 
         def sample(pipeline=pipeline, **arguments) -> None:

@@ -12,11 +12,14 @@ from hcm_hf.training import train
 
 dataset, output_dir, *mixed_precision = sys.argv[1:]
 FAMILIES.update(tiny_families())
-runs = [(family, family, 2 if family == "dcgan" else 1) for family in FAMILIES]
-for name, family, num_epochs in [*runs, ("dcgan-in-halves", "dcgan", 1), ("dcgan-in-halves", "dcgan", 2)]:
+runs = [(family, family, "paper", 2 if family == "dcgan" else 1) for family in FAMILIES]
+runs += [("ddpm-tuned", "ddpm", "tuned", 1)]
+runs += [("dcgan-in-halves", "dcgan", "paper", num_epochs) for num_epochs in (1, 2)]
+for name, family, recipe, num_epochs in runs:
     train(
         TrainingConfig(
             family=family,
+            recipe=recipe,
             dataset=dataset,
             output_dir=str(Path(output_dir) / name),
             groups=("HCM",),

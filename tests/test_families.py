@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import TINY, build_tiny, sample
+from tiny import MODELS, TINY, build_tiny, sample
 
 from hcm_hf.data.slices import Slices
 from hcm_hf.errors import InputError
@@ -15,6 +15,7 @@ from hcm_hf.models import LatentModel
 
 ORDER = ["vae", "gan", "dcgan", "acgan", "infogan", "ddpm"]
 every_family = pytest.mark.parametrize("family", FAMILIES)
+every_model = pytest.mark.parametrize(("family", "recipe"), MODELS)
 
 
 @pytest.fixture
@@ -34,9 +35,9 @@ def test_paper_recipe_is_the_studys(family):
     assert recipe.patience == 50 and recipe.ema_decay == (0.9999 if family == "ddpm" else 0)
 
 
-@every_family
-def test_each_loss_reaches_every_parameter_of_its_network_and_no_other(family, batch):
-    objective = build_tiny(family)
+@every_model
+def test_each_loss_reaches_every_parameter_of_its_network_and_no_other(family, recipe, batch):
+    objective = build_tiny(family, recipe=recipe)
     networks = dict(objective.named_children())
     seen = []
     for name, loss in objective.losses(batch):
@@ -49,23 +50,26 @@ def test_each_loss_reaches_every_parameter_of_its_network_and_no_other(family, b
                 assert all(grad is not None and grad.abs().sum() > 0 for grad in grads)
             else:
                 assert all(grad is None for grad in grads)
+        with torch.no_grad():
+            for parameter in networks[name].parameters():
+                parameter.add_(1e-3)  # as an optimizer would: a student that equals its teacher has nothing to learn
     assert set(seen) == set(networks)
     assert all(parameter.requires_grad for parameter in objective.parameters())
 
 
-@every_family
-def test_losses_are_a_function_of_the_random_seed(family, batch):
+@every_model
+def test_losses_are_a_function_of_the_random_seed(family, recipe, batch):
     values = []
     for _ in range(2):
-        objective = build_tiny(family)
+        objective = build_tiny(family, recipe=recipe)
         torch.manual_seed(1)
         values.append([loss.item() for _, loss in objective.losses(batch)])
     assert values[0] == values[1]
 
 
-@every_family
-def test_validation_loss_is_deterministic_and_changes_nothing(family, batch):
-    objective = build_tiny(family).eval()
+@every_model
+def test_validation_loss_is_deterministic_and_changes_nothing(family, recipe, batch):
+    objective = build_tiny(family, recipe=recipe).eval()
     before = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
     with torch.no_grad():
         first = objective.validation_loss(batch)
@@ -75,26 +79,26 @@ def test_validation_loss_is_deterministic_and_changes_nothing(family, batch):
     assert all(torch.equal(tensor, before[name]) for name, tensor in objective.state_dict().items())
 
 
-@every_family
-def test_pipeline_makes_images_in_range_and_repeats_itself(family):
-    pipeline = build_tiny(family).pipeline()
+@every_model
+def test_pipeline_makes_images_in_range_and_repeats_itself(family, recipe):
+    pipeline = build_tiny(family, recipe=recipe).pipeline()
     images = [sample(family, pipeline) for _ in range(2)]
     assert images[0].shape == (3, 16, 16, 1) and images[0].min() >= 0 and images[0].max() <= 1
     assert (images[0] == images[1]).all()
     assert (images[0][0] != images[0][1]).any()
 
 
-@every_family
-def test_preview_is_quick_and_repeats_itself(family, batch):
-    objective = build_tiny(family)
+@every_model
+def test_preview_is_quick_and_repeats_itself(family, recipe, batch):
+    objective = build_tiny(family, recipe=recipe)
     images = [objective.preview(batch) for _ in range(2)]
     assert images[0].shape == (16, 16, 16, 1) and (images[0] == images[1]).all()
 
 
-@every_family
-def test_one_batch_can_be_overfitted(family, batch):
+@every_model
+def test_one_batch_can_be_overfitted(family, recipe, batch):
     """The first network alone learns one batch by heart: the images, or to tell them from generated ones."""
-    objective = build_tiny(family)
+    objective = build_tiny(family, recipe=recipe)
     name, loss = next(objective.losses(batch))
     optimizer = torch.optim.Adam(objective.get_submodule(name).parameters(), lr=5e-3)
     values = []
@@ -109,15 +113,15 @@ def test_one_batch_can_be_overfitted(family, batch):
     assert values[-1] - constant < 0.6 * (values[0] - constant)
 
 
-@every_family
-def test_draws_do_not_depend_on_the_number_of_processes(family, splits):
+@every_model
+def test_draws_do_not_depend_on_the_number_of_processes(family, recipe, splits):
     """Two halves see the numbers of the whole: where no layer mixes slices, its losses are the means of theirs."""
     slices = Slices(splits["train"], ("HCM",))
     values = []
     for num_processes in (1, 2):
         parts = []
         for index in range(num_processes):
-            objective = build_tiny(family).eval()  # batch normalisation mixes no slices then
+            objective = build_tiny(family, recipe=recipe).eval()  # batch normalisation mixes no slices then
             torch.manual_seed(1)
             part = slices.batch(range(index, 8, num_processes), index, num_processes)
             parts.append([loss.item() for _, loss in objective.losses(part)])
@@ -127,7 +131,8 @@ def test_draws_do_not_depend_on_the_number_of_processes(family, splits):
 
 def test_published_sizes_are_the_networks_own():
     for family in FAMILIES.values():
-        for network in family.build(64, **family.recipes["paper"].objective).children():
+        paper = family.recipes["paper"]
+        for network in paper.build(64, **paper.objective).children():
             own = {name for name in network.config if not name.startswith("_")}
             expected = type(network)().config if isinstance(network, LatentModel) else network.config
             assert {name: network.config[name] for name in own} == {name: expected[name] for name in own}
@@ -154,5 +159,5 @@ def test_an_instrument_is_found_as_a_family_is_but_is_none():
     assert not set(INSTRUMENTS) & set(FAMILIES)
     with pytest.raises(InputError, match="Unknown --recipe 'paper' of encoder; choose among default"):
         find_family("encoder", "paper")
-    encoder = family.build(64, **recipe.objective).encoder
-    assert tuple(encoder.config.groups) == family.groups and encoder.config.sample_size == 64
+    encoder = recipe.build(64, **recipe.objective).encoder
+    assert tuple(encoder.config.groups) == recipe.groups and encoder.config.sample_size == 64

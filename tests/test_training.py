@@ -16,10 +16,11 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import build_tiny, sample, tiny_families
+from tiny import MODELS, build_tiny, sample, tiny_families
 
 from hcm_hf import checkpoints, runs
 from hcm_hf.config import TrainingConfig
+from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.slices import Slices
 from hcm_hf.errors import InputError, Interrupted
 from hcm_hf.families import FAMILIES, INSTRUMENTS
@@ -31,6 +32,7 @@ from hcm_hf.training import batch_indices, step_seed, train
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 every_family = pytest.mark.parametrize("family", FAMILIES)
+every_model = pytest.mark.parametrize(("family", "recipe"), MODELS)
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +54,19 @@ def config(dataset_dir, tmp_path):
     )
 
 
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher")
+    build_tiny("ddpm", recipe="tuned").pipeline().save_pretrained(folder)
+    return str(folder)
+
+
+def of_model(config, family, recipe, teacher):
+    """The configuration for a family's recipe; students get their teacher."""
+    taught = FAMILIES[family].recipes[recipe].taught_by
+    return replace(config, family=family, recipe=recipe, teacher=taught and teacher)
+
+
 def metrics(output_dir):
     return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
 
@@ -69,9 +84,9 @@ def assert_same_run(one, other):
         assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-@every_family
-def test_a_run_leaves_what_it_promises(family, config):
-    output_dir = train(replace(config, family=family))
+@every_model
+def test_a_run_leaves_what_it_promises(family, recipe, config, teacher):
+    output_dir = train(of_model(config, family, recipe, teacher))
     steps = [record for record in metrics(output_dir) if "validation_loss" not in record]
     validations = [record for record in metrics(output_dir) if "validation_loss" in record]
     assert [record["step"] for record in steps] == list(range(1, len(steps) + 1))
@@ -110,10 +125,10 @@ class StopAfter:
         self.thread.join()
 
 
-@every_family
+@every_model
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_interrupted_and_resumed_equals_uninterrupted(family, number, config, tmp_path):
-    config = replace(config, family=family, ema_decay=0.9, num_epochs=8)
+def test_interrupted_and_resumed_equals_uninterrupted(family, recipe, number, config, teacher, tmp_path):
+    config = replace(of_model(config, family, recipe, teacher), ema_decay=0.9, num_epochs=8)
     whole = train(config)
     config = replace(config, output_dir=str(tmp_path / "halves"))
     with (
@@ -128,10 +143,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(family, number, config, tm
     assert_same_run(whole, train(config))
 
 
-@every_family
-def test_killed_and_resumed_equals_uninterrupted(family, config, tmp_path, monkeypatch):
+@every_model
+def test_killed_and_resumed_equals_uninterrupted(family, recipe, config, teacher, tmp_path, monkeypatch):
     """A crash between checkpoints: the steps after the last one are made again, and logged once."""
-    config = replace(config, family=family, num_epochs=4, checkpointing_epochs=2)
+    config = replace(of_model(config, family, recipe, teacher), num_epochs=4, checkpointing_epochs=2)
     whole = train(config)
     config = replace(config, output_dir=str(tmp_path / "halves"))
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
@@ -306,6 +321,32 @@ def two_processes(*command):
     return subprocess.run([*torchrun, *command], capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
 
 
+def test_a_student_needs_a_teacher_that_can_teach_it_and_no_other_has_one(config, teacher, tmp_path):
+    build_tiny("dcgan").pipeline().save_pretrained(tmp_path / "dcgan")
+    student = replace(config, family="ddpm", recipe="distilled")
+    for change, message in [
+        ({}, "--recipe distilled of ddpm needs a teacher: train --recipe tuned and name its run with --teacher"),
+        ({"teacher": str(tmp_path / "none")}, "none does not exist"),
+        ({"teacher": str(tmp_path / "dcgan")}, "the teacher is a LatentPipeline, and only a PairedDDPMPipeline can"),
+        ({"teacher": teacher, "recipe": "tuned"}, "--recipe tuned of ddpm has no teacher; leave --teacher out"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            train(replace(student, **change))
+        assert not Path(config.output_dir).exists()
+
+
+def test_a_student_has_seen_what_its_teacher_has_seen(config, tmp_path):
+    tuned = train(replace(config, family="ddpm", recipe="tuned", num_epochs=1, output_dir=str(tmp_path / "tuned")))
+    student = replace(config, family="ddpm", recipe="distilled", num_epochs=1, teacher=str(tuned), groups=("NOR",))
+    train(student)
+    taught, own = (json.loads((Path(run) / "training_config.json").read_text()) for run in (tuned, config.output_dir))
+    assert set(taught["train_patients"].values()) < set(own["train_patients"].values())
+    assert len(own["train_patients"]) == 2 * len(taught["train_patients"])
+    other = train(replace(config, family="ddpm", recipe="tuned", num_epochs=2, output_dir=str(tmp_path / "other")))
+    with pytest.raises(InputError, match="holds a run with teacher_hash"):
+        train(replace(student, teacher=str(other)))
+
+
 def test_two_processes_share_the_batch_stay_equal_and_resume(config, tmp_path):
     """Every family runs in two processes; its first loss is that of one process with the same batch.
 
@@ -313,12 +354,14 @@ def test_two_processes_share_the_batch_stay_equal_and_resume(config, tmp_path):
     """
     result = two_processes(str(Path(__file__).parent / "parallel.py"), config.dataset, str(tmp_path / "two"))
     assert result.returncode == 0, result.stderr
-    for family in FAMILIES:
-        one = train(replace(config, family=family, num_epochs=1, output_dir=str(tmp_path / "one" / family)))
-        first, expected = (metrics(folder)[0] for folder in (tmp_path / "two" / family, one))
+    for family, recipe in [*((family, "paper") for family in FAMILIES), ("ddpm", "tuned")]:
+        name = family if recipe == "paper" else f"{family}-{recipe}"
+        output_dir = str(tmp_path / "one" / name)
+        one = train(replace(config, family=family, recipe=recipe, num_epochs=1, output_dir=output_dir))
+        first, expected = (metrics(folder)[0] for folder in (tmp_path / "two" / name, one))
         mixes_slices = any(isinstance(module, torch.nn.BatchNorm2d) for module in build_tiny(family).modules())
         assert first == pytest.approx(expected, rel=0.3 if mixes_slices else 1e-4)
-        written = json.loads((tmp_path / "two" / family / "training_config.json").read_text())
+        written = json.loads((tmp_path / "two" / name / "training_config.json").read_text())
         assert written["num_processes"] == 2
     assert_same_run(tmp_path / "two" / "dcgan", tmp_path / "two" / "dcgan-in-halves")
     with pytest.raises(InputError, match="holds a run with"):  # one process would not go on from the same batches
@@ -436,8 +479,8 @@ def test_a_trained_encoder_is_loaded_as_the_judge_that_it_was_validated_as(encod
     encoder, last = load_encoder(output_dir), load_encoder(output_dir / "last")
     assert encoder == replace(load_encoder(output_dir / "best"), source=str(output_dir), network=encoder.network)
     validations = [record["validation_loss"] for record in metrics(output_dir) if "validation_loss" in record]
-    objective = INSTRUMENTS["encoder"].build(16, block_out_channels=(4, 8)).eval()
-    validation = Slices(splits["validation"], INSTRUMENTS["encoder"].groups).batch(slice(None))
+    objective = INSTRUMENTS["encoder"].recipes["default"].build(16, block_out_channels=(4, 8)).eval()
+    validation = Slices(splits["validation"], GROUPS).batch(slice(None))
     for one, expected in ((encoder, min(validations)), (last, validations[-1])):
         objective.encoder.load_state_dict(one.network.state_dict())
         with torch.no_grad():
@@ -447,7 +490,7 @@ def test_a_trained_encoder_is_loaded_as_the_judge_that_it_was_validated_as(encod
 
 def test_the_configuration_holds_the_hashes_of_the_training_patients_alone(encoder_config, splits):
     output_dir = train(replace(encoder_config, num_epochs=1))
-    hashes = {name: Slices(split, INSTRUMENTS["encoder"].groups).patient_hashes() for name, split in splits.items()}
+    hashes = {name: Slices(split, GROUPS).patient_hashes() for name, split in splits.items()}
     for folder in (output_dir, output_dir / "best", output_dir / "last"):
         assert json.loads((folder / "training_config.json").read_text())["train_patients"] == hashes["train"]
     assert load_encoder(output_dir).train_patients == hashes["train"]
@@ -467,7 +510,7 @@ def test_the_encoders_script_trains_it_and_says_where_it_is(encoder_config, data
     assert f"encoder: {tmp_path / 'encoder' / 'best'}\n" in capsys.readouterr().out
     written = json.loads((tmp_path / "encoder/training_config.json").read_text())
     assert (written["family"], written["recipe"], written["seed"]) == ("encoder", "default", 3)
-    assert written["groups"] == list(INSTRUMENTS["encoder"].groups)
+    assert written["groups"] == list(GROUPS)
     load_encoder(tmp_path / "encoder")
 
 

@@ -24,6 +24,8 @@ TINY_RECIPES = {
     ("ddpm", "distilled"): {},
     ("ddpm", "halved"): {},
 }
+# Every family with each of its recipes.
+MODELS = [(family, recipe) for family in FAMILIES for recipe in FAMILIES[family].recipes]
 # What makes a call of a family's pipeline quick.
 QUICK_CALL = {"ddpm": {"num_inference_steps": 3}}
 
@@ -53,9 +55,11 @@ def tiny_families() -> dict[str, Family]:
 
 
 def build_tiny(family: str, seed: int = 0, recipe: str = "paper", **more):
-    """A family's objective at its tiny size, 16 pixels, with its recipe's losses; a student takes its `teacher`."""
-    torch.manual_seed(seed)
+    """A family's objective at its tiny size, 16 pixels, with its recipe's losses; a student gets a `teacher`."""
     found = FAMILIES[family].recipes[recipe]
+    if found.taught_by:
+        more = {"teacher": build_tiny(family, recipe=found.taught_by).pipeline()} | more
+    torch.manual_seed(seed)
     return found.build(16, **found.objective | TINY_RECIPES.get((family, recipe), TINY[family]) | more)
 
 
