@@ -15,6 +15,7 @@ os.environ |= environment(_HUB.url, _HOME.name, token="ada-writes") | {"GRADIO_A
 import datasets  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from tiny import build_tiny  # noqa: E402
 
 from hcm_hf.data import phantom  # noqa: E402
 from hcm_hf.data.dataset import build_dataset, prepare_dataset  # noqa: E402
@@ -59,4 +60,19 @@ def dataset_dir(cohort, tmp_path_factory):
     """The same dataset on disk."""
     folder = tmp_path_factory.mktemp("dataset") / "cohort-16"
     prepare_dataset(cohort, folder, resolution=16)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def paired_model(tmp_path_factory):
+    """A saved model that makes slices with their segmentations and has met all groups but RV, some more often."""
+    folder = tmp_path_factory.mktemp("models") / "paired"
+    objective = build_tiny("ddpm", recipe="tuned")
+    objective.label_counts[:24] = torch.arange(24) % 5 + 1
+    for parameter in objective.parameters():  # so that labels matter to an untrained network
+        parameter.data *= 1.5
+    objective.pipeline().save_pretrained(folder)
+    (folder / "training_config.json").write_text(
+        '{"dataset_source": "acdc", "dataset_license": "cc-by-nc-sa-4.0", "dataset": "acdc-16"}\n'
+    )
     return folder

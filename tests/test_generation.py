@@ -14,9 +14,9 @@ from tiny import TINY, build_tiny
 
 from hcm_hf import generation
 from hcm_hf.errors import InputError
-from hcm_hf.generation import generate_images, image_generator
+from hcm_hf.generation import find_images, generate_images, image_generator
 from hcm_hf.models import DCGANGenerator
-from hcm_hf.pipeline import LatentPipeline, hash_model
+from hcm_hf.pipeline import HCMPipeline, LatentPipeline, hash_model
 from hcm_hf.version import __version__
 
 
@@ -214,3 +214,105 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(result.stdout) < 1900 * 64 * 64 / 2  # half of what the images take as bytes
+
+
+# Slices with their segmentations.
+
+FEW_STEPS = {"class_labels": "any", "num_inference_steps": 3}
+
+
+@pytest.fixture(scope="module")
+def pairs(paired_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images") / "pairs"
+    return generate_images(paired_model, folder, 9, batch_size=4, save_npy=True, save_nifti=True, **FEW_STEPS)
+
+
+def read_mask(path):
+    with Image.open(path) as picture:
+        assert picture.mode == "L"
+        return np.asarray(picture)
+
+
+def test_masks_and_manifest_hold_what_the_pipeline_makes(pairs, paired_model):
+    pipeline = HCMPipeline.from_pretrained(paired_model)
+    pipeline.set_progress_bar_config(disable=True)
+    lines = [json.loads(line) for line in (pairs / "manifest.jsonl").read_text().splitlines()]
+    assert len({tuple(line[axis] for axis in ("group", "phase", "level")) for line in lines}) > 4
+    for index, line in enumerate(lines):
+        output = pipeline(1, image_generator(0, index), output_type="np", **FEW_STEPS)
+        np.testing.assert_array_equal(read_mask(pairs / line["mask"]), output.masks[0])
+        np.testing.assert_allclose(np.load(pairs / f"{index:06}.npy"), output.images[0], atol=1e-5)
+        assert line.items() >= output.conditions[0].items()
+        assert line["file"] == f"{index:06}.png" and line["mask"] == f"{index:06}_mask.png"
+        assert (line["class"], line["scheduler"], line["guidance_scale"]) == ("any", "sde-dpmsolver++", 1)
+    masks = np.stack([read_mask(path) for path in sorted(pairs.glob("*_mask.png"))])
+    assert np.unique(masks).tolist() == [0, 1, 2, 3] and len(np.unique(masks, axis=0)) == 9
+    assert [path.name for path in find_images(pairs)] == [line["file"] for line in lines]
+
+
+@pytest.mark.parametrize("batch_size", [1, 9])
+def test_batch_size_does_not_change_the_masks(pairs, paired_model, tmp_path, batch_size):
+    folder = generate_images(paired_model, tmp_path / "images", 9, batch_size=batch_size, **FEW_STEPS)
+    assert pictures(folder) == pictures(pairs) and len(pictures(pairs)) == 18
+    assert (folder / "manifest.jsonl").read_text() == (pairs / "manifest.jsonl").read_text()
+
+
+def test_a_rerun_makes_the_missing_mask_and_says_the_same_of_it(pairs, paired_model, tmp_path):
+    folder = generate_images(paired_model, tmp_path / "images", 5, **FEW_STEPS)
+    (folder / "000002_mask.png").unlink()
+    (folder / "manifest.jsonl").unlink()
+    kept = (folder / "000004.png").stat().st_mtime_ns
+    generate_images(paired_model, folder, 9, **FEW_STEPS)
+    assert pictures(folder) == pictures(pairs) and (folder / "000004.png").stat().st_mtime_ns == kept
+    assert (folder / "manifest.jsonl").read_text() == (pairs / "manifest.jsonl").read_text()
+
+
+def test_masks_become_a_label_volume_in_the_place_of_the_images(pairs):
+    images, labels = (nibabel.load(pairs / name) for name in ("images.nii.gz", "masks.nii.gz"))
+    assert labels.shape == images.shape == (16, 16, 9) and labels.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(labels.affine, images.affine)
+    assert labels.header.get_zooms() == images.header.get_zooms() == (8, 8, 1)
+    for index in range(9):
+        np.testing.assert_array_equal(
+            np.asarray(labels.dataobj)[:, :, index].T, read_mask(pairs / f"{index:06}_mask.png")
+        )
+
+
+def test_what_is_asked_for_is_shown_and_goes_into_the_settings(paired_model, tmp_path):
+    def made(name, **arguments):
+        folder = generate_images(paired_model, tmp_path / name, 6, num_inference_steps=2, **arguments)
+        return folder, [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+    default, lines = made("default")
+    assert {line["group"] for line in lines} == {"HCM"} and {line["class"] for line in lines} == {"HCM"}
+    _, lines = made("asked", class_labels="NOR ES apex")
+    assert {(line["group"], line["phase"], line["level"]) for line in lines} == {("NOR", "ES", "apex")}
+    guided, lines = made("guided", guidance_scale=3)
+    assert {line["guidance_scale"] for line in lines} == {3} and pictures(guided) != pictures(default)
+    for change, message in [
+        ({"guidance_scale": 3.0}, "default holds images with guidance_scale 1.0, not 3.0"),
+        ({"class_labels": "any"}, "default holds images with class HCM, not any"),
+        ({"class_labels": "HCM NOR"}, "class_labels 'HCM NOR' names two of group"),
+        ({"guidance_scale": -1.0}, "--guidance_scale is -1.0; give 0 or more"),
+    ]:
+        before = pictures(default)
+        with pytest.raises(InputError, match=message):
+            made("default", **change)
+        assert pictures(default) == before
+
+
+def test_an_interrupted_run_keeps_masks_and_labels_right(pairs, paired_model, tmp_path, monkeypatch):
+    save, count = generation._save, iter(range(100))
+
+    def interrupted(array, path):
+        if next(count) == 5:  # between a mask and its image
+            raise KeyboardInterrupt
+        save(array, path)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(generation, "_save", interrupted)
+        generate_images(paired_model, tmp_path / "images", 9, **FEW_STEPS)
+    assert len(find_images(tmp_path / "images")) == 2 and len(pictures(tmp_path / "images")) == 5
+    generate_images(paired_model, tmp_path / "images", 9, **FEW_STEPS)
+    assert pictures(tmp_path / "images") == pictures(pairs)
+    assert (tmp_path / "images/manifest.jsonl").read_text() == (pairs / "manifest.jsonl").read_text()
