@@ -23,6 +23,7 @@ def main(
     class_labels: str | None = None,
     scheduler: str | None = None,
     num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
     paper_compat: bool = False,
     seed: int = 0,
 ) -> None:
@@ -44,6 +45,7 @@ def main(
         class_labels: their class, where the model is conditional.
         scheduler: of a diffusion model: ddpm (the default), ddim, dpmsolver++ or unipc.
         num_inference_steps: calls of a diffusion model per image; by default 1000 for ddpm, 50 for ddim, else 20.
+        guidance_scale: of a diffusion model with classes: above 1, which is none, these are followed more closely.
         paper_compat: also score with a wrong data range, labelled as an artefact, to show what it gives.
         seed: of generation, pairs and resamples.
     """
@@ -60,6 +62,7 @@ def main(
         class_labels=class_labels,
         scheduler=scheduler,
         num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
         paper_compat=paper_compat,
         seed=seed,
     )

@@ -3,21 +3,20 @@
 Every part offers the same rows: the generated images, real slices in their place, and the mean image.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import count
 from pathlib import Path
 
 import evaluate
 import numpy as np
-from diffusers import DDPMPipeline
 from tqdm.auto import tqdm
 
+from hcm_hf.assessment_masks import mask_rows
+from hcm_hf.comparison import Comparison, Rows
 from hcm_hf.data.acdc import PHASES
 from hcm_hf.features import Extractor
-from hcm_hf.image_sets import RealSlices
-from hcm_hf.judge import Encoder, Sight
+from hcm_hf.judge import Encoder
 from hcm_hf.metrics import SLICE_SIMILARITY
 from hcm_hf.metrics.anatomy import THICK, chamber_areas, valid_topology, wall_thickness
 from hcm_hf.metrics.distribution import (
@@ -71,70 +70,6 @@ FIGURE_LABELS = {
     "mean_image": "mean image",
 }
 
-Rows = dict[str, dict[str, dict]]  # row -> flat name -> number
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What is compared with what, and what several parts need to know of it.
-
-    Attributes:
-        generated: float32 (N, H, W) in [0, 1].
-        training: slices of the groups that are compared with, of training patients.
-        seen: all slices that the generator has been trained on, which it may copy; other groups' too.
-        heldout: slices of the same groups of other patients.
-        groups: these groups.
-        pixel_spacing: mm.
-        encoder: sees anatomy and features; None leaves out what needs it.
-        extractors: further features.
-        model: the diffusion model that made the images, to ask what it remembers; None for any other.
-        real_per_image: real images that a generated one is compared with at random.
-        seed: of all choices.
-        device: where to compute.
-    """
-
-    generated: np.ndarray
-    training: RealSlices
-    seen: RealSlices
-    heldout: RealSlices
-    groups: Sequence[str]
-    pixel_spacing: float
-    encoder: Encoder | None = None
-    extractors: Sequence[Extractor] = ()
-    model: DDPMPipeline | None = None
-    real_per_image: int = 50
-    seed: int = 0
-    device: str = "cpu"
-
-    def random(self, stream: int) -> np.random.Generator:
-        """Random numbers that are a function of the seed and of what they are for."""
-        return np.random.default_rng((self.seed, stream))
-
-    @cached_property
-    def resamples(self) -> tuple[np.ndarray, np.ndarray]:
-        """Codes of the held-out patients, and draws of them."""
-        return bootstrap_draws(self.heldout.patients, self.random(5))
-
-    @cached_property
-    def mean_image(self) -> np.ndarray:
-        """The pixel-wise mean of the training slices, (1, H, W)."""
-        return self.training.images.mean(0, keepdims=True, dtype=np.float64).astype(np.float32)
-
-    @cached_property
-    def mean_images(self) -> np.ndarray:
-        """As many copies of it as there are held-out slices, a little shifted and brightened: (M, H, W)."""
-        generator, count = self.random(6), len(self.heldout.images)
-        shifts = generator.integers(-3, 4, size=(count, 2))
-        gains = generator.uniform(0.9, 1.1, size=(count, 1, 1))
-        moved = np.stack([np.roll(self.mean_image[0], tuple(shift), axis=(0, 1)) for shift in shifts])
-        return (moved * gains).clip(0, 1).astype(np.float32)
-
-    @cached_property
-    def sights(self) -> dict[str, Sight]:
-        """What the encoder sees, by row; `training` are the training slices."""
-        sets = {"generated": self.generated, "real": self.heldout.images, "training": self.training.images}
-        return {name: self.encoder.look(images) for name, images in (sets | {"mean_image": self.mean_images}).items()}
-
 
 def similarity_rows(comparison: Comparison, figures: Path | None = None, artefact: bool = False) -> Rows:
     """SSIM, CC and MSE under every protocol, by the module of the `evaluate` library.
@@ -155,9 +90,7 @@ def similarity_rows(comparison: Comparison, figures: Path | None = None, artefac
         return metric.compute(predictions=first, references=second, **options)
 
     heldout, training = comparison.heldout, comparison.training
-    levels = dict.fromkeys(("generated", "real", "heldout"))
-    if comparison.encoder is not None and not artefact:
-        levels = {name: comparison.sights[name].levels for name in ("generated", "real")} | {"heldout": heldout.levels}
+    levels = dict.fromkeys(("generated", "real")) if artefact else comparison.levels
     offered = {
         "generated": ImageSet(comparison.generated, _nobody(comparison.generated), levels["generated"]),
         "real": ImageSet(heldout.images, heldout.patients, levels["real"]),
@@ -171,7 +104,7 @@ def similarity_rows(comparison: Comparison, figures: Path | None = None, artefac
         return compare_rows(
             offered,
             ImageSet(training.images, training.patients),
-            ImageSet(heldout.images, heldout.patients, levels["heldout"]),
+            ImageSet(heldout.images, heldout.patients, heldout.levels),
             similarity,
             max_shift=None if artefact else comparison.generated.shape[1] // 8,
             real_per_image=comparison.real_per_image,
@@ -519,6 +452,7 @@ PARTS = {
     "anatomy": Part(
         anatomy_rows, lambda comparison: comparison.encoder is not None, missing=f"the anatomy {NO_ENCODER}"
     ),
+    "masks": Part(mask_rows, lambda comparison: comparison.pairs is not None),
     "membership": Part(
         membership_rows,
         lambda comparison: (

@@ -18,7 +18,9 @@ import torch
 from diffusers import DDPMPipeline, DiffusionPipeline
 from tqdm.auto import tqdm
 
-from hcm_hf.assessment import PARTS, Comparison, Rows, similarity_rows
+from hcm_hf.assessment import PARTS, similarity_rows
+from hcm_hf.assessment_masks import asked_groups, check_pairs
+from hcm_hf.comparison import Comparison, Rows
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.errors import InputError
@@ -26,7 +28,7 @@ from hcm_hf.features import Extractor, load_extractor
 from hcm_hf.figures import write_grid
 from hcm_hf.files import require_empty, write_text
 from hcm_hf.generation import SETTINGS_FILE, generate_images
-from hcm_hf.image_sets import fingerprint, read_images, read_split
+from hcm_hf.image_sets import GeneratedPairs, fingerprint, read_images, read_pairs, read_split
 from hcm_hf.judge import Encoder, check_encoder, encoder_quality, load_encoder
 from hcm_hf.metrics.protocols import reference_size
 from hcm_hf.pipeline import HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
@@ -50,6 +52,7 @@ def score(
     class_labels: str | None = None,
     scheduler: str | None = None,
     num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
     paper_compat: bool = False,
     seed: int = 0,
 ) -> dict:
@@ -57,7 +60,7 @@ def score(
 
     Args:
         output_dir: a new folder, or one with a report on the same images, which is written anew.
-        images: folder of generated images.
+        images: folder of generated images, with their segmentations where their model makes them.
         model: a model to generate them with, into `images` inside `output_dir`; with `images` the model that made
             them. A diffusion model is also asked what it remembers of its training patients.
         dataset: the prepared dataset that the model was trained on; by default the synthetic cohort.
@@ -70,6 +73,7 @@ def score(
         class_labels: their class, see `generate_images`.
         scheduler: of a diffusion model, see `generate_images`.
         num_inference_steps: of a diffusion model, see `generate_images`.
+        guidance_scale: of a diffusion model with classes, see `generate_images`.
         paper_compat: see `evaluate_images`.
         seed: of generation, pairs and resamples.
 
@@ -82,7 +86,12 @@ def score(
     output_dir = Path(output_dir)
     if images is None and model is None:
         raise InputError("Give --images, or --model to generate them with.")
-    sampling = {"class_labels": class_labels, "scheduler": scheduler, "num_inference_steps": num_inference_steps}
+    sampling = {
+        "class_labels": class_labels,
+        "scheduler": scheduler,
+        "num_inference_steps": num_inference_steps,
+        "guidance_scale": guidance_scale,
+    }
     for argument, value in sampling.items():
         if images is not None and value is not None:
             raise InputError(f"--{argument} {value} is for generating; the images of --images are made already.")
@@ -100,7 +109,7 @@ def score(
         require_empty(output_dir, "--output_dir")
     if images is None:
         images = generate_images(model, output_dir / "images", num_images, seed=seed, **sampling)
-    generated, source = read_images(images)
+    (generated, source), pairs = read_images(images), read_pairs(images)
     if model is not None and source["model_hash"] not in (None, hash_model(folder)):
         raise InputError(f"The images in {images} were made by {source['model']}, not by --model {model}.")
     written = read_training(folder or source["model"]) or _noted(Path(images))
@@ -129,6 +138,7 @@ def score(
         encoder=loaded,
         extractors=extractors,
         model=pipeline if isinstance(pipeline, DDPMPipeline) else None,
+        pairs=pairs,
         paper_compat=paper_compat,
         seed=seed,
         output_dir=output_dir,
@@ -156,17 +166,20 @@ def measure_speed(pipeline: DiffusionPipeline, source: dict, batch_size: int = 8
         batch_size: images at a time; more at once may be faster.
 
     Returns:
-        `network_calls` per image, `seconds_per_1000_images` from one batch, and what it was measured on.
+        `network_calls` per image, of which guidance takes two per step, `seconds_per_1000_images` from one batch, and
+        what it was measured on.
     """
-    steps = {key: source[key] for key in ("scheduler", "num_inference_steps") if key in source}
+    keys = "scheduler", "num_inference_steps", "guidance_scale"
+    steps = {key: source[key] for key in keys if key in source}
     arguments, _ = prepare_sampling(pipeline, **steps)
     pipeline.set_progress_bar_config(disable=True)
     for size in (1, batch_size):  # the first call warms up
         started = time.perf_counter()
         pipeline(batch_size=size, generator=torch.Generator().manual_seed(0), output_type="np", **arguments)
         seconds = time.perf_counter() - started
+    guided = arguments.get("guidance_scale", 1) != 1
     return {
-        "network_calls": arguments.get("num_inference_steps", 1),
+        "network_calls": arguments.get("num_inference_steps", 1) * (2 if guided else 1),
         "seconds_per_1000_images": seconds * 1000 / batch_size,
         "batch_size": batch_size,
         "device": str(pipeline.device),
@@ -186,6 +199,7 @@ def evaluate_images(
     encoder: Encoder | None = None,
     extractors: Sequence[Extractor] = (),
     model: DDPMPipeline | None = None,
+    pairs: GeneratedPairs | None = None,
     real_per_image: int = 50,
     paper_compat: bool = False,
     seed: int = 0,
@@ -205,6 +219,7 @@ def evaluate_images(
         encoder: of `load_encoder`, trained on this dataset.
         extractors: of `load_extractor`.
         model: the diffusion model that made the images.
+        pairs: the segmentations of the images, of `read_pairs`, and what the images were asked to show.
         real_per_image: real images per generated one in the protocol `random`.
         paper_compat: also score images in [-1, 1] with SSIM's data_range at 255, to show what that gives.
         seed: of the random pairs, subsamples and resamples.
@@ -215,7 +230,7 @@ def evaluate_images(
         The report: counts and definitions, and `rows` of numbers with flat names such as `ssim_random`.
 
     Raises:
-        InputError: if images, dataset and encoder do not fit together, or there are too few images.
+        InputError: if images, segmentations, dataset and encoder do not fit together, or there are too few images.
     """
     training, heldout = (read_split(dataset, name, groups) for name in ("train", split))
     shared = sorted(set(training.hashes.values()) & set(heldout.hashes.values()))
@@ -235,6 +250,9 @@ def evaluate_images(
     seen = read_split(dataset, "train", seen_groups or groups, all_frames=True)
     if encoder is not None:
         check_encoder(encoder, training, everyone)
+    all_training = None if pairs is None else read_split(dataset, "train")
+    if pairs is not None:
+        check_pairs(pairs, images, {"train": all_training, split: everyone})
     comparison = Comparison(
         generated=images,
         training=training,
@@ -245,6 +263,9 @@ def evaluate_images(
         encoder=encoder,
         extractors=tuple(extractors),
         model=model,
+        pairs=pairs,
+        all_training=all_training,
+        all_heldout=everyone,
         real_per_image=real_per_image,
         seed=seed,
         device=device,
@@ -275,6 +296,8 @@ def evaluate_images(
         "encoder": None,
         "left_out": left_out,
     }
+    if pairs is not None:
+        report["asked_groups"] = asked_groups(pairs)
     kept = _KeptParts(output_dir, report, comparison)
     if encoder is not None:
         described = {"source": encoder.source, "version": encoder.version, "hash": encoder.hash}
@@ -337,8 +360,13 @@ class _KeptParts:
         digest.update(np.ascontiguousarray(comparison.generated))
         judges = [*comparison.extractors, *([comparison.encoder] if comparison.encoder else [])]
         digest.update("".join(judge.hash for judge in judges).encode())
-        for one in (comparison.training, comparison.seen, comparison.heldout):
-            for array in (one.images, one.masks, one.phases, one.positions):
+        sets = [comparison.training, comparison.seen, comparison.heldout]
+        if comparison.pairs is not None:
+            sets += [comparison.all_training, comparison.all_heldout]
+            for array in vars(comparison.pairs).values():
+                digest.update(np.ascontiguousarray(array))
+        for one in sets:
+            for array in (one.images, one.masks, one.groups, one.phases, one.positions):
                 digest.update(np.ascontiguousarray(array))
         if comparison.model is not None:
             digest.update(next(comparison.model.unet.parameters()).detach().cpu().numpy())

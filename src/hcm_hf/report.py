@@ -49,6 +49,20 @@ DEFINITIONS = {
     "many end slices have none",
     "ed_share": "share of slices that the encoder takes for end diastole",
     "group_share": "share of slices that the encoder takes for the groups compared with, rather than for the others",
+    "mask_dice": "of the segmentations generated with the images and the encoder's of the same images, over the "
+    "pixels of all slices at once; real: of the true segmentations and the encoder's; higher is more alike",
+    "mask_valid_topology": "valid_topology of the segmentations themselves",
+    "mask_empty": "share of segmentations with neither cavity nor myocardium",
+    "asked_group_share": "of the slices asked to show the group (real: that are of it), the share that the encoder "
+    "takes for it rather than for the others",
+    "mask_wall_thickness": "wall_thickness of the segmentations themselves, mm; of the group and phase asked for, in "
+    "which n slices have a cavity and a wall",
+    "mask_thick_share": "share of the same slices with a wall of 15 mm or more",
+    "seen_thick_share": "the same share by the encoder's segmentation of the images, of the group and phase asked for "
+    "(real: the true ones), not of the phase that the encoder sees",
+    "mask_wall_distance": "1-Wasserstein distance of the same thickness to that of the true segmentations of held-out "
+    "slices of the group and phase, mm: how far walls must be moved on average; lower is closer; real: of the "
+    "training slices, which is what other patients score",
     "membership_auc": "how well the diffusion model's denoising error tells training patients from held-out ones: .5 "
     "not at all, 1 always; the row untrained is the same network with fresh weights",
     "dice": "of the encoder's segmentation and the true one, by patient and phase, held-out patients of all groups; "
@@ -57,12 +71,14 @@ DEFINITIONS = {
     "and by patient; held-out patients; higher is better",
     "direction": "no number of SSIM, CC and MSE is better for being higher or lower: compare it with the row 'real'",
     "interval": f"low and high: 95 % by bootstrap over the patients of the real reference, {RESAMPLES} times (anatomy "
-    "of generated images: over images; authenticity: over training patients; membership: over both); shifted by the "
-    "bootstrap's own bias, since a resample misses a third of the patients among which to find a match",
+    "and segmentations of generated images, but not distances: over images; authenticity: over training patients; "
+    "membership: over both); shifted by the bootstrap's own bias, since a resample misses a third of the patients "
+    "among which to find a match",
 }
 PROTOCOLS = {
     "random": "each offered image against {real_per_image} random held-out slices (a single image: against all)",
-    "matched": "the same, of held-out slices of the phase and the third of the heart that the encoder sees in it",
+    "matched": "the same, of held-out slices of the phase and the third of the heart that the encoder sees in it; "
+    "of those that were asked for where generated images were asked for both (real: of the true ones)",
     "best_train": "each offered image against the most alike of {n_reference} random training slices",
     "best_heldout": "each offered image against the most alike of {n_reference} random held-out slices",
     "copy_gap": "how much nearer the most alike training slice is than the most alike held-out one (best_train less "
@@ -81,6 +97,9 @@ ROWS = {
     "anatomy": "*real*: held-out slices, segmented by the encoder like the generated ones; *true_masks*: the same "
     "slices with their true segmentation, so that its difference from *real* is the encoder's error; *training*: "
     "the training slices, segmented, which the encoder has learnt from",
+    "masks": "*generated*: the segmentations that were generated with the images; *real*: held-out slices of the "
+    "groups ({asked}), phases and thirds of the heart that were asked for, with their true segmentations. Thirds that "
+    "are left open are drawn as they are met in training",
     "membership": "*generated*: the model that made the images",
 }
 LIMITS = (
@@ -98,13 +117,17 @@ ARTEFACT = (
 GLANCE = (
     *("ssim_random", "ssim_copy_gap", "spectrum_distance", "relative_fd_acdc", "kid_acdc", "coverage_acdc"),
     *("copy_rate", "thick_share_ed", "valid_topology"),
+    *("mask_dice_myocardium", "mask_valid_topology", "mask_thick_share_hcm_ed", "mask_wall_distance_hcm_ed"),
 )
-DIGITS = {"mse": 4, "wall": 1, "rv": 0, "myocardium": 0, "lv": 0, "fd": 1, "relative": 2}
+DIGITS = {"mse": 4, "wall": 1, "rv": 0, "myocardium": 0, "lv": 0, "fd": 1, "relative": 2}  # by how a name begins
+DIGITS |= {"mask_wall_thickness": 1, "mask_wall_distance": 2}
+COUNTED = ("segmented", "asked")  # protocols whose numbers are of different slices: they stand with their count
 FIGURES = {  # by part: the file and what it shows
     "appearance": {"spectra.png": "power spectra; the band is 80 % of held-out slices"},
     "features": {"precision_recall_*.png": "precision and recall of the distributions (Sajjadi et al. 2018)"},
     "memorization": {"closest_pairs.png": "the images most like a training slice, above that slice"},
     "anatomy": {"thickness.png": "wall thickness by phase"},
+    "masks": {"mask_thickness_*.png": "wall thickness of the segmentations by phase, one for each group asked for"},
 }
 
 
@@ -120,6 +143,8 @@ def render_markdown(report: dict) -> str:
     model, details = source.get("model", "images"), [f"class {name}" for name in source.get("classes", [])]
     if source.get("scheduler"):
         details.append(f"{source['scheduler']}, {source['num_inference_steps']} steps")
+    if source.get("guidance_scale", 1) != 1:
+        details.append(f"guidance {source['guidance_scale']:g}")
     lines = [
         f"# {model} against {data['name'] or 'the dataset'}, split {data['split']}, {', '.join(data['groups'])}",
         f"{report['n_generated']} generated images of {data['resolution']} px"
@@ -141,7 +166,8 @@ def render_markdown(report: dict) -> str:
     lines += [f"Left out: {reason}" for reason in report["left_out"].values()]
     for part, names in report["parts"].items():
         title = part.capitalize()
-        rows = ROWS[part].format(**report, seen=" ".join(report["seen_groups"]))
+        asked = ", ".join(report.get("asked_groups", [])) or "any"
+        rows = ROWS[part].format(**report, seen=" ".join(report["seen_groups"]), asked=asked)
         lines += [f"## {title}", f"Rows: {rows}."]
         if part == "similarity":
             lines += _by_protocol(report["rows"], names, report) + [LIMITS]
@@ -172,7 +198,7 @@ def _warnings(report: dict) -> list[str]:
             f"**Warning: only {report['n_heldout_patients']} held-out patients; patients, not slices, are the sample "
             "size, so neither the numbers nor their intervals can be relied on.**"
         )
-    classes = report["generator"].get("classes", [])
+    classes = report.get("asked_groups") or report["generator"].get("classes", [])
     if set(classes) - set(data["groups"]):
         groups = ", ".join(data["groups"])
         lines.append(f"**Warning: images of class {', '.join(classes)} are compared with slices of {groups}.**")
@@ -218,7 +244,7 @@ def cell(number: dict | None, name: str) -> str:
         return ""
     if number["value"] is None:
         return "too few"
-    digits = DIGITS.get(name.split("_")[0], 3)
+    digits = next((digits for start, digits in DIGITS.items() if name.startswith(start)), 3)
     value, low, high = (f"{number[key]:.{digits}f}" for key in ("value", "low", "high"))
-    counted = f", n = {number['n_generated']}" if number["protocol"] == "segmented" else ""
+    counted = f", n = {number['n_generated']}" if number["protocol"] in COUNTED else ""
     return f"{value} [{low}, {high}]{counted}"
