@@ -84,21 +84,52 @@ def test_from_patients_to_a_report(tmp_path, script_here):
             ("score.py", "--images", "EMPTY", "--features", "resnet", "--dataset", "DATASET", "--output_dir", "OUT"),
             "There is no extractor 'resnet'; choose among inception, dinov2.",
         ),
+        (
+            ("generate.py", "--model", "DDPM", "--output_dir", "OUT", "--save_dataset"),
+            "--save_dataset needs a model that makes masks",
+        ),
+        (
+            ("generate.py", "--model", "PAIRED", "--output_dir", "OUT", "--num_images", "9", "--save_dataset"),
+            "and 9 make 6 for train, 1 for validation, 2 for test; raise --num_images",
+        ),
+        (
+            ("generate.py", "--model", "PAIRED", "--output_dir", "OUT", "--class_labels", "HCM ED top"),
+            "unknown 'top'; choose among group: DCM, HCM, MINF, NOR, RV; phase: ED, ES; level: base, mid, apex.",
+        ),
+        (
+            ("generate.py", "--model", "DDPM", "--output_dir", "OUT", "--guidance_scale", "2"),
+            "--guidance_scale 2.0 given, but this diffusion model has no classes",
+        ),
         (("sweep_steps.py", "--model", "nowhere", "--output_dir", "OUT"), "--model nowhere does not exist"),
         (("generate.py", "--model", "DDPM", "--output_dir", "OUT", "--scheduler", "x"), "Unknown --scheduler 'x'"),
         (("score.py", "--images", "nowhere", "--dataset", "DATASET", "--output_dir", "OUT"), "nowhere does not exist"),
         (("write_phantom.py", "--output_dir", "OUT", "--num_patients_per_group", "0"), "num_patients_per_group is 0"),
     ],
 )
-def test_bad_input_ends_in_one_line_and_status_2(arguments, message, tmp_path, dataset_dir, script_here):
+def test_bad_input_ends_in_one_line_and_status_2(arguments, message, tmp_path, dataset_dir, paired_model, script_here):
     (tmp_path / "empty").mkdir()
     build_tiny("ddpm").pipeline().save_pretrained(tmp_path / "ddpm")
     places = {"DDPM": tmp_path / "ddpm", "OUT": tmp_path / "out", "EMPTY": tmp_path / "empty", "DATASET": dataset_dir}
+    places |= {"PAIRED": paired_model}
     result = script_here(*(places.get(argument, argument) for argument in arguments))
     assert result.returncode == 2, result.stderr
     line = result.stderr.strip().splitlines()[-1]
     assert line.startswith("error: ") and message in line and "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_generated_slices_with_their_masks_train_a_model(paired_model, tmp_path, script_here):
+    made = tmp_path / "made"
+    asked = ("--num_images", 30, "--class_labels", "any", "--guidance_scale", 1.5, "--num_inference_steps", 2)
+    arguments = ("--model", paired_model, "--output_dir", made, *asked, "--save_nifti", "--save_dataset")
+    result = script_here("generate.py", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert f"images: {made}\ndataset: {made / 'dataset'}" in result.stdout
+    assert (made / "masks.nii.gz").is_file() and len(list(made.glob("*_mask.png"))) == 30
+    groups = ("--groups", "HCM", "NOR", "DCM", "MINF")
+    training = ("--family", "gan", "--dataset", made / "dataset", "--output_dir", tmp_path / "run", "--num_epochs", 1)
+    result = script_here("train.py", *training, *groups)
+    assert result.returncode == 0, result.stderr
 
 
 def test_to_the_hub_and_back(hub, cohort, tmp_path, script_here):

@@ -38,9 +38,10 @@ def check_labels(pipeline: DiffusionPipeline, class_labels: str | None) -> None:
     met = [label for label, frequency in enumerate(conditions.frequencies) if frequency > 0]
     if not any(asked[label] for label in met):
         groups = sorted({conditions.describe(label)["group"] for label in met})
+        shown = " ".join(conditions.defaults.values()) if class_labels is None else class_labels
         raise InputError(
-            f"--save_dataset with class_labels {class_labels}: this model has met no such slice, so that the labels "
-            f"would be wrong; it has met those of {', '.join(groups) or 'no group'}."
+            f"--save_dataset with class_labels '{shown}': this model has met no such slice, so that the labels would "
+            f"be wrong; it has met those of {', '.join(groups) or 'no group'}."
         )
 
 
@@ -76,7 +77,7 @@ def plan_dataset(
             "--num_images."
         )
     report.notes.append(
-        "every slice is generated, stands for a patient of its own, and lies in its third of the heart"
+        "every slice is generated and stands for a patient; group, phase and third of the heart are what was asked for"
     )
     return report
 
