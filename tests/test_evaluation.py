@@ -208,3 +208,36 @@ def test_images_of_another_model_are_refused(dataset_dir, tmp_path):
         score(tmp_path / "report", images=images, model=tmp_path / "other", dataset=dataset_dir)
     report = score(tmp_path / "report", images=images, model=tmp_path / "one", dataset=dataset_dir)
     assert report["speed"]["network_calls"] == 1 and report["speed"]["seconds_per_1000_images"] > 0
+
+
+@pytest.fixture
+def paired(tmp_path):
+    """A tiny model of slices with segmentations that has met every label of HCM and NOR."""
+    objective = build_tiny("ddpm", recipe="tuned")
+    for group in ("HCM", "NOR"):
+        first = 6 * GROUPS.index(group)
+        objective.label_counts[first : first + 6] = 1
+    objective.pipeline().save_pretrained(tmp_path / "paired")
+    return tmp_path / "paired"
+
+
+def test_a_model_with_segmentations_is_made_and_scored_in_one(paired, dataset_dir, tmp_path):
+    options = {"class_labels": "any", "guidance_scale": 2, "num_inference_steps": 2}
+    report = score(tmp_path / "report", model=paired, dataset=dataset_dir, num_images=30, **options)
+    assert report["asked_groups"] == ["HCM", "NOR"]
+    assert report["generator"]["guidance_scale"] == 2 and report["speed"]["network_calls"] == 4
+    assert {"mask_valid_topology", "mask_wall_distance_nor_es", "ssim_matched"} <= report["rows"]["generated"].keys()
+    assert "membership" not in report["parts"]
+    assert "2 steps, guidance 2)" in (tmp_path / "report" / "report.md").read_text()
+    again = score(tmp_path / "again", images=tmp_path / "report" / "images", dataset=dataset_dir)
+    assert again["rows"] == report["rows"]
+
+
+def test_a_group_that_the_dataset_does_not_have_is_refused(paired, dataset_dir, tmp_path):
+    with pytest.raises(InputError, match="show DCM of which split 'train' has none with a segmentation"):
+        score(tmp_path / "report", model=paired, dataset=dataset_dir, num_images=2, class_labels="DCM ED")
+
+
+def test_guidance_is_for_generating(dataset_dir, tmp_path):
+    with pytest.raises(InputError, match="--guidance_scale 2 is for generating"):
+        score(tmp_path / "report", images=tmp_path, dataset=dataset_dir, guidance_scale=2)

@@ -119,7 +119,11 @@ def mask_rows(comparison: Comparison, figures: Path | None = None) -> Rows:
                     compared, heldout, group, phase, random
                 )
     if figures:
-        drawn = {"generated masks": generated, "real held-out, true masks": heldout, "real training, true": training}
+        drawn = {
+            "generated masks": generated,
+            "real held-out, true masks": heldout,
+            "real training, true masks": training,
+        }
         for group in groups:
             thickness = {
                 f"{group} {phase}": {label: one.walls[one.show(group, phase)] for label, one in drawn.items()}
@@ -171,7 +175,10 @@ def _of_group(
 ) -> Iterator[tuple[str, dict]]:
     """Yield name and number of what is measured in the slices of a group, of each phase apart."""
     if encoder is not None:
-        kept, right = one.groups == GROUPS.index(group), one.sight.log_odds([group]) > 0
+        kept = one.groups == GROUPS.index(group)
+        right = one.sight.group_log_probabilities.argmax(1) == GROUPS.index(
+            group
+        )  # seldom more likely than all others
         yield _called("asked_group_share", group), _mean(one, kept, right, random, encoder=encoder.hash)
     for phase in PHASES:
         shown, walls = one.show(group, phase), one.walls

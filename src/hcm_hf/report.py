@@ -53,8 +53,8 @@ DEFINITIONS = {
     "pixels of all slices at once; real: of the true segmentations and the encoder's; higher is more alike",
     "mask_valid_topology": "valid_topology of the segmentations themselves",
     "mask_empty": "share of segmentations with neither cavity nor myocardium",
-    "asked_group_share": "of the slices asked to show the group (real: that are of it), the share that the encoder "
-    "takes for it rather than for the others",
+    "asked_group_share": "of the slices asked to show the group (real: that are of it), the share in which the "
+    "encoder finds no other group more likely; chance is .2",
     "mask_wall_thickness": "wall_thickness of the segmentations themselves, mm; of the group and phase asked for, in "
     "which n slices have a cavity and a wall",
     "mask_thick_share": "share of the same slices with a wall of 15 mm or more",
@@ -144,7 +144,7 @@ def render_markdown(report: dict) -> str:
     if source.get("scheduler"):
         details.append(f"{source['scheduler']}, {source['num_inference_steps']} steps")
     if source.get("guidance_scale", 1) != 1:
-        details.append(f"guidance {source['guidance_scale']:g}")
+        details[-1] += f", guidance {source['guidance_scale']:g}"
     lines = [
         f"# {model} against {data['name'] or 'the dataset'}, split {data['split']}, {', '.join(data['groups'])}",
         f"{report['n_generated']} generated images of {data['resolution']} px"
