@@ -14,7 +14,7 @@ from hcm_hf.evaluation import evaluate_images
 from hcm_hf.image_sets import GeneratedPairs, RealSlices, read_split
 from hcm_hf.judge import Encoder
 from hcm_hf.metrics import protocols
-from hcm_hf.metrics.anatomy import LEFT, MYOCARDIUM, RIGHT
+from hcm_hf.metrics.anatomy import LEFT, MYOCARDIUM, RIGHT, thick_share, wall_thickness
 from hcm_hf.models import SliceEncoder
 from hcm_hf.report import render_markdown
 
@@ -130,6 +130,19 @@ def test_a_segmentation_that_the_encoder_sees_too_has_a_dice_of_one():
         assert rows["real"][f"mask_dice_{name}"]["value"] == pytest.approx(2 * both / either)
 
 
+def test_what_the_encoder_sees_is_sorted_by_what_was_asked_for():
+    heldout = real_slices()
+    encoder = encoder_of(64, heldout)
+    sight = encoder.look(heldout.images)
+    rows = mask_rows(compare(as_pairs(heldout), heldout.images, encoder, heldout))
+    walls = wall_thickness(sight.masks, SPACING)
+    for row in (values(rows["generated"]), values(rows["real"])):
+        assert row["asked_group_share_hcm"] == (sight.group_log_probabilities.argmax(1) == HCM).mean()
+        for phase, name in enumerate(("ed", "es")):
+            share = thick_share(walls[heldout.phases == phase])
+            assert row[f"seen_thick_share_hcm_{name}"] == pytest.approx(share if np.isfinite(share) else None)
+
+
 def test_phases_and_groups_are_never_pooled():
     everyone = [real_slices(), real_slices(WALLS - 2, NOR, "healthy")]
     merged = RealSlices(
@@ -161,7 +174,7 @@ def test_real_slices_are_those_that_were_asked_for():
     assert rows["real"]["mask_empty"]["n_real"] == len(WALLS)
     assert rows["real"]["mask_thick_share_hcm_es"]["value"] is None
     elsewhere = replace(pairs, thirds=np.zeros(len(WALLS), int))
-    with pytest.raises(InputError, match="show HCM of which split 'test' has none"):
+    with pytest.raises(InputError, match=r"Split 'test' has no segmented slices like those .* \(HCM\)"):
         check(elsewhere)
 
 
@@ -210,7 +223,7 @@ def test_masks_of_another_number_or_size_and_groups_of_nobody_are_refused():
     pairs, splits = as_pairs(real_slices()), {"train": real_slices(), "test": real_slices()}
     with pytest.raises(InputError, match=r"masks have shape \(12, 64, 64\) and images \(11, 64, 64\)"):
         check_pairs(pairs, pairs.masks[1:] / 3, splits)
-    with pytest.raises(InputError, match="show NOR of which split 'train' has none"):
+    with pytest.raises(InputError, match=r"Split 'train' has no segmented slices like those .* \(NOR\)"):
         check_pairs(replace(pairs, groups=np.full(len(pairs.masks), NOR)), pairs.masks / 3, splits)
 
 

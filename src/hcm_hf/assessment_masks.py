@@ -83,8 +83,8 @@ def check_pairs(pairs: GeneratedPairs, images: np.ndarray, splits: dict[str, Rea
         missing = [group for group in asked_groups(pairs) if GROUPS.index(group) not in slices.groups[kept]]
         if missing or not kept.any():
             raise InputError(
-                f"Images were asked to show {', '.join(missing) or 'slices'} of which split '{split}' has none with a "
-                "segmentation; name the --dataset of their model, or another --split."
+                f"Split '{split}' has no segmented slices like those that images were asked to show "
+                f"({', '.join(missing) or 'of any group'}); name the --dataset of their model, or another --split."
             )
 
 
@@ -115,9 +115,9 @@ def mask_rows(comparison: Comparison, figures: Path | None = None) -> Rows:
         for group in groups:
             rows[name] |= _of_group(group, one, encoder, random)
             for phase in PHASES:
-                rows[name][_called("mask_wall_distance", group, phase)] = _distance(
-                    compared, heldout, group, phase, random
-                )
+                walls = (side.walls[side.show(group, phase)] for side in (compared, heldout))
+                patients = heldout.patients[heldout.show(group, phase)]
+                rows[name][_called("mask_wall_distance", group, phase)] = _distance(*walls, patients, random)
     if figures:
         drawn = {
             "generated masks": generated,
@@ -175,11 +175,9 @@ def _of_group(
 ) -> Iterator[tuple[str, dict]]:
     """Yield name and number of what is measured in the slices of a group, of each phase apart."""
     if encoder is not None:
-        kept = one.groups == GROUPS.index(group)
-        right = one.sight.group_log_probabilities.argmax(1) == GROUPS.index(
-            group
-        )  # seldom more likely than all others
-        yield _called("asked_group_share", group), _mean(one, kept, right, random, encoder=encoder.hash)
+        kept, likeliest = one.groups == GROUPS.index(group), one.sight.group_log_probabilities.argmax(1)
+        numbers = _mean(one, kept, likeliest == one.groups, random, encoder=encoder.hash)
+        yield _called("asked_group_share", group), numbers
     for phase in PHASES:
         shown, walls = one.show(group, phase), one.walls
         measured = shown & np.isfinite(walls)
@@ -218,11 +216,9 @@ def _mean(
         return number(above.sum() / below.sum(), above[draws].sum(1) / below[draws].sum(1), bounds, **number_of)
 
 
-def _distance(compared: _Segmented, heldout: _Segmented, group: str, phase: str, random: np.random.Generator) -> dict:
-    """1-Wasserstein distance of wall thickness to that of held-out slices, with its interval over their patients."""
-    walls = compared.walls[compared.show(group, phase) & np.isfinite(compared.walls)]
-    measured = heldout.show(group, phase) & np.isfinite(heldout.walls)
-    real, patients = heldout.walls[measured], heldout.patients[measured]
+def _distance(walls: np.ndarray, real: np.ndarray, patients: np.ndarray, random: np.random.Generator) -> dict:
+    """1-Wasserstein distance of measured walls, (N,), from real ones, (M,); its interval is over their patients."""
+    walls, real, patients = walls[np.isfinite(walls)], real[np.isfinite(real)], patients[np.isfinite(real)]
     counts = {
         "protocol": "asked",
         "n_generated": len(walls),
