@@ -1,6 +1,8 @@
-"""Quality and time of a diffusion model by the number of denoising steps; run again to go on.
+"""Quality and time of a diffusion model by sampler and number of denoising steps; run again to go on.
 
 python scripts/sweep_steps.py --model runs/ddpm --dataset data/acdc-64 --encoder runs/encoder --output_dir steps
+python scripts/sweep_steps.py --model runs/ddpm-tuned --dataset data/acdc-64 --encoder runs/encoder --output_dir walls
+    --split validation --seeds 0 1 2 --groups HCM NOR --schedulers ddim dpmsolver++ sde-dpmsolver++ --steps 4 10 20
 """
 
 from pathlib import Path
@@ -17,7 +19,9 @@ def main(
     schedulers: tuple[str, ...] = ("ddpm", "unipc"),
     steps: tuple[int, ...] = (1, 2, 4, 10, 20, 50),
     num_images: int = 200,
-    seed: int = 0,
+    seeds: tuple[int, ...] = (0,),
+    split: str = "test",
+    groups: tuple[str, ...] = ("HCM",),
 ) -> None:
     """Quality and time of a diffusion model by the number of denoising steps; run again to go on.
 
@@ -26,12 +30,14 @@ def main(
         output_dir: gets a report for each setting, steps.json and steps.md.
         dataset: folder of the prepared dataset that the model was trained on; by default the synthetic cohort.
         encoder: folder of the encoder trained on that dataset.
-        schedulers: ddpm, ddim, dpmsolver++, unipc.
+        schedulers: ddpm, ddim, dpmsolver++, sde-dpmsolver++, unipc.
         steps: calls of the network per image; 1000 with ddpm is the whole chain.
         num_images: images of each.
-        seed: of images and evaluation.
+        seeds: of images and evaluation; of several the table has the mean, the lowest and the highest.
+        split: the held-out split; choose settings on "validation".
+        groups: of the images and the real slices; beyond the first, walls alone are in the table.
     """
-    hcm_hf.sweep_steps(model, output_dir, dataset, encoder, schedulers, steps, num_images, seed)
+    hcm_hf.sweep_steps(model, output_dir, dataset, encoder, schedulers, steps, num_images, seeds, split, groups)
     print(f"table: {output_dir / 'steps.md'}")
 
 

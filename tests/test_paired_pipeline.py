@@ -37,13 +37,17 @@ def test_saved_and_loaded_is_equal(pipeline, tmp_path):
     assert [axis for axis, _ in index["axes"]] == ["group", "phase", "level"]  # labels follow this order
 
 
-def test_the_model_is_known_by_its_schedulers_and_weights(pipeline, tmp_path):
-    pipeline.save_pretrained(tmp_path)
-    before = hash_model(tmp_path)
-    with torch.no_grad():
-        next(pipeline.unet.parameters()).add_(1)
-    pipeline.save_pretrained(tmp_path)
-    assert hash_model(tmp_path) != before
+def test_the_model_is_known_by_its_weights_and_by_what_it_has_met(pipeline, tmp_path):
+    hashes = []
+    for change in (
+        lambda: None,
+        lambda: next(pipeline.unet.parameters()).data.add_(1),
+        lambda: pipeline.register_to_config(frequencies=[1.0] * 30),
+    ):
+        change()
+        pipeline.save_pretrained(tmp_path)
+        hashes.append(hash_model(tmp_path))
+    assert len(set(hashes)) == 3
 
 
 def test_images_and_masks_have_their_kinds(pipeline):

@@ -21,9 +21,9 @@ def test_every_setting_is_scored_once_and_stands_in_one_table(model, dataset_dir
     record = json.loads((output_dir / "steps.json").read_text())
     assert list(record) == ["ddpm-1", "ddpm-3", "unipc-1", "unipc-3", "**real patients**"]
     for name in list(record)[:-1]:
-        report = json.loads((output_dir / name / "report.json").read_text())
+        report = json.loads((output_dir / name / "HCM-0" / "report.json").read_text())
         assert report["n_generated"] == 6 and report["generator"]["scheduler"] == name.partition("-")[0]
-        assert record[name]["numbers"]["copy_rate"] == report["rows"]["generated"]["copy_rate"]
+        assert record[name]["numbers"][0]["copy_rate"] == report["rows"]["generated"]["copy_rate"]
         assert record[name]["speed"]["network_calls"] == int(name[-1])
         assert record[name]["speed"]["seconds_per_1000_images"] > 0
     assert (output_dir / "steps.md").read_text().count("\n| ") == 2 + 5
@@ -34,6 +34,28 @@ def test_every_setting_is_scored_once_and_stands_in_one_table(model, dataset_dir
     assert list(json.loads((output_dir / "steps.json").read_text())) == [
         *("ddpm-1", "ddpm-2", "ddpm-3", "**real patients**")
     ]
+
+
+def test_several_seeds_and_groups_of_a_model_of_pairs(dataset_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocols, "RESAMPLES", 10)
+    build_tiny("ddpm", recipe="tuned").pipeline().save_pretrained(tmp_path / "tuned")
+    settings = {"schedulers": ("sde-dpmsolver++",), "steps": (2,), "num_images": 6, "split": "validation"}
+    output_dir = sweep_steps(
+        tmp_path / "tuned", tmp_path / "steps", dataset_dir, seeds=(0, 1), groups=("HCM", "NOR"), **settings
+    )
+    record = json.loads((output_dir / "steps.json").read_text())["sde-dpmsolver++-2"]
+    assert record["seeds"] == [0, 1] and len(record["numbers"]) == 2
+    for seed, row in enumerate(record["numbers"]):
+        for group in ("HCM", "NOR"):
+            folder = output_dir / "sde-dpmsolver++-2" / f"{group}-{seed}"
+            report = json.loads((folder / "report.json").read_text())
+            assert report["dataset"]["split"] == "validation" and report["generator"]["classes"] == [group]
+            share = f"mask_thick_share_{group.lower()}_ed"
+            assert row[share] == report["rows"]["generated"][share]
+    table = (output_dir / "steps.md").read_text()
+    rates = [row["copy_rate"]["value"] for row in record["numbers"]]
+    assert f"{sum(rates) / 2:.3f} [{min(rates):.3f}, {max(rates):.3f}]" in table
+    assert "split validation with" in table
 
 
 def test_only_a_diffusion_model_takes_steps(dataset_dir, tmp_path):

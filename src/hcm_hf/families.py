@@ -140,9 +140,10 @@ def build_paired_ddpm(
     augmentation: float,
     block_out_channels: Sequence[int] = (32, 64, 96, 128),
     num_attention_levels: int = 2,
+    patch_size: int | None = None,
 ) -> PairedDiffusion:
-    """The U-Net on blocks of pixels of image and mask: 2 x 2 at 64 px, 4 x 4 at 128 px."""
-    patch_size = max(sample_size // 32, 1)
+    """The U-Net on blocks of pixels of image and mask, by default 2 x 2 at 64 px and 4 x 4 at 128 px."""
+    patch_size = patch_size or max(sample_size // 32, 1)
     unet = build_paired_unet(sample_size, patch_size, block_out_channels, num_attention_levels, count_labels(AXES))
     return PairedDiffusion(
         unet,

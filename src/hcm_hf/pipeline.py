@@ -181,8 +181,7 @@ def _load_ddpm(folder: Path, index: dict, network: UNet2DModel) -> DDPMPipeline:
 
 def _load_paired(folder: Path, index: dict, network: UNet2DModel) -> PairedDDPMPipeline:
     scheduler = SAMPLERS[index["sampler"]].scheduler.from_pretrained(folder, subfolder="scheduler")
-    options = ("axes", "frequencies", "defaults", "patch_size", "sampler", "num_inference_steps")
-    return PairedDDPMPipeline(network, scheduler, **{name: index[name] for name in options})
+    return PairedDDPMPipeline(network, scheduler, **{name: index[name] for name in _PAIRED_OPTIONS})
 
 
 @dataclass(frozen=True)
@@ -193,18 +192,21 @@ class _Saved:
         component: the one that is the network.
         networks: its classes by name.
         load: `load(folder, index, network)` builds the pipeline.
+        options: what the pipeline itself is told, beside its components.
     """
 
     component: str
     networks: dict[str, type[ModelMixin]]
     load: Callable[[Path, dict, ModelMixin], DiffusionPipeline]
+    options: tuple[str, ...] = ()
 
 
+_PAIRED_OPTIONS = ("axes", "frequencies", "defaults", "patch_size", "sampler", "num_inference_steps")
 # What a saved folder may name.
 _PIPELINES = {
     "LatentPipeline": _Saved("network", LATENT_MODELS, _load_latent),
     "DDPMPipeline": _Saved("unet", {"UNet2DModel": UNet2DModel}, _load_ddpm),
-    "PairedDDPMPipeline": _Saved("unet", {"UNet2DModel": UNet2DModel}, _load_paired),
+    "PairedDDPMPipeline": _Saved("unet", {"UNet2DModel": UNet2DModel}, _load_paired, _PAIRED_OPTIONS),
 }
 
 
@@ -310,9 +312,10 @@ def read_training(folder: str | Path) -> dict:
 
 
 def hash_model(model: str | Path) -> str:
-    """The first 16 hexadecimal digits of SHA-256 over a saved pipeline's weights and configurations."""
+    """The first 16 hexadecimal digits of SHA-256 over a saved pipeline's weights, configurations and options."""
     folder = find_pipeline(model)
-    digest = hashlib.sha256()
+    index, saved, _ = _read_index(folder, model)
+    digest = hashlib.sha256("".join(json.dumps(index[name], sort_keys=True) for name in saved.options).encode())
     parts = [path for pattern in pipeline_patterns(folder, model) for path in folder.glob(pattern)]
     for path in sorted(parts, key=lambda path: path.relative_to(folder).as_posix()):
         if path.parent != folder and (path.suffix == ".safetensors" or path.name.endswith("config.json")):

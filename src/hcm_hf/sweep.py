@@ -1,8 +1,10 @@
-"""The trade-off of a diffusion model: quality and time by the number of denoising steps, in one table."""
+"""The trade-off of a diffusion model: quality and time by sampler and number of denoising steps, in one table."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.errors import InputError
@@ -19,7 +21,9 @@ from hcm_hf.version import __version__
 COLUMNS = (
     *("kid_acdc", "relative_fd_acdc", "coverage_acdc", "spectrum_distance", "brightness_outliers", "copy_rate"),
     *("thick_share_ed", "valid_topology"),
+    *("mask_dice_myocardium", "mask_dice_lv", "mask_valid_topology"),
 )
+WALLS = ("mask_thick_share_{}_ed", "mask_wall_distance_{}_ed")  # of a group asked for
 
 
 def sweep_steps(
@@ -30,12 +34,14 @@ def sweep_steps(
     schedulers: Sequence[str] = ("ddpm", "unipc"),
     steps: Sequence[int] = (1, 2, 4, 10, 20, 50),
     num_images: int = 200,
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
+    split: str = "test",
+    groups: Sequence[str] = ("HCM",),
 ) -> Path:
     """Generate and score images of a diffusion model with each scheduler and number of steps.
 
-    The folder gets a report in `SCHEDULER-STEPS` for each, and `steps.json` and `steps.md`. What is there is kept, so
-    the same call goes on after an interruption, and schedulers and steps may be added.
+    The folder gets a report in `SCHEDULER-STEPS/GROUP-SEED` for each, and `steps.json` and `steps.md`. What is there
+    is kept, so the same call goes on after an interruption, and schedulers, steps, groups and seeds may be added.
 
     Args:
         model: folder of a diffusion model or of its training run.
@@ -45,58 +51,100 @@ def sweep_steps(
         schedulers: names of `SAMPLERS`.
         steps: calls of the network per image.
         num_images: images of each.
-        seed: of the images and of the evaluation; all start from the same noise.
+        seeds: of the images and of the evaluation; the settings of a seed start from the same noise. Of several, the
+            table gives the mean, with the lowest and the highest.
+        split: the held-out split; choose settings on "validation", as those of "test" are to judge what was chosen.
+        groups: of the images and of the real slices that they are compared with. Of the first all numbers stand in
+            the table, of the others, which a model with groups is asked for, the walls.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: if the model does not denoise, or as `score`.
+        InputError: if the model does not denoise or has no such groups, or as `score`.
     """
     output_dir = Path(output_dir)
     settings = [{"scheduler": name, "num_inference_steps": count} for name in schedulers for count in steps]
-    if not settings:
-        raise InputError("Name one scheduler or more with --schedulers, and one number or more with --steps.")
+    if not (settings and seeds and groups):
+        raise InputError("Name one or more of each with --schedulers, --steps, --seeds and --groups.")
+    pipeline = HCMPipeline.from_pretrained(model)
+    asked = {group: {"class_labels": group} if len(groups) > 1 else {} for group in groups}
     for one in settings:
-        prepare_sampling(HCMPipeline.from_pretrained(model), **one)  # what cannot be is found before the first image
+        for group in groups:  # what cannot be is found before the first image
+            prepare_sampling(pipeline, **one, **asked[group])
     splits = load_dataset(dataset)
-    reference = fingerprint(*(read_split(splits, split, ["HCM"]) for split in ("train", "test")))
     judge = None if encoder is None else load_encoder(encoder).hash
-    wanted = {"n_generated": num_images, "seed": seed, "hcm_hf_version": __version__}
-    rows, speeds = {}, {}
+    rows: dict[str, list[dict]] = {}
+    speeds = {}
     for one in settings:
         name = "{scheduler}-{num_inference_steps}".format_map(one)
-        images = generate_images(model, output_dir / name / "images", num_images, seed=seed, **one)
-        path = output_dir / name / REPORT_FILE
-        report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        if {key: report.get(key) for key in wanted} != wanted or _compared(report) != (reference, judge):
-            report = score(output_dir / name, images=images, dataset=dataset, encoder=encoder, seed=seed)
-        rows[name] = report["rows"]["generated"]
-        if "speed" not in report:
-            report["speed"] = measure_speed(HCMPipeline.from_pretrained(model), one)
-            write_text(path, json.dumps(report, indent=2, allow_nan=False) + "\n")
-        speeds[name] = report["speed"]
-    rows["**real patients**"] = report["rows"]["real"]
-    columns = [column for column in COLUMNS if column in report["rows"]["generated"]]
+        rows[name] = [{} for _ in seeds]
+        for group in groups:
+            reference = fingerprint(*(read_split(splits, part, [group]) for part in ("train", split)))
+            for seed, row in zip(seeds, rows[name], strict=True):
+                folder = output_dir / name / f"{group}-{seed}"
+                images = generate_images(model, folder / "images", num_images, seed=seed, **one, **asked[group])
+                path = folder / REPORT_FILE
+                report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+                wanted = {"n_generated": num_images, "seed": seed, "hcm_hf_version": __version__}
+                if {key: report.get(key) for key in wanted} != wanted or _compared(report) != (reference, judge):
+                    options = {"split": split, "groups": [group], "encoder": encoder, "seed": seed}
+                    report = score(folder, images=images, dataset=dataset, **options)
+                row |= _chosen(report["rows"]["generated"], group, first=group == groups[0])
+                if group == groups[0]:
+                    first = report
+                    real = _chosen(report["rows"]["real"], group, first=True) | rows.get("**real patients**", [{}])[0]
+                else:
+                    real |= _chosen(report["rows"]["real"], group, first=False)
+        if "speed" not in first:
+            first["speed"] = measure_speed(HCMPipeline.from_pretrained(model), one)
+            path = output_dir / name / f"{groups[0]}-{seeds[-1]}" / REPORT_FILE
+            write_text(path, json.dumps(first, indent=2, allow_nan=False) + "\n")
+        speeds[name] = first["speed"]
+    rows["**real patients**"] = [real]
+    columns = [column for column in real if any(column in row for row in rows[name])]
     lines = []
-    for name, row in rows.items():
+    for name, found in rows.items():
         time = ["", ""]
         if name in speeds:
             time = [str(speeds[name]["network_calls"]), brief(speeds[name]["seconds_per_1000_images"])]
-        lines.append([name, *time, *(cell(row.get(column), column) for column in columns)])
+        lines.append([name, *time, *(_over_seeds([row.get(column) for row in found], column) for column in columns)])
     table = markdown_table([["", "calls", "seconds per 1,000 images", *columns], *lines])
-    data = report["dataset"]
+    brackets = "95 % interval over the reference's patients"
+    if len(seeds) > 1:
+        brackets = "the lowest and the highest of the seeds, around their mean; for real patients the 95 % interval"
+    generator, data = first["generator"], first["dataset"]
     below = (
-        f"{num_images} images each of {report['generator']['model']} ({report['generator']['model_hash']}), seed "
-        f"{seed}; dataset {data['name']} ({data['fingerprint']}), {report['n_heldout']} held-out slices of "
-        f"{report['n_heldout_patients']} patients; hcm_hf {report['hcm_hf_version']}. In brackets: 95 % interval over "
-        "the reference's patients. The distances prefer blurred images of few steps, and do not see walls that a "
-        "solver has thickened: read them with spectrum_distance and thick_share_ed."
+        f"{num_images} images each of {generator['model']} ({generator['model_hash']}), seeds "
+        f"{', '.join(map(str, seeds))}; dataset {data['name']} ({data['fingerprint']}), split {split} with "
+        f"{first['n_heldout']} slices of {first['n_heldout_patients']} patients; hcm_hf {first['hcm_hf_version']}. In brackets: "
+        f"{brackets}. The distances prefer blurred images of few steps, and do not see walls that a solver has "
+        "thickened: read them with spectrum_distance and the shares of thick walls."
     )
-    record = {name: {"speed": speeds.get(name), "numbers": {c: row[c] for c in columns}} for name, row in rows.items()}
+    record = {
+        name: {"speed": speeds.get(name), "seeds": list(seeds)[: len(found)], "numbers": found}
+        for name, found in rows.items()
+    }
     write_text(output_dir / "steps.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
     write_text(output_dir / "steps.md", f"# Quality and time by the number of steps\n\n{table}\n\n{below}\n")
     return output_dir
+
+
+def _chosen(row: dict, group: str, first: bool) -> dict:
+    """What the table shows of a report's row."""
+    walls = [name.format(group.lower()) for name in WALLS]
+    return {name: row[name] for name in (*(COLUMNS if first else ()), *walls) if name in row}
+
+
+def _over_seeds(numbers: Sequence[dict | None], column: str) -> str:
+    """One number with its interval, or the mean of several with the lowest and the highest."""
+    if len(numbers) == 1:
+        return cell(numbers[0], column)
+    values = [number["value"] for number in numbers if number is not None and number["value"] is not None]
+    if not values:
+        return cell(numbers[0], column)
+    joined = {"value": float(np.mean(values)), "low": min(values), "high": max(values), "protocol": "seeds"}
+    return cell(joined, column)
 
 
 def _compared(report: dict) -> tuple[str | None, str | None]:
