@@ -7,6 +7,7 @@ python scripts/benchmark.py --acdc ACDC/database --only evaluation
 import dataclasses
 import itertools
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -116,7 +117,7 @@ def prepare_plainly(acdc: Path) -> None:
 
 
 def training_steps(dataset: Path, runs: Path, rounds: int, num_steps: int) -> None:
-    """A training step of each family, logging and all, against the peer's own loop on the same networks and batch.
+    """A training step of each model, logging and all, against the peer's own loop on the same networks and batch.
 
     Ours is timed from the start of a step to the start of the next, so that epoch ends (validation, checkpoints) do
     not count; the peer's likewise, reading of images included on both sides.
@@ -128,28 +129,37 @@ def training_steps(dataset: Path, runs: Path, rounds: int, num_steps: int) -> No
     split, slices = split.select(rows), Slices(split, ("HCM",))
     resolution = slices.images.shape[-1]
     print("\nfamily: parameters, seconds per step here, images per second; the peer's seconds, how much faster we are")
-    for name, family in list(hcm_hf.FAMILIES.items()):
-        recipe = family.recipes["paper"]
-        peer = {"vae": bare_loop, "ddpm": diffusers_example}.get(name, dcgan_example)
+    for name, key in models():
+        recipe = hcm_hf.FAMILIES[name].recipes[key]
+        peer = {("vae", "paper"): bare_loop, ("ddpm", "paper"): diffusers_example}.get((name, key), dcgan_example)
+        peer = peer if key == "paper" else bare_loop
         times = []
         for index in range(rounds):
             objective = recipe.build(resolution, **recipe.objective)
             theirs = step_time(peer(objective, split, slices, recipe, num_steps))
-            times.append((theirs, our_step_time(name, dataset, runs / f"{name}-{index}", len(slices), num_steps)))
+            times.append(
+                (theirs, our_step_time(name, key, dataset, runs / f"{name}-{key}-{index}", len(slices), num_steps))
+            )
         theirs, ours = (statistics.median(column) for column in zip(*times, strict=True))
         size = sum(parameter.numel() for parameter in objective.parameters())
         print(
-            f"{name}: {size / 1e6:.1f} M, {ours:.3f} s, {recipe.train_batch_size / ours:.1f} images/s; "
+            f"{name}, {key}: {size / 1e6:.1f} M, {ours:.3f} s, {recipe.train_batch_size / ours:.1f} images/s; "
             f"{peer.__name__} {theirs:.3f} s, {theirs / ours:.2f} times (each of {rounds}: "
             f"{', '.join(f'{before / after:.2f}' for before, after in times)})",
             flush=True,
         )
 
 
-def our_step_time(name: str, dataset: Path, output_dir: Path, num_slices: int, num_steps: int) -> float:
+def models() -> list[tuple[str, str]]:
+    """Families with their recipes, without those that need a teacher."""
+    families = hcm_hf.FAMILIES.items()
+    return [(name, key) for name, family in families for key, recipe in family.recipes.items() if not recipe.taught_by]
+
+
+def our_step_time(name: str, key: str, dataset: Path, output_dir: Path, num_slices: int, num_steps: int) -> float:
     """Median seconds of a step of `hcm_hf.train`."""
     family = hcm_hf.FAMILIES[name]
-    recipe = family.recipes["paper"]
+    recipe = family.recipes[key]
     starts: list[float] = []
 
     def timed_build(*arguments, **options):
@@ -164,12 +174,13 @@ def our_step_time(name: str, dataset: Path, output_dir: Path, num_slices: int, n
         return objective
 
     timed = dataclasses.replace(recipe, build=timed_build)
-    hcm_hf.FAMILIES[name] = dataclasses.replace(family, recipes=family.recipes | {"paper": timed})
+    hcm_hf.FAMILIES[name] = dataclasses.replace(family, recipes=family.recipes | {key: timed})
     epoch_steps = -(-num_slices // recipe.train_batch_size)
     try:
         hcm_hf.train(
             hcm_hf.TrainingConfig(
                 family=name,
+                recipe=key,
                 dataset=str(dataset),
                 output_dir=str(output_dir),
                 groups=("HCM",),
@@ -281,29 +292,55 @@ def decoded(split, batch_size: int, num_steps: int) -> Iterator[tuple]:
 
 
 def sampling(dataset: Path, num_images: int = 100, batch_size: int = 50) -> None:
-    """Time per 100 images of each family, and of each scheduler of the DDPM; the weights do not matter."""
+    """Time per image of each model, and of each sampler and number of calls of the DDPM; the weights do not matter.
+
+    The tuned DDPM at the numbers of calls that it and its students take, in full precision and in bfloat16, with the
+    DCGAN measured anew beside each; peak memory is the process's own, with everything that it has done before.
+    """
+    import torch
+
     from hcm_hf.models.ddpm import SAMPLERS
     from hcm_hf.pipeline import prepare_sampling
 
     resolution = hcm_hf.load_dataset(dataset)["train"][0]["image"].width
-    print(f"\nseconds per {num_images} images, batches of {batch_size}")
-    for name, family in hcm_hf.FAMILIES.items():
-        pipeline = family.recipes["paper"].build(resolution, **family.recipes["paper"].objective).pipeline()
-        pipeline.set_progress_bar_config(disable=True)
+    pipelines = {}
+    for name, key in models():
+        recipe = hcm_hf.FAMILIES[name].recipes[key]
+        pipelines[name, key] = recipe.build(resolution, **recipe.objective).pipeline()
+        pipelines[name, key].set_progress_bar_config(disable=True)
 
-        def sample(pipeline=pipeline, **arguments) -> None:
+    def milliseconds(pipeline, **arguments) -> float:
+        def sample() -> None:
             for _ in range(num_images // batch_size):
                 pipeline(batch_size=batch_size, output_type="np", **arguments)
 
+        sample()  # the first one allocates
+        return statistics.median(seconds(sample) for _ in range(3)) * 1000 / num_images
+
+    print(f"\nmilliseconds per image, batches of {batch_size}, {torch.get_num_threads()} threads")
+    for (name, _), pipeline in pipelines.items():
         if "scheduler" not in pipeline.components:
-            sample()
-            print(f"{name}: {seconds(sample):.3f} s", flush=True)
-            continue
-        for scheduler in SAMPLERS:
-            steps = prepare_sampling(pipeline, scheduler=scheduler)[0]["num_inference_steps"]
-            timed = min(steps, 10)  # a step costs the same wherever it stands
-            elapsed = seconds(lambda sample=sample, timed=timed: sample(num_inference_steps=timed)) * steps / timed
-            print(f"{name}, {scheduler}, {steps} steps: {elapsed:.0f} s (from {timed} steps)", flush=True)
+            print(f"{name}: {milliseconds(pipeline):.2f} ms", flush=True)
+    for scheduler in SAMPLERS:
+        pipeline = pipelines["ddpm", "paper"]
+        steps = prepare_sampling(pipeline, scheduler=scheduler)[0]["num_inference_steps"]
+        timed = min(steps, 5)  # a step costs the same wherever it stands
+        taken = milliseconds(pipeline, num_inference_steps=timed) * steps / timed
+        print(f"ddpm, paper, {scheduler}, {steps} calls: {taken:.0f} ms (from {timed} calls)", flush=True)
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast(pipeline.device.type, dtype, enabled=dtype != torch.float32):
+            for calls in (1, 2, 4, 10, 20, 50):
+                for sampler in ("ddpm", "sde-dpmsolver++") if calls < 10 else ("sde-dpmsolver++",):
+                    prepare_sampling(pipelines["ddpm", "tuned"], scheduler=sampler)
+                    beside = milliseconds(pipelines["dcgan", "paper"])
+                    taken = milliseconds(pipelines["ddpm", "tuned"], num_inference_steps=calls)
+                    print(
+                        f"ddpm, tuned, {sampler}, {calls} calls, {dtype}: {taken:.2f} ms, {taken / beside:.1f} times "
+                        f"the DCGAN ({beside:.2f} ms)",
+                        flush=True,
+                    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak memory {peak:.2f} GiB", flush=True)
 
 
 def similarity(dataset: Path, rounds: int, num_generated: int = 1000, num_sampled: int = 200) -> None:

@@ -118,8 +118,8 @@ def sweep_steps(
         f"{num_images} images each of {generator['model']} ({generator['model_hash']}), seeds "
         f"{', '.join(map(str, seeds))}; dataset {data['name']} ({data['fingerprint']}), split {split} with "
         f"{first['n_heldout']} slices of {first['n_heldout_patients']} patients; hcm_hf {first['hcm_hf_version']}. "
-        f"In brackets: {brackets}. The distances prefer blurred images of few steps, and do not see walls that a solver has "
-        "thickened: read them with spectrum_distance and the shares of thick walls."
+        f"In brackets: {brackets}. The distances prefer blurred images of few steps, and do not see walls that a "
+        "solver has thickened: read them with spectrum_distance and the shares of thick walls."
     )
     record = {
         name: {"speed": speeds.get(name), "seeds": list(seeds)[: len(found)], "numbers": found}
