@@ -7,6 +7,7 @@ from huggingface_hub import DatasetCard, ModelCard
 
 import hcm_hf
 from hcm_hf.cards import render_card, render_dataset_card
+from hcm_hf.diffusion import AXES
 from hcm_hf.families import FAMILIES
 
 
@@ -34,14 +35,18 @@ def report():
     return json.loads((RESULTS / "dcgan" / "report.json").read_text())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_has_a_card(family):
-    card = render_card("user/hearts", TRAINING | {"family": family}, "hcm_hf")
+@pytest.mark.parametrize(
+    ("family", "recipe"), [(name, recipe) for name, family in FAMILIES.items() for recipe in family.recipes]
+)
+def test_every_family_and_recipe_has_a_card(family, recipe):
+    training = TRAINING | {"family": family, "recipe": recipe}
+    card = render_card("user/hearts", training, "hcm_hf")
     data = ModelCard(card).data
     assert data.license == "cc-by-nc-sa-4.0" and data.pipeline_tag == "unconditional-image-generation"
     assert data.library_name == "hcm_hf" and family in data.tags and data.datasets is None
     assert FAMILIES[family].paper.rsplit("/", 1)[1] in card
-    assert card == render_card("user/hearts", TRAINING | {"family": family}, "hcm_hf")
+    assert card == render_card("user/hearts", training, "hcm_hf")
+    assert ("1,000 steps" in card) == ((family, recipe) == ("ddpm", "paper"))
     assert "**Never for diagnosis**" in card and "not for diagnosis" in card
     assert not re.search(r"{{|}}|{%|\bNone\b|\bnan\b", card)
 
@@ -96,6 +101,29 @@ def test_a_stock_pipeline_says_how_diffusers_loads_it():
     assert 'DDPMPipeline.from_pretrained("user/hearts")' in card
     assert ModelCard(card).data.library_name == "diffusers" and ModelCard(card).data.datasets == "user/slices"
     assert "cannot find them" not in card and "cannot find them" in render_card("user/hearts", TRAINING, "hcm_hf")
+
+
+def test_a_model_that_makes_masks_says_what_can_be_asked_for_and_what_that_means():
+    training = TRAINING | {"family": "ddpm", "recipe": "tuned"}
+    card = render_card("user/hearts", training, "hcm_hf", figures=("samples.png",), num_samples=32, axes=AXES)
+    assert 'pipe(batch_size=4, class_labels="HCM ED mid"' in card and "output.masks" in card
+    for axis, answers in AXES.items():
+        assert f"| {axis} | {', '.join(answers)} |" in card and f"`{axis}`" in card
+    assert "it is not a diagnosis" in card and "No doctor has drawn or seen them" in card and "2 mm per pixel" in card
+    assert "DDPMPipeline.from_pretrained" not in card and "no segmentation" not in card
+    other = render_card("user/hearts", training, "hcm_hf")
+    assert "output.masks" not in other and "no segmentation" in other
+
+
+def test_a_student_names_its_teacher_and_counts_patients_once():
+    patients = TRAINING["train_patients"] | {
+        f"teacher:{name}": key for name, key in TRAINING["train_patients"].items()
+    }
+    training = TRAINING | {"family": "ddpm", "recipe": "distilled", "train_patients": patients}
+    training |= {"teacher": "user/tuned", "teacher_hash": "0123456789abcdef"}
+    card = render_card("user/hearts", training, "hcm_hf", axes=AXES)
+    assert "| teacher | user/tuned |" in card and "| teacher_hash | 0123456789abcdef |" in card
+    assert "262 slices of 2 patients" in card and "moment matching" in card
 
 
 def test_the_dataset_card_describes_splits_and_columns(dataset_dir):

@@ -6,7 +6,16 @@ from PIL import Image
 from tiny import build_tiny
 
 from hcm_hf.errors import InputError
-from hcm_hf.figures import image_grid, loss_curves, plot_losses, write_controls, write_grid, write_rows
+from hcm_hf.figures import (
+    STRUCTURE_COLORS,
+    draw_masks,
+    image_grid,
+    loss_curves,
+    plot_losses,
+    write_controls,
+    write_grid,
+    write_rows,
+)
 
 
 def test_grid_places_rows_and_columns():
@@ -76,3 +85,20 @@ def test_controls_have_a_row_each(family, rows, tmp_path):
 def test_without_controls_there_is_no_figure(tmp_path):
     assert not write_controls(build_tiny("dcgan").pipeline(), tmp_path / "controls.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_masks_are_outlined_in_the_colours_of_their_structures():
+    images = np.full((1, 6, 12), 0.5)
+    masks = np.zeros((1, 6, 12), np.uint8)
+    for label in (1, 2, 3):
+        masks[0, 1:5, 4 * label - 4 : 4 * label - 1] = label
+    drawn = draw_masks(images, masks, scale=4)
+    assert drawn.shape == (1, 24, 48, 3) and (drawn[0, :4] == 0.5).all()
+    for label, color in enumerate(STRUCTURE_COLORS.values(), 1):
+        left, middle = 16 * label - 16, 16 * label - 10
+        np.testing.assert_allclose(drawn[0, 4:6, middle], [np.array(color) / 255] * 2)  # two of four pixels
+        inside = drawn[0, 12, middle]
+        assert (inside != 0.5).any() and np.abs(inside - 0.5).max() < np.abs(np.array(color) / 255 - 0.5).max()
+        assert (drawn[0, 12, left + 12 : left + 16] == 0.5).all()
+    grid = image_grid([drawn, drawn], scale=1, gap=2)
+    assert grid.mode == "RGB" and grid.size == (48, 50)

@@ -107,6 +107,64 @@ def test_pushed_and_loaded_is_equal(family, run, hub, fresh):
     assert np.abs(shown - np.rint(first * 255)).max() <= 1
 
 
+@pytest.fixture
+def paired_run(run, tmp_path):
+    """A model that makes masks, untrained, in the run of a student whose teacher lies on this machine."""
+    folder = tmp_path / "student"
+    pipeline = build_tiny("ddpm", recipe="tuned").pipeline()
+    pipeline.register_to_config(num_inference_steps=3)
+    pipeline.save_pretrained(folder / "best")
+    written = json.loads((run("ddpm") / "training_config.json").read_text())
+    written |= {"recipe": "distilled", "teacher": str(tmp_path / "tuned" / "best"), "teacher_hash": "0123456789abcdef"}
+    (folder / "training_config.json").write_text(json.dumps(written))
+    return folder
+
+
+def test_a_pushed_model_of_masks_is_loaded_equal_and_shows_them(paired_run, hub, fresh):
+    push_model(paired_run, "ada/hearts")
+    before, after = HCMPipeline.from_pretrained(paired_run), HCMPipeline.from_pretrained("ada/hearts", **fresh)
+    assert type(after) is type(before) and after.conditions == before.conditions and not after.unet.training
+    states = [pipeline.unet.state_dict() for pipeline in (before, after)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    sources = [[image_generator(0, index) for index in range(32)] for _ in range(2)]
+    drawn, again = (
+        pipeline(32, generator=source, output_type="np")
+        for pipeline, source in zip((before, after), sources, strict=True)
+    )
+    np.testing.assert_array_equal(drawn.images, again.images)
+    np.testing.assert_array_equal(drawn.masks, again.masks)
+
+    files = pushed(hub)
+    with Image.open(io.BytesIO(files["samples.png"])) as grid:  # four rows without and four with masks
+        shown = np.asarray(grid).astype(int)
+    assert shown.shape == (8 * 34 - 2, 8 * 34 - 2, 3)
+    assert np.abs(shown[:32:2, :32:2, 0] - np.rint(drawn.images[0, ..., 0] * 255)).max() <= 1
+    marked = (shown[34 : 34 + 32 : 2, :32:2] != shown[:32:2, :32:2]).any(-1)
+    np.testing.assert_array_equal(marked, drawn.masks[0] > 0)
+    card = files["README.md"].decode()
+    assert "(class HCM; sde-dpmsolver++, 3 steps)" in card and 'class_labels="HCM ED mid"' in card
+    assert "DDPMPipeline.from_pretrained" not in card and ModelCard(card).data.library_name == "hcm_hf"
+    assert "| teacher | tuned |" in card and str(paired_run.parent).encode() not in files["training_config.json"]
+    assert f"ddpm, recipe distilled, hcm_hf {hcm_hf.__version__}" == hub.commits("model", "ada/hearts")[0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"_class_name": "StableDiffusionPipeline"}, "which is not a model of this package"),
+        ({"unet": ["diffusers", "UNet3DConditionModel"]}, "of UNet3DConditionModel, which is not a model of this"),
+        ({"sampler": "euler"}, "cannot be loaded"),
+        ({"axes": 3}, "cannot be loaded"),
+    ],
+)
+def test_a_model_of_masks_that_says_odd_things_of_itself_is_refused(changed, message, paired_run, fresh):
+    path = paired_run / "best" / "model_index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(InputError, match=message):
+        HCMPipeline.from_pretrained(paired_run, **fresh)
+
+
 def test_the_same_push_makes_no_second_commit(run, report, hub, fresh):
     first = push_model(run("dcgan"), "ada/hearts", report)
     assert push_model(run("dcgan"), "ada/hearts", report) == first

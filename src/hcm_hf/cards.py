@@ -1,6 +1,6 @@
 """Model and dataset cards: what a run, a report and a prepared dataset say of themselves, as the Hub shows it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import datasets
@@ -21,7 +21,7 @@ _METRICS = ("ssim_random", "cc_random", "mse_random", *(name for name in GLANCE 
 # Of training_config.json, in the table of the recipe.
 _RECIPE = (
     *("num_epochs", "train_batch_size", "num_processes", "learning_rate", "adam_betas", "patience", "ema_decay"),
-    *("mixed_precision", "seed", "objective"),
+    *("mixed_precision", "seed", "objective", "teacher", "teacher_hash"),
 )
 
 
@@ -33,6 +33,7 @@ def render_card(
     figures: Collection[str] = (),
     num_samples: int = 0,
     sampling: str = "",
+    axes: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """The README.md of a model's repository; a pure function.
 
@@ -44,9 +45,10 @@ def render_card(
         figures: those of `LOSSES` and `SAMPLES` that lie beside it.
         num_samples: images in `SAMPLES`.
         sampling: how they were made, where that is not the only way.
+        axes: what the model can be asked for, the answers by question; it makes masks too. Nothing for the others.
     """
     family, version = training["family"], training["version"]
-    title, description = (_TEMPLATES / f"{family}.md").read_text(encoding="utf-8").removeprefix("# ").split("\n\n", 1)
+    title, description = _description(family, training["recipe"])
     source = training.get("dataset_source") or ("synthetic" if training["dataset"] == "synthetic" else "acdc")
     names = [name for name in _METRICS if report and name in report["rows"]["generated"]]
     remembered = [name for part in ("memorization", "membership") if report for name in report["parts"].get(part, ())]
@@ -65,7 +67,12 @@ def render_card(
         data,
         template_str="---\n{{ card_data }}\n---\n\n" + (_TEMPLATES / "template.md").read_text(encoding="utf-8"),
         title=title,
-        description=description.strip(),
+        description=description,
+        axes_table=markdown_table(
+            [["asks for", "answers"], *([name, ", ".join(answers)] for name, answers in (axes or {}).items())]
+        ),
+        asked=bool(axes),
+        num_patients=len(set(training["train_patients"].values())),  # a student's teacher may have seen the same ones
         repo_id=repo_id,
         training=training,
         library_name=library_name,
@@ -86,6 +93,14 @@ def render_card(
         environment=_environment(training.get("environment"), version),
     )
     return str(card).rstrip() + "\n"
+
+
+def _description(family: str, recipe: str) -> tuple[str, str]:
+    """A family's title and paragraph, those of the recipe where it has its own: `ddpm-tuned.md` before `ddpm.md`."""
+    paths = [_TEMPLATES / f"{name}.md" for name in (f"{family}-{recipe}", family)]
+    text = next(path for path in paths if path.is_file()).read_text(encoding="utf-8")
+    title, description = text.removeprefix("# ").split("\n\n", 1)
+    return title, description.strip()
 
 
 def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.DatasetDict, files: Mapping) -> str:
@@ -169,6 +184,8 @@ def _generated_with(report: Mapping | None) -> str:
     parts = [f"class {name}" for name in source.get("classes", [])]
     if source.get("scheduler"):
         parts.append(f"{source['scheduler']}, {source['num_inference_steps']} steps")
+    if source.get("guidance_scale") not in (None, 1):
+        parts.append(f"guidance {source['guidance_scale']:g}")
     return "; ".join(parts)
 
 

@@ -19,23 +19,51 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# Of right ventricle, myocardium and left ventricle, a mask's values 1 to 3: Okabe and Ito's, which all eyes can tell.
+STRUCTURE_COLORS = {"rv": (86, 180, 233), "myo": (240, 228, 66), "lv": (213, 94, 0)}
+_TINT = 0.15  # opacity within the outlines
+
+
 def image_grid(rows: Sequence[np.ndarray], scale: int = 2, gap: int = 2) -> Image.Image:
     """Lay out rows of images, one array per row, on white.
 
     Args:
-        rows: arrays (N, H, W) in [0, 1], all of one image size; N may differ.
+        rows: arrays (N, H, W) in [0, 1], or (N, H, W, 3) in colour, all of one image size; N may differ.
         scale: whole-number enlargement of each pixel.
         gap: white pixels between images.
     """
-    height, width = (side * scale + gap for side in rows[0].shape[1:])
+    height, width = (side * scale + gap for side in rows[0].shape[1:3])
     columns = max(map(len, rows))
-    canvas = np.full((len(rows) * height - gap, columns * width - gap), 255, np.uint8)
+    canvas = np.full((len(rows) * height - gap, columns * width - gap, *rows[0].shape[3:]), 255, np.uint8)
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
             pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
             tile = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
             canvas[i * height : i * height + height - gap, j * width : j * width + width - gap] = tile
     return Image.fromarray(canvas)
+
+
+def draw_masks(images: np.ndarray, masks: np.ndarray, scale: int = 2) -> np.ndarray:
+    """Images with the structures of their masks outlined and tinted in `STRUCTURE_COLORS`.
+
+    Args:
+        images: (N, H, W) in [0, 1].
+        masks: whole numbers (N, H, W), 0 to 3.
+        scale: whole-number enlargement; outlines are half an image's pixel wide.
+
+    Returns:
+        (N, H scale, W scale, 3) in [0, 1].
+    """
+    images, masks = (array.repeat(scale, axis=1).repeat(scale, axis=2) for array in (images, masks))
+    height, width = masks.shape[1:]
+    reach = max(1, scale // 2)
+    padded = np.pad(masks, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
+    corners = ((0, reach), (2 * reach, reach), (reach, 0), (reach, 2 * reach))
+    neighbours = [padded[:, top : top + height, left : left + width] for top, left in corners]
+    edges = np.any([neighbour != masks for neighbour in neighbours], axis=0)
+    opacity = np.where(masks == 0, 0, np.where(edges, 1, _TINT))[..., None]
+    colors = np.array([(0, 0, 0), *STRUCTURE_COLORS.values()])[masks] / 255
+    return (1 - opacity) * np.clip(images, 0, 1)[..., None] + opacity * colors
 
 
 def save_png(image: Image.Image, path: str | Path) -> None:

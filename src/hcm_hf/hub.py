@@ -18,17 +18,18 @@ from hcm_hf.config import CONFIG_FILE
 from hcm_hf.data.dataset import LICENSES, SPLITS, load_dataset, read_preparation
 from hcm_hf.data.dataset import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.errors import InputError
-from hcm_hf.figures import image_grid, save_png
+from hcm_hf.figures import draw_masks, image_grid, save_png
 from hcm_hf.generation import image_generator
 from hcm_hf.pipeline import HCMPipeline, find_pipeline, hash_model, pipeline_patterns, prepare_sampling, read_training
 from hcm_hf.report import REPORT_FILE
-from hcm_hf.repositories import LOGIN, explained, first_line
+from hcm_hf.repositories import LOGIN, explained, first_line, parse_repository
 from hcm_hf.version import __version__
 
 
 METRICS_FILE = "metrics.json"
 _SAMPLE_ROWS, _SAMPLE_COLUMNS = 4, 8
-_SAMPLE_STEPS = 50  # of a diffusion model
+_SAMPLE_SCALE = 2  # of each pixel
+_SAMPLE_STEPS = 50  # of a diffusion model that has no number of its own
 # What a push may replace or remove: what one of this package has written there, and no file of anybody else.
 _OWN_MODEL_FILES = (
     *("model_index.json", METRICS_FILE, LOSSES, SAMPLES, "scheduler/scheduler_config.json"),
@@ -94,6 +95,7 @@ def push_model(
         figures=files,
         num_samples=_SAMPLE_ROWS * _SAMPLE_COLUMNS,
         sampling=sampling,
+        axes=dict(pipeline.config.get("axes", ())),
     ).encode()
     message = f"{training['family']}, recipe {training['recipe']}, hcm_hf {__version__}"
     target = _Target(repo_id, "model", private, revision, create_pr, token)
@@ -295,17 +297,28 @@ def _read_report(path: Path, model: str | Path, model_hash: str) -> dict:
 
 
 def _samples(pipeline: DiffusionPipeline) -> tuple[bytes, str]:
-    """A grid of images of seed 0 as PNG, and how they were made where there is a choice."""
-    steps = {"num_inference_steps": _SAMPLE_STEPS} if "scheduler" in pipeline.components else {}
-    arguments, made_with = prepare_sampling(pipeline, **steps)
+    """A grid of images of seed 0 as PNG, and how they were made where there is a choice.
+
+    Each row of a model that makes masks is followed by the same with its masks.
+    """
+    denoises = "scheduler" in pipeline.components
+    steps = pipeline.config.get("num_inference_steps", _SAMPLE_STEPS) if denoises else None
+    arguments, made_with = prepare_sampling(pipeline, num_inference_steps=steps)
     pipeline.set_progress_bar_config(desc="Samples", leave=False)
     generators = [image_generator(0, index) for index in range(_SAMPLE_ROWS * _SAMPLE_COLUMNS)]
-    images = pipeline(len(generators), generator=generators, output_type="np", **arguments).images[..., 0]
+    output = pipeline(len(generators), generator=generators, output_type="np", **arguments)
+    images, masks = output.images[..., 0], output.get("masks")
+    if masks is None:
+        grid = image_grid(np.split(images, _SAMPLE_ROWS), _SAMPLE_SCALE)
+    else:
+        drawn = [draw_masks(images, shown, _SAMPLE_SCALE) for shown in (np.zeros_like(masks), masks)]
+        rows = zip(*(np.split(one, _SAMPLE_ROWS) for one in drawn), strict=True)
+        grid = image_grid([row for pair in rows for row in pair], 1)
     with TemporaryDirectory() as temporary:
         path = Path(temporary) / SAMPLES
-        save_png(image_grid(np.split(images, _SAMPLE_ROWS)), path)
+        save_png(grid, path)
         parts = [f"class {made_with['class']}"] if made_with["class"] else []
-        parts += [f"{made_with['scheduler']}, {made_with['num_inference_steps']} steps"] if steps else []
+        parts += [f"{made_with['scheduler']}, {made_with['num_inference_steps']} steps"] if denoises else []
         return path.read_bytes(), "; ".join(parts)
 
 
@@ -330,7 +343,15 @@ def _without_paths(training: dict) -> dict:
     kept = {key: value for key, value in training.items() if key not in ("output_dir", "report_to")}
     if not training.get("dataset_repository"):
         kept["dataset"] = Path(training["dataset"]).name
+    if training.get("teacher") and parse_repository(training["teacher"]) is None:
+        kept["teacher"] = _run_name(training["teacher"])
     return kept
+
+
+def _run_name(folder: str) -> str:
+    """A run's name, also where its best model was named."""
+    path = Path(folder)
+    return path.parent.name if path.name == "best" else path.name
 
 
 def _report_without_paths(report: dict, training: dict, repo_id: str) -> dict:
