@@ -36,6 +36,7 @@ class PairedDiffusion(Objective):
         num_inference_steps: and in how many calls.
         label_dropout: share of slices whose label is left out.
         max_snr: bound of the weight, the gamma of its paper.
+        image_weight: how much the image counts, where each structure counts 1.
         augmentation: 1 for the full range of `augment`, 0 for none.
     """
 
@@ -50,6 +51,7 @@ class PairedDiffusion(Objective):
         num_inference_steps: int,
         label_dropout: float = 0.1,
         max_snr: float = 5.0,
+        image_weight: float = 1.0,
         augmentation: float = 0.5,
     ):
         super().__init__()
@@ -59,6 +61,7 @@ class PairedDiffusion(Objective):
         self.sampler, self.num_inference_steps = sampler, num_inference_steps
         self.label_dropout = label_dropout
         self.max_snr = max_snr
+        self.image_weight = image_weight
         self.augmentation = augmentation
         self.register_buffer("label_counts", torch.zeros(count_labels(AXES) + 1, dtype=torch.int64))
 
@@ -111,7 +114,7 @@ class PairedDiffusion(Objective):
         noise: torch.Tensor,
         timesteps: torch.Tensor,
     ) -> torch.Tensor:
-        """Mean over slices and pixels of min(SNR, max_snr) / (SNR + 1) times the squared error of v.
+        """Mean over slices, pixels and weighted channels of min(SNR, max_snr) / (SNR + 1) times v's squared error.
 
         Args:
             pairs: of `join_pairs`, (B, C, H, W).
@@ -124,8 +127,11 @@ class PairedDiffusion(Objective):
         target = self.scheduler.get_velocity(pairs, noise, timesteps)
         error = (self.unet(noisy, timesteps, class_labels=labels).sample.float() - target).square()
         error = error.unflatten(1, (1 + NUM_STRUCTURES, -1)).mean((2, 3, 4))  # (B, 4)
-        error[:, 1:] = error[:, 1:] * (masks.amin((1, 2)) >= 0)[:, None]
-        return (v_weights(self.scheduler, timesteps, self.max_snr)[:, None] * error).mean()
+        known = (masks.amin((1, 2)) >= 0)[:, None]
+        error = (self.image_weight * error[:, 0] + (error[:, 1:] * known).sum(1)) / (
+            self.image_weight + NUM_STRUCTURES
+        )
+        return (v_weights(self.scheduler, timesteps, self.max_snr) * error).mean()
 
     def pipeline(self) -> PairedDDPMPipeline:
         """The pipeline with its sampler; what is not asked for is drawn as it was met so far."""

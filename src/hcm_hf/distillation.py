@@ -8,7 +8,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.diffusion import AXES, PairedDiffusion, find_labels
 from hcm_hf.models.conditions import count_labels
-from hcm_hf.models.paired import build_paired_scheduler, join_pairs
+from hcm_hf.models.paired import build_paired_scheduler, join_pairs, use_plain_attention
 from hcm_hf.objectives import kernel_distance
 from hcm_hf.paired_pipeline import PairedDDPMPipeline
 
@@ -152,7 +152,7 @@ def copy_unet(unet: UNet2DModel) -> UNet2DModel:
     """The same network with weights of its own, to be trained."""
     fresh = UNet2DModel.from_config(unet.config)
     fresh.load_state_dict(unet.state_dict())
-    return fresh.float()
+    return use_plain_attention(fresh.float())
 
 
 def noise_levels(scheduler: DDPMScheduler, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

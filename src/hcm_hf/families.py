@@ -137,6 +137,7 @@ def build_paired_ddpm(
     sample_size: int,
     label_dropout: float,
     max_snr: float,
+    image_weight: float,
     augmentation: float,
     block_out_channels: Sequence[int] = (32, 64, 96, 128),
     num_attention_levels: int = 2,
@@ -153,6 +154,7 @@ def build_paired_ddpm(
         num_inference_steps=20,
         label_dropout=label_dropout,
         max_snr=max_snr,
+        image_weight=image_weight,
         augmentation=augmentation,
     )
 
@@ -214,13 +216,13 @@ PAPERS = "https://huggingface.co/papers/"
 TUNED_DDPM = Recipe(
     build_paired_ddpm,
     GROUPS,
-    num_epochs=250,
+    num_epochs=200,
     train_batch_size=32,
-    learning_rate=5e-4,
+    learning_rate=1e-3,
     adam_betas=(0.9, 0.99),
-    patience=250,
+    patience=200,
     ema_decay=0.999,
-    objective={"label_dropout": 0.1, "max_snr": 5.0, "augmentation": 0.5},
+    objective={"label_dropout": 0.1, "max_snr": 20.0, "image_weight": 3.0, "augmentation": 0.5},
 )
 DISTILLED_DDPM = Recipe(
     build_distilled_ddpm,

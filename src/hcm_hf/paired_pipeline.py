@@ -12,7 +12,7 @@ from PIL import Image
 
 from hcm_hf.errors import InputError
 from hcm_hf.models.conditions import Conditions
-from hcm_hf.models.paired import split_pairs
+from hcm_hf.models.paired import split_pairs, use_plain_attention
 
 
 OUTPUT_TYPES = ("pil", "np", "pt")
@@ -62,7 +62,7 @@ class PairedDDPMPipeline(DiffusionPipeline):
         num_inference_steps: int = 1000,
     ):
         super().__init__()
-        self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_modules(unet=use_plain_attention(unet), scheduler=scheduler)  # as it was trained
         self.register_to_config(
             axes=[[name, list(answers)] for name, answers in dict(axes).items()],  # JSON sorts names, not lists
             frequencies=list(frequencies),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch.nn import functional as F
 
 
@@ -35,7 +36,7 @@ def build_paired_unet(
         )
     channels = PAIR_CHANNELS * patch_size**2
     plain = levels - num_attention_levels
-    return UNet2DModel(
+    unet = UNet2DModel(
         sample_size=sample_size // patch_size,
         in_channels=channels,
         out_channels=channels,
@@ -43,9 +44,22 @@ def build_paired_unet(
         layers_per_block=1,
         down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",) * num_attention_levels,
         up_block_types=("AttnUpBlock2D",) * num_attention_levels + ("UpBlock2D",) * plain,
+        attention_head_dim=min(32, block_out_channels[-num_attention_levels]),
         norm_num_groups=block_out_channels[0] // 4,
         num_class_embeds=num_labels + 1,
     )
+    return use_plain_attention(unet)
+
+
+def use_plain_attention(unet: UNet2DModel) -> UNet2DModel:
+    """The same network, with attention as matrix products: on CPUs PyTorch's fused kernel is slow to train.
+
+    Its backward pass takes a fifth of a training step of these small maps; see docs/costs.md.
+    """
+    for module in unet.modules():
+        if isinstance(module, Attention):
+            module.set_processor(AttnProcessor())
+    return unet
 
 
 def build_paired_scheduler() -> DDPMScheduler:
