@@ -16,9 +16,9 @@ from tiny import build_tiny
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
-def script(name, *arguments):
+def script(name, *arguments, **environment):
     command = [sys.executable, str(SCRIPTS / name), *map(str, arguments)]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
     return subprocess.run(command, capture_output=True, text=True, env=env)
 
 
@@ -39,8 +39,8 @@ def script_here(monkeypatch, capsys):
     return run
 
 
-def succeed(name, *arguments):
-    result = script(name, *arguments)
+def succeed(name, *arguments, **environment):
+    result = script(name, *arguments, **environment)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -191,3 +191,12 @@ def test_a_training_that_cannot_be_pushed_does_not_begin(hub, dataset_dir, tmp_p
     refused = script_here(*prepared, "--push_to_hub", "--hub_dataset_id", "bob/slices")
     assert refused.returncode == 2 and "There is no dataset bob/slices, and you are ada" in refused.stderr
     assert "are for --push_to_hub" in script_here(*prepared, "--public").stderr
+
+
+def test_images_are_made_in_the_precision_that_accelerate_is_told(tmp_path, paired_model):
+    arguments = ("--model", paired_model, "--output_dir", tmp_path / "images", "--num_images", 2)
+    succeed("generate.py", *arguments, "--num_inference_steps", 2, ACCELERATE_MIXED_PRECISION="bf16")
+    lines = (tmp_path / "images" / "manifest.jsonl").read_text().splitlines()
+    assert [json.loads(line)["mixed_precision"] for line in lines] == ["bf16", "bf16"]
+    said = script("generate.py", *arguments, "--num_inference_steps", 2)
+    assert said.returncode == 2 and "holds images with mixed_precision bf16, not None" in said.stderr

@@ -55,8 +55,8 @@ def generate_images(
     1 right ventricle's cavity, 2 myocardium, 3 left ventricle's cavity), and its line says what both show: `group`,
     `phase` and `level`.
 
-    Under `accelerate launch` or `torchrun` the processes share the work. Memory does not grow with `num_images`,
-    unless a dataset is saved.
+    Under `accelerate launch` or `torchrun` the processes share the work, in the precision that accelerate is told.
+    Memory does not grow with `num_images`, except with `save_dataset`.
 
     Args:
         model: folder of a saved pipeline or of a training run, or a repository of the Hub, `user/name[@revision]`.
@@ -100,6 +100,8 @@ def generate_images(
     arguments, sampled_with = prepare_sampling(pipeline, class_labels, scheduler, num_inference_steps, guidance_scale)
     settings = {"model": str(model), "model_hash": hash_model(folder), "seed": seed} | sampled_with
     settings["version"] = __version__
+    if state.mixed_precision != "no":
+        settings["mixed_precision"] = state.mixed_precision
     training = read_training(folder)  # whoever scores the images must know what their model has seen
     seen = {key: training[key] for key in ("groups", "train_patients") if key in training}
     describe = partial(_describe, pipeline, seed, class_labels, settings)
@@ -118,7 +120,8 @@ def generate_images(
     with tqdm(total=len(mine), desc="Generating", unit="image", disable=not state.is_main_process) as bar:
         while indices := list(itertools.islice(missing, batch_size)):
             generator = [image_generator(seed, index) for index in indices]
-            output = pipeline(batch_size=len(indices), generator=generator, output_type="np", **arguments)
+            with state.autocast():
+                output = pipeline(batch_size=len(indices), generator=generator, output_type="np", **arguments)
             if not (output_dir / SETTINGS_FILE).exists():  # not before the model has accepted the arguments
                 write_text(output_dir / SETTINGS_FILE, json.dumps(settings | seen, indent=2) + "\n")
             contents = {suffix: _CONTENTS[suffix](output) for suffix in suffixes}
@@ -217,7 +220,8 @@ def _check(output_dir: Path, settings: dict) -> None:
         require_empty(output_dir, "--output_dir")
         return
     before = json.loads(path.read_text(encoding="utf-8"))
-    for name in ("model_hash", "seed", "class", "scheduler", "num_inference_steps", "guidance_scale", "version"):
+    sampling = ("class", "scheduler", "num_inference_steps", "guidance_scale", "mixed_precision")
+    for name in ("model_hash", "seed", *sampling, "version"):
         if before.get(name) != settings.get(name):
             raise InputError(
                 f"{output_dir} holds images with {name} {before.get(name)}, not {settings.get(name)}; "

@@ -174,7 +174,7 @@ class PairedDDPMPipeline(DiffusionPipeline):
         try:
             for timestep in scheduler.timesteps:
                 with torch.no_grad():  # not around the whole: the caller goes on in between
-                    predicted = self._predict(pairs, timestep, labels, guidance_scale)
+                    predicted = self._predict(pairs, timestep, labels, guidance_scale).to(pairs.dtype)
                     pairs = scheduler.step(predicted, timestep, pairs, generator=generator).prev_sample
                 yield pairs
         finally:
