@@ -20,7 +20,7 @@ import pytest
 import requests
 from gradio_client import Client
 from PIL import Image
-from tiny import tiny_families
+from tiny import build_tiny, tiny_families
 
 from hcm_hf.config import TrainingConfig
 from hcm_hf.errors import InputError
@@ -36,6 +36,8 @@ CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+PAIRED = "ddpm-tuned"
+NAMES = (*FAMILIES, PAIRED)
 LATENT = ("vae", "gan", "dcgan", "acgan", "infogan")
 QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split() + [
     *("--disable-component-update", "--disable-sync")
@@ -53,12 +55,13 @@ def app():
 
 @pytest.fixture(scope="module")
 def runs(dataset_dir, tmp_path_factory):
-    """A run of each family, and a report on the DCGAN."""
+    """A run of each family, one of the recipe that makes masks, and a report on the DCGAN."""
     folder = tmp_path_factory.mktemp("space")
     with pytest.MonkeyPatch.context() as patch:
         for name, tiny in tiny_families().items():
             patch.setitem(FAMILIES, name, tiny)
             train(TrainingConfig(name, dataset=str(dataset_dir), output_dir=str(folder / "runs" / name), num_epochs=1))
+        train(TrainingConfig("ddpm", "tuned", str(dataset_dir), str(folder / "runs" / PAIRED), num_epochs=1))
     score(folder / "reports" / "dcgan", model=folder / "runs" / "dcgan", dataset=dataset_dir, num_images=20)
     return folder / "runs"
 
@@ -67,7 +70,7 @@ def runs(dataset_dir, tmp_path_factory):
 def url(app, runs):
     """Where the page is served."""
     generators, problems = app["find_generators"](runs, runs.parent / "reports")
-    assert list(generators) == list(FAMILIES) and problems == []
+    assert list(generators) == list(NAMES) and problems == []
     demo = app["build_demo"](generators)
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, i18n=app["t"], css=app["CSS"], show_error=True)
     yield url
@@ -102,7 +105,7 @@ def page(chromium, url):
 def choose(page, name):
     page.click("#model input")
     page.get_by_role("option", name=re.compile(f"^{name} ·")).click()
-    page.wait_for_selector(f"button#{'generate' if name == 'ddpm' else 'denoise'}", state="hidden")
+    page.wait_for_selector(f"button#{'generate' if name.startswith('ddpm') else 'denoise'}", state="hidden")
     page.wait_for_selector("#gallery img", state="detached")
 
 
@@ -115,13 +118,15 @@ def finish(page):
 
 
 @in_browser
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", NAMES)
 def test_every_family_draws_and_repeats_itself(family, page, runs, tmp_path):
     choose(page, family)
+    if family == PAIRED:
+        page.click("#overlay input")
     page.fill("#num_images input[type=number]", "3")
     images = []
     for _ in range(2):
-        page.click("button#denoise" if family == "ddpm" else "button#generate")
+        page.click("button#denoise" if family.startswith("ddpm") else "button#generate")
         images.append(finish(page))
         page.evaluate("document.querySelector('#time textarea, #time input').value = ''")
     assert len(images[0]) == 3 and images[0] == images[1]
@@ -134,10 +139,44 @@ def test_every_family_draws_and_repeats_itself(family, page, runs, tmp_path):
 
 @in_browser
 def test_controls_are_shown_where_they_mean_something(page):
-    for family in FAMILIES:
-        choose(page, family)
-        for part, owner in {"#class": "acgan", "#codes": "infogan", "#diffusion": "ddpm"}.items():
-            page.wait_for_selector(part, state="visible" if family == owner else "hidden")
+    parts = {"#class": ["acgan"], "#codes": ["infogan"], "#diffusion": ["ddpm", PAIRED]}
+    parts |= {part: [PAIRED] for part in ("#conditions", "#group", "#guidance", "#masks", "#mask_nifti")}
+    for name in NAMES:
+        choose(page, name)
+        for part, owners in parts.items():
+            page.wait_for_selector(part, state="visible" if name in owners else "hidden")
+
+
+@in_browser
+def test_a_diffusion_model_begins_with_its_own_sampler(page):
+    for name, sampling in {"ddpm": ["ddpm", "50"], PAIRED: ["sde-dpmsolver++", "20"]}.items():
+        choose(page, name)
+        page.wait_for_function(
+            "expected => [...document.querySelectorAll('#diffusion input')].every((a, i) => a.value == expected[i])",
+            arg=sampling,
+        )
+
+
+@in_browser
+def test_what_is_asked_for_is_shown_and_its_masks_come_and_go(page):
+    choose(page, PAIRED)
+    page.fill("#num_images input[type=number]", "2")
+    assert page.input_value("#group input") == "HCM" and page.input_value("#phase input") == "any"
+    for axis, answer in {"group": "NOR", "phase": "ES", "level": "apex"}.items():
+        page.click(f"#{axis} input")
+        page.get_by_role("option", name=answer, exact=True).click()
+    page.click("button#denoise")
+
+    def color():
+        pixels = np.asarray(Image.open(io.BytesIO(finish(page)[0])).convert("RGB")).astype(int)
+        return int(np.ptp(pixels, axis=-1).max())
+
+    assert color() > 20 and page.inner_text("#gallery").count("NOR ES apex") == 2
+    assert all(word in page.inner_text("#legend") for word in ("blue", "yellow", "orange", "right ventricle"))
+    before = page.get_attribute("#gallery .grid-wrap img", "src")
+    page.click("#overlay input")
+    page.wait_for_function("old => document.querySelector('#gallery .grid-wrap img').src !== old", arg=before)
+    assert color() == 0 and page.inner_text("#gallery").count("NOR ES apex") == 2
 
 
 @in_browser
@@ -181,9 +220,9 @@ def test_compare_copies_scores_and_interpolation(page):
     page.wait_for_selector("#path img")
     page.get_by_role("tab", name="Compare").click()
     page.click("button#compare")
-    page.wait_for_function("document.querySelector('#compared textarea, #compared input').value.startsWith('6 / 6')")
+    page.wait_for_function("document.querySelector('#compared textarea, #compared input').value.startsWith('7 / 7')")
     text = page.inner_text("#grids")
-    assert all(f"{family} · " in text for family in FAMILIES)
+    assert all(f"{family} · " in text for family in NAMES)
 
 
 @in_browser
@@ -278,8 +317,8 @@ def test_the_api_is_documented_and_draws(client):
     assert set(endpoints) == {"/generate", "/denoise", "/interpolate", "/compare", "/archive", "/nearest"}
     images, taken = draw(client, "dcgan")
     assert len(images) == 2 and "=" in taken
-    for file in client.predict(api_name="/archive"):
-        assert Path(file).stat().st_size > 100
+    *files, masks = client.predict(api_name="/archive")
+    assert all(Path(file).stat().st_size > 100 for file in files) and masks is None
     likest, correlation, *_ = client.predict(0, api_name="/nearest")
     assert len(likest) == 6 and -1 <= correlation <= 1
     assert len(client.predict(model="gan", **ARGUMENTS, other_seed=1, api_name="/interpolate")) == 2
@@ -332,6 +371,114 @@ def test_long_work_is_refused(client, images, steps, message):
         client.predict("ddpm", images, 0, "ddpm", steps, api_name="/denoise")
 
 
+def read_archive(files):
+    """The lines of an archive's manifest, its images and its masks."""
+    with zipfile.ZipFile(files[0]) as archive:
+        lines = [json.loads(line) for line in archive.read("manifest.jsonl").splitlines()]
+        images, masks = (
+            np.stack([np.asarray(Image.open(io.BytesIO(archive.read(line[key])))) for line in lines])
+            for key in ("file", "mask")
+        )
+    return lines, images, masks
+
+
+@pytest.mark.parametrize(
+    ("asked", "class_labels", "settings"),
+    [
+        ({}, None, {}),
+        ({"group": "any", "phase": "ED"}, "any ED", {"scheduler": "ddpm", "num_inference_steps": 4}),
+        ({"group": "NOR", "level": "mid", "guidance_scale": 2.5}, "NOR mid", {"num_inference_steps": 3}),
+    ],
+)
+def test_the_api_gives_the_pairs_of_generate(asked, class_labels, settings, client, runs, tmp_path):
+    shown, _ = client.predict(PAIRED, 5, 7, **settings, **asked, api_name="/denoise")
+    files = client.predict(api_name="/archive")
+    lines, images, masks = read_archive(files)
+    folder = generate_images(
+        runs / PAIRED,
+        tmp_path / "images",
+        num_images=5,
+        seed=7,
+        class_labels=class_labels,
+        guidance_scale=asked.get("guidance_scale"),
+        **settings,
+    )
+    manifest = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    shared = ("file", "mask", "group", "phase", "level", "seed", "scheduler", "num_inference_steps")
+    assert [[line[key] for key in shared] for line in lines] == [[line[key] for key in shared] for line in manifest]
+    captions = [" ".join(line[axis] for axis in ("group", "phase", "level")) for line in lines]
+    assert captions == [image["caption"] for image in shown]
+    for line, image, mask in zip(lines, images.astype(int), masks, strict=True):
+        assert np.abs(image - np.asarray(Image.open(folder / line["file"])).astype(int)).max() <= 1
+        assert (mask == np.asarray(Image.open(folder / line["mask"]))).mean() > 0.99
+    for file, stack in zip(files[1:], (images, masks), strict=True):
+        np.testing.assert_array_equal(np.asarray(nibabel.load(file).dataobj), stack.transpose(2, 1, 0))
+
+
+def test_the_overlay_colours_what_the_masks_hold(client):
+    plain, marked = (
+        client.predict(PAIRED, 2, 0, num_inference_steps=2, overlay=overlay, api_name="/denoise")[0]
+        for overlay in (False, True)
+    )
+    _, _, masks = read_archive(client.predict(api_name="/archive"))
+    for before, after, mask in zip(plain, marked, masks, strict=True):
+        before, after = (np.asarray(Image.open(one["image"]).convert("RGB")).astype(int) for one in (before, after))
+        changed = np.abs(after - before).max(-1) > 0
+        np.testing.assert_array_equal(changed, mask.repeat(16, 0).repeat(16, 1) > 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        (PAIRED, {"group": "XYZ"}, "XYZ"),
+        (PAIRED, {"group": "ED"}, "ED"),
+        (PAIRED, {"guidance_scale": 9}, "Value 9 .*5|guidance_scale is 9"),
+        (PAIRED, {"guidance_scale": None}, "was: None"),
+        (PAIRED, {"scheduler": "euler"}, "euler"),
+        ("ddpm", {"group": "HCM"}, "group 'HCM' given, but ddpm cannot be asked for a group"),
+        ("ddpm", {"guidance_scale": 2}, "guidance_scale 2 given"),
+        ("vae", {}, "vae is no diffusion model; ask for it with /generate"),
+    ],
+)
+def test_wrong_conditions_get_a_clear_answer(client, model, arguments, message):
+    with pytest.raises(Exception, match=message) as error:
+        client.predict(**{"model": model, "num_images": 1, "seed": 0} | arguments, api_name="/denoise")
+    assert "Traceback" not in str(error.value)
+
+
+def test_a_student_takes_its_own_number_of_calls(app, tmp_path):
+    pipeline = build_tiny("ddpm", recipe="tuned").pipeline()
+    pipeline.register_to_config(sampler="ddpm", num_inference_steps=2)
+    pipeline.save_pretrained(tmp_path / "student")
+    generators, _ = app["find_generators"](tmp_path / "student")
+    handlers, generator = app["Handlers"](generators, None), generators["student"]
+    assert generator.sampling == ("ddpm", 2)
+    shown = list(handlers.denoise("student", 2, 0, progress=lambda _: None))
+    assert [made is None for _, _, made in shown] == [True, False]
+    request, drawing = shown[-1][2]
+    assert (request.scheduler, request.num_inference_steps) == ("ddpm", 2)
+    *_, again = generator.draw(app["Request"]("student", 2))
+    np.testing.assert_array_equal(again.images, drawing.images)
+    assert len(list(handlers.compare(0, "unipc", 2000, progress=lambda _: None))) == 1  # they are for other models
+    free, guided = (app["Request"]("student", 2, guidance_scale=scale) for scale in (None, 3))
+    assert app["seconds_needed"](generator.key, guided) == 2 * app["seconds_needed"](generator.key, free)
+
+
+def test_what_is_left_open_is_said_as_generate_takes_it(app, runs):
+    generator = app["find_generators"](runs / PAIRED)[0][PAIRED]
+    for answers, expected in [
+        ({}, "HCM"),
+        ({"group": None, "phase": "any"}, "HCM"),
+        ({"group": "any"}, "any"),
+        ({"group": "any", "phase": "ED", "level": None}, "any ED"),
+        ({"level": "mid", "group": "NOR"}, "NOR mid"),
+    ]:
+        assert generator.ask(answers) == expected
+        generator.conditions.allowed(expected)
+    with pytest.raises(InputError, match="phase is 'HCM'; choose among any, ED, ES"):
+        generator.ask({"phase": "HCM"})
+
+
 def call(url, endpoint, *data):
     """Ask an endpoint as any HTTP client may, and return its outputs and when they came."""
     address = f"{url}gradio_api/call/{endpoint}"
@@ -344,7 +491,7 @@ def call(url, endpoint, *data):
 
 def test_twenty_at_once_are_all_answered_and_none_waits_for_the_slow_one(url):
     with ThreadPoolExecutor(21) as pool:
-        slow = pool.submit(call, url, "denoise", "ddpm", 64, 0, "ddpm", 50)
+        slow = pool.submit(call, url, "denoise", "ddpm", 64, 0, "ddpm", 50, None, None, None, 1, False)
         asked = [(LATENT[i % len(LATENT)], 2, i, None, False, 0, 0, 0) for i in range(20)]
         answers = list(pool.map(lambda data: call(url, "generate", *data), asked))
     assert [len(outputs[0]) for outputs, _ in answers] == [2] * 20
@@ -367,6 +514,10 @@ def test_agents_find_the_tools_that_need_no_session(app, runs):
     demo.close()
     assert {tool["name"].rsplit("_", 1)[-1] for tool in schema} == {"generate", "denoise", "interpolate", "compare"}
     assert "Draw images with a VAE or GAN" in str(schema)
+    (tool,) = (tool for tool in schema if tool["name"].endswith("denoise"))
+    offered = tool["inputSchema"]["properties"]
+    assert {"group", "phase", "level", "guidance_scale", "overlay"} <= set(offered)
+    assert "HCM" in str(offered["group"]) and not {"group", "scheduler"} & set(tool["inputSchema"].get("required", ()))
 
 
 def test_repositories_are_served(app, runs, hub):
@@ -452,7 +603,7 @@ def test_a_gpu_is_asked_for_with_what_can_be_sent_to_another_process(app, runs):
         handlers = app["Handlers"](app["find_generators"](runs)[0], None)
         handlers.generate("gan", 2, 0, None, False, 0, 0, 0)
         handlers.interpolate("gan", 2, 0, None, False, 0, 0, 0, 1)
-        assert len(list(handlers.denoise("ddpm", 4, 0, "ddpm", 10, lambda _: None))) == 8
+        assert len(list(handlers.denoise("ddpm", 4, 0, "ddpm", 10, progress=lambda _: None))) == 8
         with pytest.raises(Exception, match="more than 3200"):
-            list(handlers.denoise("ddpm", 64, 0, "ddpm", 1000, lambda _: None))
+            list(handlers.denoise("ddpm", 64, 0, "ddpm", 1000, progress=lambda _: None))
     assert len(asked) == 3 and asked[0] < asked[2] and all(isinstance(seconds, int) for seconds in asked)

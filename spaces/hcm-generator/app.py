@@ -16,6 +16,7 @@ from generators import (
     DEFAULT_SCHEDULER,
     DEFAULT_STEPS,
     LARGEST_SEED,
+    MOST_GUIDANCE,
     MOST_IMAGES,
     MOST_STEPS,
     Generator,
@@ -23,20 +24,28 @@ from generators import (
     scheduler_names,
     split_names,
 )
-from handlers import Handlers, keep_tidy
+from handlers import QUESTIONS, Handlers, keep_tidy
 from texts import I18N as t
 
 from hcm_hf.cli import run
 from hcm_hf.errors import InputError
+from hcm_hf.figures import STRUCTURE_COLORS
+from hcm_hf.models.conditions import OPEN
 from hcm_hf.repositories import parse_repository
 
 
 KEEP_SECONDS = 3600  # how long files and what a visitor has made are kept
 CSS = """
+#legend {margin-top: 6px}
+#legend span {display: inline-block; margin-right: 1em}
 #banner {border-left: 4px solid #c33; padding-left: .8em}
 .gallery img {image-rendering: pixelated}
-@media (max-width: 640px) {.gallery .grid-container {grid-template-columns: repeat(3, 1fr) !important}}
-"""
+.gallery .grid-wrap img {image-rendering: auto}
+@media (max-width: 640px) {
+.gallery .grid-container {grid-template-columns: repeat(3, 1fr) !important}
+.gallery .caption-label {font-size: 10px; padding: 2px 4px; max-width: 100%}
+}
+""" + "".join(f"#legend b.{name} {{color: rgb{color}}}\n" for name, color in STRUCTURE_COLORS.items())
 
 
 def build_demo(
@@ -72,11 +81,15 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, of_ses
     first = next(iter(generators.values()))
     names = [(one.label, name) for name, one in generators.items()]
     classes = sorted({name for one in generators.values() for name in one.class_names})
+    answers = {
+        axis: dict.fromkeys(answer for one in generators.values() for answer in one.conditions.axes.get(axis, ()))
+        for axis in QUESTIONS
+    }
     codes = max((one.num_codes for one in generators.values()), default=(0, 0))
     made, chosen = gr.State(None, time_to_live=KEEP_SECONDS), gr.Number(0, visible=False, precision=0)
 
     with gr.Row():
-        model = gr.Dropdown(names, value=first.name, label=t("model"), elem_id="model", scale=3)
+        model = gr.Dropdown(names, value=first.name, label=t("model"), elem_id="model", scale=3, min_width=240)
         seed = gr.Number(
             0, label=t("seed"), info=t("seed_info"), precision=0, minimum=0, maximum=LARGEST_SEED, scale=2
         )
@@ -91,14 +104,25 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, of_ses
         with gr.Row():
             category = gr.Slider(0, max(codes[0] - 1, 1), 0, step=1, label=t("category"))
             code_1, code_2 = (gr.Slider(-1, 1, 0, step=0.05, label=t(f"code_{i}")) for i in (1, 2))
+    with gr.Row(elem_id="conditions") as condition_group:
+        questions = [
+            gr.Dropdown([OPEN, *answers[axis]], value=None, label=t(axis), info=t(f"{axis}_info"), elem_id=axis)
+            for axis in QUESTIONS
+        ]
+        guidance = gr.Slider(
+            1, MOST_GUIDANCE, 1, step=0.5, label=t("guidance"), info=t("guidance_info"), elem_id="guidance"
+        )
     with gr.Row(elem_id="diffusion") as step_group:
-        scheduler = gr.Dropdown(scheduler_names(), value=DEFAULT_SCHEDULER, label=t("scheduler"))
-        steps = gr.Slider(1, MOST_STEPS, DEFAULT_STEPS, step=1, label=t("steps"), info=t("steps_info"))
+        scheduler, steps = _steps(None, None, t("steps_info"))
 
     with gr.Tabs():
         with gr.Tab(t("tab_generate"), id="generate"):
             quick = gr.Button(t("generate"), variant="primary", elem_id="generate")
             slow = gr.Button(t("generate"), variant="primary", elem_id="denoise")
+            with gr.Row(elem_id="masks") as mask_group:
+                overlay = gr.Checkbox(False, label=t("overlay"), elem_id="overlay", container=False)
+                with gr.Column(min_width=320):
+                    gr.Markdown(t("legend"), elem_id="legend")
             gallery = gr.Gallery(
                 label=t("gallery"), columns=6, format="png", elem_id="gallery", elem_classes="gallery"
             )
@@ -106,6 +130,7 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, of_ses
                 taken = gr.Textbox(label=t("time"), interactive=False, elem_id="time")
                 png = gr.DownloadButton(t("download_png"), interactive=False, elem_id="png")
                 nifti = gr.DownloadButton(t("download_nifti"), interactive=False, elem_id="nifti")
+                masks = gr.DownloadButton(t("download_masks"), interactive=False, elem_id="mask_nifti")
         with gr.Tab(t("tab_interpolate"), id="interpolate"):
             gr.Markdown(t("interpolate_info"))
             with gr.Group() as latent_group:
@@ -115,6 +140,8 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, of_ses
             path = gr.Gallery(label=t("gallery"), columns=6, format="png", elem_id="path", elem_classes="gallery")
         with gr.Tab(t("tab_compare"), id="compare"):
             gr.Markdown(t("compare_info"))
+            with gr.Row(visible=any(one.denoises and not one.has_own_sampling for one in generators.values())):
+                others = _steps(DEFAULT_SCHEDULER, DEFAULT_STEPS, t("compare_steps_info"))
             compare = gr.Button(t("compare"), variant="primary", elem_id="compare")
             compared = gr.Textbox(label=t("time"), interactive=False, elem_id="compared")
             grids = gr.Gallery(label=t("gallery"), columns=6, format="png", elem_id="grids", elem_classes="gallery")
@@ -141,8 +168,20 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, of_ses
             losses = gr.Image(label=t("losses"), type="filepath", interactive=False, height=420)
             card = gr.Markdown(elem_id="card")
 
-    controls = [class_labels, code_group, fix_codes, step_group, quick, slow, latent_group, no_latents]
-    leftovers = [gallery, taken, made, png, nifti, path, likest]
+    controls = [
+        class_labels,
+        code_group,
+        fix_codes,
+        step_group,
+        scheduler,
+        steps,
+        condition_group,
+        *questions,
+        guidance,
+    ]
+    controls += [mask_group, overlay, quick, slow, masks, latent_group, no_latents]
+    downloads = [png, nifti, masks]
+    leftovers = [gallery, taken, made, *downloads, path, likest]
     facts = [no_dataset, copy_group, no_report, scores, losses, card]
     gr.on(
         [model.change, gr.context.Context.root_block.load],
@@ -156,26 +195,27 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, of_ses
 
     shape = [fix_codes, category, code_1, code_2]
     quick_inputs = [model, num_images, seed, class_labels, *shape]
-    files = {"fn": handlers.archive, "inputs": made, "outputs": [png, nifti], "show_progress": "hidden"}
-    ready = {"fn": lambda: [gr.update(interactive=True)] * 2, "outputs": [png, nifti], "api_visibility": "private"}
+    files = {"fn": handlers.archive, "inputs": made, "outputs": downloads, "show_progress": "hidden"}
+    ready = {"fn": lambda: [gr.update(interactive=True)] * 3, "outputs": downloads, "api_visibility": "private"}
     quick.click(
         handlers.generate, quick_inputs, [gallery, taken, made], api_name="generate", concurrency_limit=4
     ).then(**files, api_name="archive", api_visibility=of_session).then(**ready)
     slow.click(lambda: gr.Gallery(selected_index=None), None, gallery, api_visibility="private").then(
         handlers.denoise,
-        [model, num_images, seed, scheduler, steps],
+        [model, num_images, seed, scheduler, steps, *questions, guidance, overlay],
         [gallery, taken, made],
         api_name="denoise",
         concurrency_limit=1,
         concurrency_id="slow",
         show_progress_on=taken,  # not on the images, which are to be seen on their way
     ).then(**files, api_visibility="private").then(**ready)
+    overlay.input(handlers.show, [made, overlay], gallery, api_visibility="private", show_progress="hidden")
     interpolate.click(
         handlers.interpolate, [*quick_inputs, other_seed], path, api_name="interpolate", concurrency_limit=4
     )
     compare.click(
         handlers.compare,
-        [seed, scheduler, steps],
+        [seed, *others],
         [grids, compared],
         api_name="compare",
         concurrency_limit=1,
@@ -189,6 +229,14 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, of_ses
         api_name="nearest",
         api_visibility=of_session,
         show_progress_on=likest,
+    )
+
+
+def _steps(scheduler: str | None, steps: int | None, info: gr.i18n.I18nData) -> tuple[gr.Dropdown, gr.Number]:
+    """Controls of how a diffusion model takes the noise off."""
+    return (
+        gr.Dropdown(scheduler_names(), value=scheduler, label=t("scheduler"), info=t("scheduler_info"), min_width=240),
+        gr.Number(steps, minimum=1, maximum=MOST_STEPS, step=1, precision=0, label=t("steps"), info=info),
     )
 
 

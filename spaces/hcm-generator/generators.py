@@ -3,8 +3,9 @@
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -18,7 +19,10 @@ from hcm_hf.errors import InputError
 from hcm_hf.families import FAMILIES
 from hcm_hf.generation import image_generator
 from hcm_hf.hub import METRICS_FILE
+from hcm_hf.models.conditions import OPEN, Conditions
 from hcm_hf.models.ddpm import SAMPLERS, denoise
+from hcm_hf.models.paired import split_pairs
+from hcm_hf.paired_pipeline import PairedDDPMPipeline
 from hcm_hf.pipeline import HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
 from hcm_hf.report import REPORT_FILE
 from hcm_hf.repositories import download, parse_repository
@@ -26,8 +30,10 @@ from hcm_hf.runs import LOSS_FIGURE
 
 
 MOST_IMAGES, MOST_STEPS, MOST_CALLS = 64, 1000, 3200  # of one request; calls are images times steps
+MOST_GUIDANCE = 5
 LARGEST_SEED = 2**31 - 1
-DEFAULT_SCHEDULER, DEFAULT_STEPS = "ddpm", 50
+DEFAULT_SCHEDULER, DEFAULT_STEPS = "ddpm", 50  # of a diffusion model that has none of its own
+NOTHING = Conditions({}, (1.0,), {})
 SERVED: dict[str, "Generator"] = {}  # a process that is lent a GPU inherits them, where arguments must be pickled
 _HUB_FILES = ["README.md", METRICS_FILE, LOSS_FIGURE, CONFIG_FILE]
 
@@ -40,11 +46,12 @@ class Request:
         model: the generator's name.
         num_images: how many.
         seed: image i comes from the random generator of (seed, i), as in `generate.py`.
-        class_labels: the class, where there are classes.
+        class_labels: the class, or what to show, where that can be asked for.
         category: value of the categorical code, where there is one; None leaves it to chance.
         continuous: values of the continuous codes; None leaves them to chance.
         scheduler: of a diffusion model.
         num_inference_steps: of a diffusion model.
+        guidance_scale: of a diffusion model that can be asked for something.
     """
 
     model: str
@@ -55,6 +62,7 @@ class Request:
     continuous: tuple[float, ...] | None = None
     scheduler: str | None = None
     num_inference_steps: int | None = None
+    guidance_scale: float | None = None
 
     def check(self) -> None:
         """Raise an `InputError` for what no generator takes."""
@@ -65,6 +73,9 @@ class Request:
             if not isinstance(code, int | float) or not -1 <= code <= 1:
                 raise InputError(f"A continuous code is {code!r}; give numbers from -1 to 1.")
         check_whole("seed", self.seed, 0, LARGEST_SEED)
+        scale = 1 if self.guidance_scale is None else self.guidance_scale
+        if not isinstance(scale, int | float) or not 1 <= scale <= MOST_GUIDANCE:
+            raise InputError(f"guidance_scale is {scale!r}; give a number from 1 to {MOST_GUIDANCE}.")
         if self.num_inference_steps is not None:
             check_whole("num_inference_steps", self.num_inference_steps, 1, MOST_STEPS)
             if self.num_images * self.num_inference_steps > MOST_CALLS:
@@ -81,12 +92,16 @@ class Drawing:
     Attributes:
         images: float32 (N, H, W) in [0, 1].
         done: part of the work, 1 at the end.
+        masks: uint8 (N, H, W), 0 to 3; None where the model makes none.
+        conditions: what each shows, where that can be asked for.
         seconds: since the request was taken up.
     """
 
     images: np.ndarray
-    done: float
-    seconds: float
+    done: float = 1.0
+    masks: np.ndarray | None = None
+    conditions: Sequence[Mapping[str, str | None]] = ()
+    seconds: float = 0.0
 
 
 class Generator:
@@ -136,6 +151,45 @@ class Generator:
         return "scheduler" in self.load().components
 
     @property
+    def sampling(self) -> tuple[str | None, int | None]:
+        """The scheduler and number of steps of a diffusion model, unless others are asked for."""
+        if not self.denoises:
+            return None, None
+        config = self.load().config
+        return config.get("sampler", DEFAULT_SCHEDULER), config.get("num_inference_steps", DEFAULT_STEPS)
+
+    @property
+    def has_own_sampling(self) -> bool:
+        """Whether that is what it was trained or tuned for."""
+        return "sampler" in self.load().config
+
+    @property
+    def conditions(self) -> Conditions:
+        """What can be asked for; of a model that makes masks too."""
+        pipeline = self.load()
+        return pipeline.conditions if isinstance(pipeline, PairedDDPMPipeline) else NOTHING
+
+    def ask(self, answers: Mapping[str, str | None]) -> str | None:
+        """What a pipeline takes as `class_labels`.
+
+        Args:
+            answers: by a question of `conditions`; "any" leaves it open, None is the model's default.
+
+        Raises:
+            InputError: if the model has no such question or answer.
+        """
+        axes, defaults = self.conditions.axes, self.conditions.defaults
+        for axis, answer in answers.items():
+            if answer is None or axis in axes and answer in (OPEN, *axes[axis]):
+                continue
+            if axis not in axes:
+                raise InputError(f"{axis} {answer!r} given, but {self.name} cannot be asked for a {axis}.")
+            raise InputError(f"{axis} is {answer!r}; choose among {', '.join((OPEN, *axes[axis]))}.")
+        chosen = {axis: answers.get(axis) or defaults.get(axis, OPEN) for axis in axes}
+        opened = [OPEN] if any(chosen[axis] == OPEN for axis in defaults) else []  # else the default would hold
+        return " ".join(opened + [answer for answer in chosen.values() if answer != OPEN]) or None
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The classes that can be asked for."""
         return () if self.denoises else self.load().network.class_names
@@ -159,8 +213,8 @@ class Generator:
         self.check(request)
         started = time.perf_counter()
         generators = [image_generator(request.seed, index) for index in range(request.num_images)]
-        for images, done in self._steps(request, generators, num_previews):
-            yield Drawing(images, done, time.perf_counter() - started)
+        for drawing in self._steps(request, generators, num_previews):
+            yield replace(drawing, seconds=time.perf_counter() - started)
 
     def check(self, request: Request) -> None:
         """Raise an `InputError` unless this model can draw what is asked for."""
@@ -172,31 +226,39 @@ class Generator:
         pipeline = self.load()
         if not self.denoises:  # raises for a scheduler, a class or a code that the network does not have
             pipeline.network.set_codes(pipeline.network.sample_latents(1), request.category, request.continuous)
-            settings = request.class_labels, request.scheduler, request.num_inference_steps
+            settings = request.class_labels, request.scheduler, request.num_inference_steps, request.guidance_scale
             return pipeline, prepare_sampling(pipeline, *settings)[0]
         if (request.category, request.continuous) != (None, None):
             raise InputError(f"Codes given, but {self.name} has no codes.")
-        pipeline = type(pipeline)(**pipeline.components)
-        scheduler, steps = request.scheduler or DEFAULT_SCHEDULER, request.num_inference_steps or DEFAULT_STEPS
+        pipeline = copy(pipeline)
+        scheduler, steps = request.scheduler or self.sampling[0], request.num_inference_steps or self.sampling[1]
         Request(self.name, request.num_images, num_inference_steps=steps).check()
-        return pipeline, prepare_sampling(pipeline, request.class_labels, scheduler, steps)[0]
+        return pipeline, prepare_sampling(pipeline, request.class_labels, scheduler, steps, request.guidance_scale)[0]
 
-    def _steps(
-        self, request: Request, generators: list[torch.Generator], num_previews: int
-    ) -> Iterator[tuple[np.ndarray, float]]:
+    def _steps(self, request: Request, generators: list[torch.Generator], num_previews: int) -> Iterator[Drawing]:
         pipeline, arguments = self._prepare(request)
         if not self.denoises:
             latents = pipeline.network.sample_latents(len(generators), generators)
             latents = pipeline.network.set_codes(latents, request.category, request.continuous)
-            yield pipeline(latents=latents, output_type="np", **arguments).images[..., 0], 1.0
+            yield Drawing(pipeline(latents=latents, output_type="np", **arguments).images[..., 0])
             return
+        conditions = ()
+        if self.conditions.axes:
+            labels = pipeline.draw_labels(len(generators), generators, arguments.pop("class_labels"))
+            conditions = [self.conditions.describe(label) for label in labels.tolist()]
+            denoised = pipeline.denoise(labels, generators, **arguments)
+        else:
+            denoised = denoise(pipeline.unet, pipeline.scheduler, len(generators), generators, **arguments)
         steps = arguments["num_inference_steps"]
         shown = {round(steps * part / num_previews) for part in range(1, num_previews)}
-        for step, images in enumerate(
-            denoise(pipeline.unet, pipeline.scheduler, len(generators), generators, steps), 1
-        ):
+        for step, images in enumerate(denoised, 1):
             if step in shown or step == steps:
-                yield (images[:, 0].float().cpu() / 2 + 0.5).clamp(0, 1).numpy(), step / steps
+                images, masks = images.float().cpu(), None
+                if conditions:
+                    images, masks = split_pairs(images, pipeline.config.patch_size)
+                    masks = masks.byte().numpy()
+                images = (images[:, 0] / 2 + 0.5).clamp(0, 1).numpy()
+                yield Drawing(images, step / steps, masks, conditions)
 
     def interpolate(self, request: Request, other_seed: int) -> np.ndarray:
         """Images (N, H, W) on the great circle between the latents of two seeds.

@@ -15,13 +15,14 @@ from zipfile import ZIP_STORED, ZipFile
 import gradio as gr
 import numpy as np
 from copies import find_neighbours
-from generators import DEFAULT_STEPS, SERVED, Drawing, Generator, Request, check_whole
+from generators import SERVED, Drawing, Generator, Request, check_whole
 from matplotlib.figure import Figure
 from PIL import Image
 
 from hcm_hf.errors import InputError
-from hcm_hf.figures import image_grid
-from hcm_hf.generation import MANIFEST_FILE, STACK_FILE, write_stack
+from hcm_hf.figures import draw_masks, image_grid
+from hcm_hf.generation import MANIFEST_FILE, MASK_STACK_FILE, MASK_SUFFIX, STACK_FILE, write_stack
+from hcm_hf.models.conditions import OPEN, Conditions
 from hcm_hf.report import GLANCE, transposed_table
 from hcm_hf.version import __version__
 
@@ -33,10 +34,11 @@ except ImportError:
 
 SHOWN_PIXELS = 256  # a side of an image on the page; the files keep their size
 COMPARED = 4  # images of each generator
+QUESTIONS = ("group", "phase", "level")  # that a model may be asked, where it knows the answers
 COPY_SECONDS = 600  # after which gradio has its own copy of a file
 _WORK = tempfile.TemporaryDirectory(prefix="hcm-generator-")
 _PROGRESS = gr.Progress()  # where a handler has it as a default, gradio hands in its own
-Made = tuple[Request, np.ndarray]  # what a visitor has made last
+Made = tuple[Request, Drawing]  # what a visitor has made last
 
 
 def on_gpu(seconds: Callable[..., float]) -> Callable[[Callable], Callable]:
@@ -49,8 +51,9 @@ def on_gpu(seconds: Callable[..., float]) -> Callable[[Callable], Callable]:
 def seconds_needed(key: str, request: Request, *_: int) -> float:
     """How long a GPU is needed at most, from what was seen on two CPU cores."""
     generator = SERVED[key]
-    calls = (request.num_inference_steps or DEFAULT_STEPS) if generator.denoises else 1
-    return 0.03 * calls * request.num_images
+    calls = request.num_inference_steps or generator.sampling[1] or 1
+    guided = 1 if request.guidance_scale in (None, 1) else 2
+    return 0.03 * calls * guided * request.num_images
 
 
 @on_gpu(seconds_needed)
@@ -130,7 +133,7 @@ class Handlers:
             raise InputError(f"{model} is a diffusion model; ask for it with /denoise.")
         generator.check(request)
         (drawing,) = draw(generator.key, request)
-        return _captioned(drawing.images), _time(drawing.seconds, request), (request, drawing.images)
+        return _captioned(drawing), _time(drawing.seconds, request), (request, drawing)
 
     @explained
     def denoise(
@@ -138,8 +141,13 @@ class Handlers:
         model: str,
         num_images: int,
         seed: int,
-        scheduler: str,
-        num_inference_steps: int,
+        scheduler: str | None = None,
+        num_inference_steps: int | None = None,
+        group: str | None = None,
+        phase: str | None = None,
+        level: str | None = None,
+        guidance_scale: float = 1,
+        overlay: bool = False,
         progress: gr.Progress = _PROGRESS,
     ) -> Iterator[tuple[list, str, Made | None]]:
         """Draw images with a diffusion model, and show them on their way from noise.
@@ -148,22 +156,32 @@ class Handlers:
             model: the generator's name.
             num_images: how many, 1 to 64.
             seed: from 0; image i comes from (seed, i).
-            scheduler: ddpm, ddim, dpmsolver++ or unipc.
-            num_inference_steps: calls of the network per image, 1 to 1000; images times steps are 3200 at most.
+            scheduler: ddpm, ddim, dpmsolver++, sde-dpmsolver++ or unipc; null for the model's own.
+            num_inference_steps: calls of the network per image, 1 to 1000, null for the model's own number; images
+                times steps are 3200 at most.
+            group: diagnosis group of the patients that the images are to be like, for a model with conditions: DCM,
+                HCM, MINF, NOR or RV; "any" draws it as in the data, null is the model's default, HCM.
+            phase: ED or ES, likewise; null is "any".
+            level: part of the heart, base, mid or apex, likewise; null is "any".
+            guidance_scale: 1 to 5, how closely the conditions are followed; 1 is without guidance.
+            overlay: whether the images show the segmentations that come with them, in colour.
             progress: gradio's.
 
         Returns:
-            The images with their numbers, and the time that they took; the last ones are done.
+            The images with what they show or their numbers, and the time that they took; the last ones are done.
         """
         generator = self.find(model)
         if not generator.denoises:
             raise InputError(f"{model} is no diffusion model; ask for it with /generate.")
+        own_scheduler, own_steps = generator.sampling
         request = Request(
             model,
             _whole(num_images),
             _whole(seed),
-            scheduler=scheduler,
-            num_inference_steps=_whole(num_inference_steps),
+            generator.ask(dict(zip(QUESTIONS, (group, phase, level), strict=True))),
+            scheduler=scheduler or own_scheduler,
+            num_inference_steps=own_steps if num_inference_steps is None else _whole(num_inference_steps),
+            guidance_scale=None if guidance_scale == 1 else guidance_scale,
         )
         generator.check(request)
         progress(0)
@@ -171,10 +189,14 @@ class Handlers:
             progress(drawing.done)
             done = drawing.done == 1
             yield (
-                _captioned(drawing.images),
+                _captioned(drawing, overlay and done),  # in the noise there is no heart
                 _time(drawing.seconds, request) if done else f"{drawing.done:.0%}",
-                (request, drawing.images) if done else None,
+                (request, drawing) if done else None,
             )
+
+    def show(self, made: Made | None, overlay: bool) -> list | dict:
+        """The images made last in this session, with their segmentations or without."""
+        return gr.skip() if made is None else _captioned(made[1], overlay)
 
     @explained
     def interpolate(
@@ -205,28 +227,29 @@ class Handlers:
         request = self._latent_request(model, num_images, seed, class_labels, fix_codes, category, code_1, code_2)
         generator = self.find(model)
         generator.check(request)
-        return _captioned(travel(generator.key, request, _whole(other_seed)))
+        return _captioned(Drawing(travel(generator.key, request, _whole(other_seed))))
 
     @explained
     def compare(
         self,
         seed: int,
-        scheduler: str,
-        num_inference_steps: int,
+        scheduler: str | None = None,
+        num_inference_steps: int | None = None,
         progress: gr.Progress = _PROGRESS,
     ) -> Iterator[tuple[list, str]]:
         """Draw four images of one seed with every generator, and tell the time that an image took.
 
         Args:
             seed: from 0.
-            scheduler: of the diffusion models.
-            num_inference_steps: of the diffusion models.
+            scheduler: of the diffusion models that have none of their own.
+            num_inference_steps: likewise.
             progress: gradio's.
         """
         shown, seconds = [], []
         for index, generator in enumerate(self.generators.values()):
             progress((index, len(self.generators)))
-            steps = (scheduler, _whole(num_inference_steps)) if generator.denoises else (None, None)
+            given = generator.denoises and not generator.has_own_sampling
+            steps = (scheduler, _whole(num_inference_steps)) if given else (None, None)
             request = Request(generator.name, COMPARED, _whole(seed), None, None, None, *steps)
             generator.check(request)
             *_, drawing = draw(generator.key, request)
@@ -251,7 +274,7 @@ class Handlers:
         """
         if made is None:
             raise InputError("There is no image yet; generate some first.")
-        request, images = made
+        request, images = made[0], made[1].images
         check_whole("index", _whole(index), 0, len(images) - 1)
         generator = self.find(request.model)
         dataset = self.dataset_of(generator)
@@ -274,47 +297,67 @@ class Handlers:
         )
 
     @explained
-    def archive(self, made: Made | None) -> tuple[str, str]:
-        """The images made last in this session as files.
+    def archive(self, made: Made | None) -> tuple[str, str, str | None]:
+        """The images made last in this session as files, with their segmentations where the model makes them.
 
         Args:
             made: what this session has made last.
 
         Returns:
-            A zip of PNG files with `manifest.jsonl`, and a NIfTI volume of all of them.
+            A zip of PNG files with `manifest.jsonl`, a NIfTI volume of all images, and one of all segmentations.
         """
         if made is None:
             raise InputError("There is no image yet; generate some first.")
-        request, images = made
+        request, drawing = made
         settings = {key: value for key, value in vars(request).items() if value is not None and key != "num_images"}
-        folder = _new_folder()
+        folder, count = _new_folder(), len(drawing.images)
         name = f"{request.model.replace('/', '-')}-seed{request.seed}"
+        pictures = {".png": np.rint(drawing.images * 255).astype(np.uint8)}
+        if drawing.masks is not None:
+            pictures[MASK_SUFFIX] = drawing.masks
         with ZipFile(folder / f"{name}.zip", "w", ZIP_STORED) as archive:
             lines = []
-            for index, image in enumerate(images):
-                file = f"{index:06d}.png"
-                Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(folder / file, format="PNG")
-                archive.write(folder / file, file)
-                lines.append(json.dumps({"file": file, **settings, "version": __version__, "synthetic": True}) + "\n")
+            for index in range(count):
+                files = {suffix: f"{index:06d}{suffix}" for suffix in pictures}
+                for suffix, file in files.items():
+                    Image.fromarray(pictures[suffix][index]).save(folder / file, format="PNG")
+                    archive.write(folder / file, file)
+                entry = {"file": files[".png"]}
+                if drawing.masks is not None:
+                    entry |= {"mask": files[MASK_SUFFIX], **drawing.conditions[index]}
+                lines.append(json.dumps({**entry, **settings, "version": __version__, "synthetic": True}) + "\n")
             archive.writestr(MANIFEST_FILE, "".join(lines))
-        write_stack(folder, len(images), folder / f"{name}-{STACK_FILE}")
+        stacks = [folder / f"{name}-{STACK_FILE}"]
+        write_stack(folder, count, stacks[0])
+        if drawing.masks is not None:
+            stacks.append(folder / f"{name}-{MASK_STACK_FILE}")
+            write_stack(folder, count, stacks[1], MASK_SUFFIX)
         for file in folder.glob("*.png"):
             file.unlink()
-        return str(folder / f"{name}.zip"), str(folder / f"{name}-{STACK_FILE}")
+        files = [str(path) for path in (folder / f"{name}.zip", *stacks)]
+        return files[0], files[1], files[2] if drawing.masks is not None else None
 
     @explained
     def describe(self, model: str) -> list:
         """What to show for a generator, in the order of the page's controls, facts and leftovers of the last one."""
         generator = self.find(model)
-        denoises, classes = generator.denoises, generator.class_names
+        denoises, classes, conditions = generator.denoises, generator.class_names, generator.conditions
+        paired = bool(conditions.axes)  # what can be asked for comes with its segmentation
         visible = lambda shown: gr.update(visible=bool(shown))  # noqa: E731
         controls = [
             gr.update(visible=bool(classes), value=generator.default_class),
             visible(generator.num_codes[1] == 2),
             gr.update(value=False),
             visible(denoises),
+            *(gr.update(value=value) for value in generator.sampling),
+            visible(paired),
+            *(_question(conditions, axis) for axis in QUESTIONS),
+            gr.update(value=1),
+            visible(paired),
+            gr.update(value=paired),
             visible(not denoises),
             visible(denoises),
+            visible(paired),
             visible(not denoises),
             visible(denoises),
         ]
@@ -337,7 +380,9 @@ class Handlers:
             table,
             gr.update(value=_copied(generator.losses), visible=generator.losses is not None),
             link,
-            *(None, "", None, gr.update(interactive=False), gr.update(interactive=False), None, None),
+            *(None, "", None),
+            *[gr.update(interactive=False)] * 3,
+            *(None, None),
         ]
 
     def _latent_request(self, model, num_images, seed, class_labels, fix_codes, category, code_1, code_2) -> Request:
@@ -359,20 +404,36 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _captioned(images: np.ndarray) -> list[tuple[str, str]]:
-    folder = _new_folder()
-    return [(_shown(image, folder / f"{index:06d}.png"), str(index)) for index, image in enumerate(images)]
+def _question(conditions: Conditions, axis: str) -> dict:
+    """What a control for a question shows: the model's default, or that all answers are welcome."""
+    known = axis in conditions.axes
+    return gr.update(visible=known, value=conditions.defaults.get(axis, OPEN) if known else None)
+
+
+def _captioned(drawing: Drawing, overlay: bool = False) -> list[tuple[str, str]]:
+    """Pictures of the images and what they show, or their numbers."""
+    folder, images = _new_folder(), drawing.images
+    if overlay and drawing.masks is not None:
+        images = draw_masks(images, drawing.masks, _enlargement(images.shape[-1]))
+    captions = [" ".join(filter(None, answers.values())) for answers in drawing.conditions]
+    captions = captions or map(str, range(len(images)))
+    shown = (_shown(image, folder / f"{index:06d}.png") for index, image in enumerate(images))
+    return list(zip(shown, captions, strict=True))
 
 
 def _shown(images: np.ndarray, path: Path) -> str:
-    """One image (H, W), or rows of them (R, N, H, W), enlarged for the page, as a file.
+    """One image (H, W) or (H, W, 3), or rows of them (R, N, H, W), enlarged for the page, as a file.
 
     gradio copies a file once, but writes the same picture anew each time, even while somebody is loading it.
     """
     rows = images if images.ndim == 4 else [images[None]]
-    grid = image_grid(rows, max(1, SHOWN_PIXELS // images.shape[-1]), gap=2 if images.ndim == 4 else 0)
+    grid = image_grid(rows, _enlargement(rows[0].shape[2]), gap=2 if images.ndim == 4 else 0)
     grid.save(path, format="PNG")
     return str(path)
+
+
+def _enlargement(side: int) -> int:
+    return max(1, SHOWN_PIXELS // side)
 
 
 def _time(seconds: float, request: Request) -> str:
