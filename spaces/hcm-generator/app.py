@@ -113,7 +113,7 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, of_ses
             1, MOST_GUIDANCE, 1, step=0.5, label=t("guidance"), info=t("guidance_info"), elem_id="guidance"
         )
     with gr.Row(elem_id="diffusion") as step_group:
-        scheduler, steps = _steps(None, None, t("steps_info"))
+        scheduler, steps = _steps(None, None, t("scheduler_info"), t("steps_info"))
 
     with gr.Tabs():
         with gr.Tab(t("tab_generate"), id="generate"):
@@ -141,7 +141,7 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, of_ses
         with gr.Tab(t("tab_compare"), id="compare"):
             gr.Markdown(t("compare_info"))
             with gr.Row(visible=any(one.denoises and not one.has_own_sampling for one in generators.values())):
-                others = _steps(DEFAULT_SCHEDULER, DEFAULT_STEPS, t("compare_steps_info"))
+                others = _steps(DEFAULT_SCHEDULER, DEFAULT_STEPS, t("compare_steps_info"), t("compare_steps_info"))
             compare = gr.Button(t("compare"), variant="primary", elem_id="compare")
             compared = gr.Textbox(label=t("time"), interactive=False, elem_id="compared")
             grids = gr.Gallery(label=t("gallery"), columns=6, format="png", elem_id="grids", elem_classes="gallery")
@@ -232,11 +232,11 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, of_ses
     )
 
 
-def _steps(scheduler: str | None, steps: int | None, info: gr.i18n.I18nData) -> tuple[gr.Dropdown, gr.Number]:
+def _steps(scheduler: str | None, steps: int | None, *infos: gr.i18n.I18nData) -> tuple[gr.Dropdown, gr.Number]:
     """Controls of how a diffusion model takes the noise off."""
     return (
-        gr.Dropdown(scheduler_names(), value=scheduler, label=t("scheduler"), info=t("scheduler_info"), min_width=240),
-        gr.Number(steps, minimum=1, maximum=MOST_STEPS, step=1, precision=0, label=t("steps"), info=info),
+        gr.Dropdown(scheduler_names(), value=scheduler, label=t("scheduler"), info=infos[0], min_width=240),
+        gr.Number(steps, minimum=1, maximum=MOST_STEPS, step=1, precision=0, label=t("steps"), info=infos[1]),
     )
 
 
