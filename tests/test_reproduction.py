@@ -20,8 +20,8 @@ from hcm_hf.data import phantom
 from hcm_hf.errors import InputError, Interrupted
 from hcm_hf.families import FAMILIES
 from hcm_hf.metrics import protocols
-from hcm_hf.report import cell
 from hcm_hf.pipeline import hash_model
+from hcm_hf.report import cell
 from hcm_hf.reproduction import reproduce
 from hcm_hf.results import BEYOND, SIMILARITY, STUDY, draw_figures
 from hcm_hf.training import train
