@@ -60,7 +60,7 @@ def test_a_random_step_is_that_of_diffusers():
 
 def test_one_halving_is_exact_on_a_linear_model(batch):
     """Two steps of a linear teacher are linear too: the student can be them, and the loss has its minimum there."""
-    student = build_tiny("ddpm", recipe="halved", teacher=build_tiny("ddpm", recipe="tuned").pipeline())
+    student = build_tiny("ddpm", recipe="halved")
     scheduler, steps = student.scheduler, student.num_inference_steps
     teacher = Linear(best_gains(scheduler))
     student.teacher = SimpleNamespace(unet=teacher)
@@ -90,7 +90,7 @@ def test_one_halving_is_exact_on_a_linear_model(batch):
 
 def test_matched_moments_are_at_rest_when_the_student_is_right(batch):
     """Where auxiliary denoiser and teacher agree, the student is not moved; where they do not, it goes their way."""
-    student = build_tiny("ddpm", recipe="distilled", teacher=build_tiny("ddpm", recipe="tuned").pipeline())
+    student = build_tiny("ddpm", recipe="distilled")
     losses = student.losses(batch)
     name, loss = next(losses)
     assert name == "auxiliary" and loss > 0
@@ -107,6 +107,29 @@ def test_matched_moments_are_at_rest_when_the_student_is_right(batch):
     next(losses)[1].backward()
     assert any(parameter.grad.any() for parameter in student.unet.parameters())
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in student.teacher.unet.parameters())
+
+
+def test_matched_moments_give_a_student_of_one_call_the_spread_of_the_data():
+    """Normal data and linear networks: from a student that makes nothing but the mean to one that makes the data."""
+    student = build_tiny("ddpm", recipe="distilled")
+    student.num_inference_steps = 1
+    gains = best_gains(student.scheduler, deviation=0.5)
+    student.teacher = SimpleNamespace(unet=Linear(gains))
+    student.unet, student.auxiliary = Linear(gains.clone()), Linear(gains.clone())
+    assert abs(student.unet.gains[999].item()) < 1e-3  # x = -gain z where all is noise
+    whole = torch.zeros(16, dtype=torch.long)
+    batch = SliceBatch(
+        torch.zeros(16, 1, 16, 16), torch.zeros(16, 16, 16, dtype=torch.long), whole, whole, torch.rand(16)
+    )
+    options = {"lr": 0.01, "betas": (0.0, 0.99)}
+    optimizers = {name: torch.optim.Adam(net.parameters(), **options) for name, net in student.named_children()}
+    for step in range(250):
+        torch.manual_seed(step)
+        for name, loss in student.losses(batch):
+            optimizers[name].zero_grad()
+            loss.backward()
+            optimizers[name].step()
+    assert abs(student.unet.gains[999].item()) == pytest.approx(0.5, abs=0.03)
 
 
 @pytest.mark.parametrize(("recipe", "sampler"), [("halved", "ddim"), ("distilled", "ddpm")])
