@@ -95,13 +95,13 @@ def write_rows(rows: Mapping[str, Sequence[np.ndarray]], figure_file: str | Path
     """Write rows of images with what they are at their left, each label at the middle of its rows.
 
     Args:
-        rows: by label, one or more arrays (N, H, W) in [0, 1], all of one image size.
+        rows: by label, one or more arrays (N, H, W) in [0, 1], or (N, H, W, 3) in colour, all of one image size.
         figure_file: the PNG file to write.
     """
     arrays = [row for group in rows.values() for row in group]
     grid = image_grid(arrays, scale=max(1, 128 // arrays[0].shape[1]))
     row, margin = grid.height / len(arrays), 20
-    canvas = Image.new("L", (grid.width + margin, grid.height), 255)
+    canvas = Image.new(grid.mode, (grid.width + margin, grid.height), "white")
     canvas.paste(grid, (margin, 0))
     top = 0.0
     for text, group in rows.items():
