@@ -37,7 +37,7 @@ def main(
         resolution: pixels a side; by default the dataset's, else 64.
         num_images: generated images of each family.
         num_epochs: cuts every training to as many epochs.
-        scheduler: of diffusion models: ddpm, ddim, dpmsolver++ or unipc.
+        scheduler: of diffusion models: ddpm, ddim, dpmsolver++, sde-dpmsolver++ or unipc.
         num_inference_steps: of diffusion models; 1000 is the whole chain.
         seed: of training, generation and evaluation; it does not move a patient to another split.
         mixed_precision: of training, as accelerate has it; runs that are finished stay as they are.

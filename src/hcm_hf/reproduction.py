@@ -86,6 +86,8 @@ def reproduce(
     if not named:
         known = sorted({name for family in FAMILIES.values() for name in family.recipes})
         raise InputError(f"Unknown --recipe '{recipe}'; choose among {', '.join(known)}.")
+    if any(FAMILIES[family].recipes[recipe].taught_by for family in named):
+        raise InputError(f"--recipe {recipe} learns from a teacher; train it with scripts/train.py --teacher.")
     for name, value, least in (
         ("num_images", num_images, COMPONENTS + 1),  # what the evaluation needs
         ("num_epochs", 1 if num_epochs is None else num_epochs, 1),
