@@ -126,12 +126,13 @@ class PairedDiffusion(Objective):
         noisy = self.scheduler.add_noise(pairs, noise, timesteps)
         target = self.scheduler.get_velocity(pairs, noise, timesteps)
         error = (self.unet(noisy, timesteps, class_labels=labels).sample.float() - target).square()
-        error = error.unflatten(1, (1 + NUM_STRUCTURES, -1)).mean((2, 3, 4))  # (B, 4)
-        known = (masks.amin((1, 2)) >= 0)[:, None]
-        error = (self.image_weight * error[:, 0] + (error[:, 1:] * known).sum(1)) / (
-            self.image_weight + NUM_STRUCTURES
-        )
-        return (v_weights(self.scheduler, timesteps, self.max_snr) * error).mean()
+        error = by_channel(error).mean((2, 3, 4))
+        error[:, 1:] = error[:, 1:] * (masks.amin((1, 2)) >= 0)[:, None]
+        return (v_weights(self.scheduler, timesteps, self.max_snr) * self.weigh(error)).mean()
+
+    def weigh(self, values: torch.Tensor) -> torch.Tensor:
+        """Mean (B,) of what was found for the image and each structure, (B, 4), where the image counts more."""
+        return (self.image_weight * values[:, 0] + values[:, 1:].sum(1)) / (self.image_weight + NUM_STRUCTURES)
 
     def pipeline(self) -> PairedDDPMPipeline:
         """The pipeline with its sampler; what is not asked for is drawn as it was met so far."""
@@ -154,6 +155,11 @@ class PairedDiffusion(Objective):
         pipeline.set_progress_bar_config(disable=True)
         output = pipeline(8, torch.Generator().manual_seed(0), output_type="np")
         return np.concatenate([output.images, output.masks[..., None] / NUM_STRUCTURES])
+
+
+def by_channel(pairs: torch.Tensor) -> torch.Tensor:
+    """Pairs (B, 4 P, H, W) by image and structures, (B, 4, P, H, W), P being the pixels of a block."""
+    return pairs.unflatten(1, (1 + NUM_STRUCTURES, -1))
 
 
 def find_labels(batch: SliceBatch) -> torch.Tensor:

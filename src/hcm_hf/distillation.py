@@ -6,7 +6,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
 from hcm_hf.data.slices import SliceBatch
-from hcm_hf.diffusion import AXES, PairedDiffusion, find_labels
+from hcm_hf.diffusion import AXES, PairedDiffusion, by_channel, find_labels
 from hcm_hf.models.conditions import count_labels
 from hcm_hf.models.paired import build_paired_scheduler, join_pairs, use_plain_attention
 from hcm_hf.objectives import kernel_distance
@@ -23,7 +23,7 @@ class ProgressiveDistillation(PairedDiffusion):
         teacher: samples with "ddim" in an even number of calls, or is a diffusion model of any sampler, whose steps
             are then twice as many as `first_calls`.
         first_calls: of the student of such a model.
-        options: label_dropout, max_snr and augmentation as in `PairedDiffusion`.
+        options: label_dropout, image_weight and augmentation as in `PairedDiffusion`.
     """
 
     def __init__(self, teacher: PairedDDPMPipeline, first_calls: int, **options: float):
@@ -55,7 +55,7 @@ class ProgressiveDistillation(PairedDiffusion):
     def halving_loss(
         self, pairs: torch.Tensor, labels: torch.Tensor, noise: torch.Tensor, starts: torch.Tensor
     ) -> torch.Tensor:
-        """Mean of max(SNR, 1) times the squared error of the image that the student predicts.
+        """Mean of max(SNR, 1) times the squared error of the pair that the student predicts.
 
         Args:
             pairs: (B, C, H, W).
@@ -73,7 +73,8 @@ class ProgressiveDistillation(PairedDiffusion):
             wanted = ddim_origin(self.scheduler, noisy, target, begin, end)
         predicted = predict_origin(self.scheduler, self.unet, noisy, labels, begin)
         alpha, sigma = noise_levels(self.scheduler, begin)
-        return ((alpha / sigma).square().clamp(min=1) * (predicted - wanted).square()).mean()
+        error = by_channel((predicted - wanted).square()).mean((2, 3, 4))
+        return ((alpha / sigma).square().clamp(min=1).flatten() * self.weigh(error)).mean()
 
 
 class MomentMatching(PairedDiffusion):
@@ -84,13 +85,13 @@ class MomentMatching(PairedDiffusion):
     learns E[x~ | z_s], and the student moves along the difference between what the teacher expects at z_s and that.
     Distributions are matched, not the paths of a deterministic solver; so the student samples by the chain's own
     random steps. Each t goes with every s below it, not only those of its own step: a student of `num_inference_steps`
-    calls then also serves divisors of that number. Gradients are scaled for each pair as in
+    calls then also serves divisors of that number. Gradients are scaled for each image and structure as in
     https://huggingface.co/papers/2311.18828 (equation 8).
 
     Args:
         teacher: a diffusion model that samples in many calls.
         num_inference_steps: the student's calls.
-        options: label_dropout and augmentation as in `PairedDiffusion`.
+        options: label_dropout, max_snr, image_weight and augmentation as in `PairedDiffusion`.
     """
 
     def __init__(self, teacher: PairedDDPMPipeline, num_inference_steps: int, **options: float):
@@ -121,15 +122,16 @@ class MomentMatching(PairedDiffusion):
             expected = predict_origin(scheduler, self.teacher.unet, again, labels, lower)
 
         learnt = predict_origin(scheduler, self.auxiliary, again, labels, lower)
-        alpha, sigma = noise_levels(scheduler, lower)
-        weight = (alpha / sigma).square().clamp(max=self.max_snr)
-        yield "auxiliary", (weight * (learnt - guess.detach()).square()).mean()
+        alphas = scheduler.alphas_cumprod.to(device)[lower]
+        weight = (alphas / (1 - alphas)).clamp(max=self.max_snr)  # of the error of pairs: see `v_weights`
+        error = by_channel((learnt - guess.detach()).square()).mean((2, 3, 4))
+        yield "auxiliary", (weight * self.weigh(error)).mean()
 
         with torch.no_grad():
             learnt = predict_origin(scheduler, self.auxiliary, again, labels, lower)
-            scale = (guess - expected).abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-3)
-            direction = (learnt - expected) / scale
-        yield "unet", (guess * direction).mean()
+            distance = by_channel((guess - expected).abs()).mean((2, 3, 4), keepdim=True)
+            direction = by_channel(learnt - expected) / distance.clamp(min=0.05)  # where all is certain, none
+        yield "unet", self.weigh((by_channel(guess) * direction).mean((2, 3, 4))).mean()
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
         """Kernel distance of the student's pairs for the held-out slices' labels to these, in images.

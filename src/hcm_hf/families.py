@@ -216,11 +216,11 @@ PAPERS = "https://huggingface.co/papers/"
 TUNED_DDPM = Recipe(
     build_paired_ddpm,
     GROUPS,
-    num_epochs=200,
+    num_epochs=150,
     train_batch_size=32,
     learning_rate=1e-3,
     adam_betas=(0.9, 0.99),
-    patience=200,
+    patience=150,
     ema_decay=0.999,
     objective={"label_dropout": 0.1, "max_snr": 20.0, "image_weight": 3.0, "augmentation": 0.5},
 )
@@ -233,7 +233,13 @@ DISTILLED_DDPM = Recipe(
     adam_betas=(0.0, 0.99),
     patience=50,
     ema_decay=0.995,
-    objective={"num_inference_steps": 4, "label_dropout": 0.1, "max_snr": 5.0, "augmentation": 0.5},
+    objective={
+        "num_inference_steps": 4,
+        "label_dropout": 0.1,
+        "max_snr": 20.0,
+        "image_weight": 3.0,
+        "augmentation": 0.5,
+    },
     taught_by="tuned",
 )
 HALVED_DDPM = replace(
@@ -242,7 +248,7 @@ HALVED_DDPM = replace(
     num_epochs=10,
     patience=10,
     adam_betas=(0.9, 0.99),
-    objective={"first_calls": 4, "label_dropout": 0.1, "augmentation": 0.5},
+    objective={"first_calls": 4, "label_dropout": 0.1, "image_weight": 3.0, "augmentation": 0.5},
 )
 
 # "paper": the study's settings where it gives them, the original papers' where it does not: docs/reproduction.md.
