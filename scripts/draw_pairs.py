@@ -10,7 +10,7 @@ import torch
 
 import hcm_hf
 from hcm_hf.cli import run
-from hcm_hf.diffusion import AXES, LEVELS
+from hcm_hf.data.acdc import AXES, LEVELS
 from hcm_hf.errors import InputError
 from hcm_hf.figures import draw_masks, write_rows
 from hcm_hf.generation import image_generator
@@ -38,6 +38,8 @@ def main(
         columns: slices in a row; the first of the seed, none chosen.
         seed: slice i of a seed is that of generate.py; also which real slices.
     """
+    if not models or len({Path(name).name for name in models}) < len(models):
+        raise InputError("Name one or more models with --models, each with another folder name.")
     pipelines = {Path(name).name: hcm_hf.HCMPipeline.from_pretrained(name) for name in models}
     for name, pipeline in pipelines.items():
         if not isinstance(pipeline, PairedDDPMPipeline):

@@ -41,14 +41,15 @@ def main(
     if not 1 <= num_slices <= len(rows):
         raise InputError(f"--num_slices is {num_slices}; choose from 1 to {len(rows)}.")
     chosen = np.random.default_rng(seed).choice(rows, num_slices, replace=False)
-    if not (output_dir / "dataset").exists():
-        with replacing(output_dir / "dataset") as temporary:
+    folder = output_dir / f"dataset-{num_slices}-{seed}"
+    if not folder.exists():
+        with replacing(folder) as temporary:
             few = splits["train"].select(np.tile(np.sort(chosen), REPEATS))
             datasets.DatasetDict(dict(splits) | {"train": few}).save_to_disk(temporary)
     config = hcm_hf.TrainingConfig(
         family="ddpm",
         recipe="tuned",
-        dataset=str(output_dir / "dataset"),
+        dataset=str(folder),
         output_dir=str(output_dir / "run"),
         groups=("HCM",),
         num_epochs=num_epochs,
@@ -56,7 +57,7 @@ def main(
     )
     model = hcm_hf.train(config) / "last"  # the best one is not over-trained
     images = hcm_hf.generate_images(model, output_dir / "images", num_images, seed=seed)
-    report = hcm_hf.score(output_dir / "report", images=images, dataset=output_dir / "dataset", seed=seed)
+    report = hcm_hf.score(output_dir / "report", images=images, dataset=folder, seed=seed)
     rate, real = (report["rows"][row]["copy_rate"]["value"] for row in ("generated", "real"))
     print(f"copy rate {rate:.3f} of {num_images} images, {real:.3f} of held-out slices: {output_dir / 'report'}")
 

@@ -43,8 +43,9 @@ def main(
         features: other features to measure distances in: inception, dinov2 (needs hcm_hf[features]).
         num_images: number of images to generate with --model.
         class_labels: their class, where the model is conditional.
-        scheduler: of a diffusion model: ddpm (the default), ddim, dpmsolver++ or unipc.
-        num_inference_steps: calls of a diffusion model per image; by default 1000 for ddpm, 50 for ddim, else 20.
+        scheduler: of a diffusion model: ddpm, ddim, dpmsolver++, sde-dpmsolver++ or unipc; by default the model's own.
+        num_inference_steps: calls of a diffusion model per image; by default the model's own number for its own
+            scheduler, else 1000 for ddpm, 50 for ddim and 20 for the others.
         guidance_scale: of a diffusion model with classes: above 1, which is none, these are followed more closely.
         paper_compat: also score with a wrong data range, labelled as an artefact, to show what it gives.
         seed: of generation, pairs and resamples.

@@ -73,6 +73,7 @@ def paired_model(tmp_path_factory):
         parameter.data *= 1.5
     objective.pipeline().save_pretrained(folder)
     (folder / "training_config.json").write_text(
-        '{"dataset_source": "acdc", "dataset_license": "cc-by-nc-sa-4.0", "dataset": "acdc-16"}\n'
+        '{"dataset_source": "acdc", "dataset_license": "cc-by-nc-sa-4.0", "dataset": "acdc-16", '
+        '"train_patients": {"patient001": "0123456789abcdef"}}\n'
     )
     return folder

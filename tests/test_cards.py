@@ -7,7 +7,7 @@ from huggingface_hub import DatasetCard, ModelCard
 
 import hcm_hf
 from hcm_hf.cards import render_card, render_dataset_card
-from hcm_hf.diffusion import AXES
+from hcm_hf.data.acdc import AXES
 from hcm_hf.families import FAMILIES
 
 

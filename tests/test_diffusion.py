@@ -4,8 +4,9 @@ import pytest
 import torch
 from tiny import Linear, build_tiny, some_pairs
 
+from hcm_hf.data.acdc import AXES
 from hcm_hf.data.slices import SliceBatch, Slices
-from hcm_hf.diffusion import AXES, find_labels, v_weights
+from hcm_hf.diffusion import find_labels, v_weights
 from hcm_hf.distillation import noise_levels, predict_origin
 from hcm_hf.models.conditions import count_labels
 from hcm_hf.models.paired import build_paired_scheduler, join_pairs

@@ -7,7 +7,15 @@ from tiny import Linear, best_gains, build_tiny, some_pairs
 
 from hcm_hf.data.slices import SliceBatch, Slices
 from hcm_hf.diffusion import find_labels
-from hcm_hf.distillation import ddim_origin, ddim_step, noise_levels, posterior_sample, predict_origin
+from hcm_hf.distillation import (
+    ddim_origin,
+    ddim_step,
+    noise_levels,
+    posterior_sample,
+    predict_origin,
+    trailing_timesteps,
+)
+from hcm_hf.models.ddpm import convert_scheduler
 from hcm_hf.models.paired import build_paired_scheduler, join_pairs
 from hcm_hf.pipeline import HCMPipeline
 
@@ -40,6 +48,15 @@ def test_a_deterministic_step_can_be_undone_into_what_it_predicted():
     assert torch.allclose(ddim_origin(scheduler, noisy, stepped, begin, end), origin, atol=1e-4)
 
 
+@pytest.mark.parametrize("calls", [1, 2, 4, 8, 16, 3, 7])
+def test_students_learn_at_the_timesteps_that_samplers_stop_at(calls):
+    for name in ("ddpm", "ddim"):
+        scheduler, _ = convert_scheduler(build_paired_scheduler(), name)
+        scheduler.set_timesteps(calls)
+        expected = trailing_timesteps(build_paired_scheduler(), calls)
+        assert scheduler.timesteps.tolist() == expected[1:].flip(0).tolist() and expected[0] == -1
+
+
 def test_a_random_step_is_that_of_diffusers():
     scheduler = build_paired_scheduler()
     noisy, origin, noise = some_pairs(), some_pairs(1).clamp(-1, 1), some_pairs(2)
@@ -69,14 +86,14 @@ def test_one_halving_is_exact_on_a_linear_model(batch):
     noise = torch.randn(pairs.shape, generator=torch.Generator().manual_seed(0))
     starts = torch.arange(len(pairs)) % steps + 1
     with torch.no_grad():
-        assert student.halving_loss(pairs, labels, noise, starts) > 1e-4
+        assert student.halving_loss(pairs, batch.masks, labels, noise, starts) > 1e-4
     optimizer = torch.optim.Adam(student.unet.parameters(), lr=0.02)
     for _ in range(400):
         optimizer.zero_grad()
-        student.halving_loss(pairs, labels, noise, starts).backward()
+        student.halving_loss(pairs, batch.masks, labels, noise, starts).backward()
         optimizer.step()
     with torch.no_grad():
-        assert student.halving_loss(pairs, labels, noise, starts) < 1e-7
+        assert student.halving_loss(pairs, batch.masks, labels, noise, starts) < 1e-7
         noisy = some_pairs(5)
         long, short = noisy.clone(), noisy.clone()
         for step in range(2 * steps, 0, -1):

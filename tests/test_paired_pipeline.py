@@ -7,7 +7,8 @@ from diffusers import DPMSolverMultistepScheduler
 from tiny import build_tiny
 
 from hcm_hf.errors import InputError
-from hcm_hf.models.ddpm import SAMPLERS
+from hcm_hf.models.ddpm import SAMPLERS, convert_scheduler
+from hcm_hf.models.paired import build_paired_scheduler
 from hcm_hf.paired_pipeline import PairedDDPMPipeline
 from hcm_hf.pipeline import HCMPipeline, hash_model, prepare_sampling
 
@@ -109,6 +110,10 @@ def test_steps_end_in_what_a_call_returns(pipeline):
 def test_every_scheduler_samples_in_few_steps(pipeline, name):
     arguments, noted = prepare_sampling(pipeline, "NOR", name, 4, guidance_scale=2.0)
     assert type(pipeline.scheduler) is SAMPLERS[name].scheduler
+    fresh, _ = convert_scheduler(build_paired_scheduler(), name)
+    for option in ("algorithm_type", "solver_order", "thresholding", "prediction_type", "timestep_spacing"):
+        if option in fresh.config:  # whatever it was saved with
+            assert pipeline.scheduler.config[option] == fresh.config[option]
     assert noted == {"class": "NOR", "scheduler": name, "num_inference_steps": 4, "guidance_scale": 2.0}
     output = pipeline(2, seeded(), output_type="np", **arguments)
     assert np.isfinite(output.images).all() and [one["group"] for one in output.conditions] == ["NOR", "NOR"]
@@ -116,10 +121,10 @@ def test_every_scheduler_samples_in_few_steps(pipeline, name):
 
 
 def test_the_models_own_sampler_is_the_default(pipeline):
+    as_saved = pipeline(2, seeded(), output_type="np").images
     arguments, noted = prepare_sampling(pipeline)
     assert noted == {"class": "HCM", "scheduler": "sde-dpmsolver++", "num_inference_steps": 20, "guidance_scale": 1.0}
-    by_default = pipeline(2, seeded(), output_type="np", **arguments)
-    np.testing.assert_array_equal(by_default.images, pipeline(2, seeded(), output_type="np").images)
+    np.testing.assert_array_equal(as_saved, pipeline(2, seeded(), output_type="np", **arguments).images)
     assert prepare_sampling(pipeline, scheduler="ddpm")[0]["num_inference_steps"] == 1000
 
 

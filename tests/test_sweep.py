@@ -58,6 +58,20 @@ def test_several_seeds_and_groups_of_a_model_of_pairs(dataset_dir, tmp_path, mon
     assert "split validation with" in table
 
 
+def test_one_group_is_asked_for_too(dataset_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocols, "RESAMPLES", 10)
+    build_tiny("ddpm", recipe="tuned").pipeline().save_pretrained(tmp_path / "tuned")
+    settings = {"schedulers": ("ddpm",), "steps": (2,), "num_images": 4, "groups": ("NOR",)}
+    output_dir = sweep_steps(tmp_path / "tuned", tmp_path / "steps", dataset_dir, **settings)
+    lines = (output_dir / "ddpm-2" / "NOR-0" / "images" / "manifest.jsonl").read_text().splitlines()
+    assert {json.loads(line)["group"] for line in lines} == {"NOR"}
+
+
+def test_a_model_that_is_asked_for_nothing_has_one_group(model, dataset_dir, tmp_path):
+    with pytest.raises(InputError, match="--groups HCM NOR: this model is not asked for groups"):
+        sweep_steps(model, tmp_path / "steps", dataset_dir, groups=("HCM", "NOR"))
+
+
 def test_only_a_diffusion_model_takes_steps(dataset_dir, tmp_path):
     build_tiny("vae").pipeline().save_pretrained(tmp_path / "vae")
     with pytest.raises(InputError, match="no diffusion model"):

@@ -25,7 +25,7 @@ from hcm_hf.data.slices import Slices
 from hcm_hf.errors import InputError, Interrupted
 from hcm_hf.families import FAMILIES, INSTRUMENTS
 from hcm_hf.judge import load_encoder
-from hcm_hf.pipeline import HCMPipeline
+from hcm_hf.pipeline import HCMPipeline, hash_model
 from hcm_hf.training import batch_indices, step_seed, train
 
 
@@ -54,17 +54,17 @@ def config(dataset_dir, tmp_path):
     )
 
 
-@pytest.fixture(scope="session")
-def teacher(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("teacher")
-    build_tiny("ddpm", recipe="tuned").pipeline().save_pretrained(folder)
-    return str(folder)
+@pytest.fixture
+def teacher(config, tmp_path):
+    return str(
+        train(replace(config, family="ddpm", recipe="tuned", num_epochs=1, output_dir=str(tmp_path / "taught")))
+    )
 
 
 def of_model(config, family, recipe, teacher):
     """The configuration for a family's recipe; students get their teacher."""
     taught = FAMILIES[family].recipes[recipe].taught_by
-    return replace(config, family=family, recipe=recipe, teacher=taught and teacher)
+    return replace(config, family=family, recipe=recipe, teacher=teacher if taught else None)
 
 
 def metrics(output_dir):
@@ -322,29 +322,31 @@ def two_processes(*command):
 
 
 def test_a_student_needs_a_teacher_that_can_teach_it_and_no_other_has_one(config, teacher, tmp_path):
-    build_tiny("dcgan").pipeline().save_pretrained(tmp_path / "dcgan")
-    student = replace(config, family="ddpm", recipe="distilled")
+    build_tiny("ddpm", recipe="tuned").pipeline().save_pretrained(tmp_path / "unknown")
+    student = replace(config, family="ddpm", recipe="distilled", teacher=teacher)
+    halved = train(replace(student, recipe="halved", num_epochs=1, output_dir=str(tmp_path / "halved")))
     for change, message in [
-        ({}, "--recipe distilled of ddpm needs a teacher: train --recipe tuned and name its run with --teacher"),
-        ({"teacher": str(tmp_path / "none")}, "none does not exist"),
-        ({"teacher": str(tmp_path / "dcgan")}, "the teacher is a LatentPipeline, and only a PairedDDPMPipeline can"),
-        ({"teacher": teacher, "recipe": "tuned"}, "--recipe tuned of ddpm has no teacher; leave --teacher out"),
+        ({"teacher": None}, "--recipe distilled of ddpm needs a teacher: train --recipe tuned and name its run with"),
+        ({"teacher": str(tmp_path / "none")}, "--teacher .*none does not exist"),
+        ({"teacher": str(tmp_path / "unknown")}, "unknown is no ddpm of recipe tuned with its training's notes"),
+        ({"teacher": str(halved)}, "halved is no ddpm of recipe tuned with its training's notes"),
+        ({"recipe": "tuned"}, "--recipe tuned of ddpm has no teacher; leave --teacher out"),
+        ({"groups": ("NOR",)}, "was trained on other slices than these; give the same --dataset and --groups"),
     ]:
         with pytest.raises(InputError, match=message):
             train(replace(student, **change))
         assert not Path(config.output_dir).exists()
+    again = train(replace(student, recipe="halved", teacher=str(halved), num_epochs=1))
+    assert HCMPipeline.from_pretrained(again).config.num_inference_steps == 2
 
 
-def test_a_student_has_seen_what_its_teacher_has_seen(config, tmp_path):
-    tuned = train(replace(config, family="ddpm", recipe="tuned", num_epochs=1, output_dir=str(tmp_path / "tuned")))
-    student = replace(config, family="ddpm", recipe="distilled", num_epochs=1, teacher=str(tuned), groups=("NOR",))
-    train(student)
-    taught, own = (json.loads((Path(run) / "training_config.json").read_text()) for run in (tuned, config.output_dir))
-    assert set(taught["train_patients"].values()) < set(own["train_patients"].values())
-    assert len(own["train_patients"]) == 2 * len(taught["train_patients"])
-    other = train(replace(config, family="ddpm", recipe="tuned", num_epochs=2, output_dir=str(tmp_path / "other")))
+def test_a_student_goes_on_with_its_own_teacher_alone(config, teacher, tmp_path):
+    student = replace(config, family="ddpm", recipe="distilled", num_epochs=1, teacher=teacher)
+    taught, own = (json.loads((Path(run) / "training_config.json").read_text()) for run in (teacher, train(student)))
+    assert taught["train_patients"] == own["train_patients"] and own["teacher_hash"] == hash_model(teacher)
+    tuned = replace(config, family="ddpm", recipe="tuned", num_epochs=2, output_dir=str(tmp_path / "other"))
     with pytest.raises(InputError, match="holds a run with teacher_hash"):
-        train(replace(student, teacher=str(other)))
+        train(replace(student, teacher=str(train(tuned))))
 
 
 def test_two_processes_share_the_batch_stay_equal_and_resume(config, tmp_path):

@@ -58,7 +58,7 @@ def build_tiny(family: str, seed: int = 0, recipe: str = "paper", **more):
     """A family's objective at its tiny size, 16 pixels, with its recipe's losses; a student gets a `teacher`."""
     found = FAMILIES[family].recipes[recipe]
     if found.taught_by:
-        more = {"teacher": build_tiny(family, recipe=found.taught_by).pipeline()} | more
+        more = {"teacher": build_tiny(family, recipe=found.taught_by[0]).pipeline()} | more
     torch.manual_seed(seed)
     return found.build(16, **found.objective | TINY_RECIPES.get((family, recipe), TINY[family]) | more)
 

@@ -78,10 +78,11 @@ class Request:
             raise InputError(f"guidance_scale is {scale!r}; give a number from 1 to {MOST_GUIDANCE}.")
         if self.num_inference_steps is not None:
             check_whole("num_inference_steps", self.num_inference_steps, 1, MOST_STEPS)
-            if self.num_images * self.num_inference_steps > MOST_CALLS:
+            calls = self.num_images * self.num_inference_steps * (1 if scale == 1 else 2)  # guidance asks twice
+            if calls > MOST_CALLS:
                 raise InputError(
                     f"{self.num_images} images of {self.num_inference_steps} steps are more than {MOST_CALLS} steps "
-                    "in all; ask for fewer images or steps."
+                    "in all, guided ones counted twice; ask for fewer images or steps."
                 )
 
 

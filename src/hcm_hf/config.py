@@ -69,7 +69,7 @@ class Recipe:
         patience: epochs without a better validation loss before training stops.
         ema_decay: decay per step of the averaged weights; 0 takes the weights themselves.
         objective: arguments of `build`.
-        taught_by: the recipe of the same family whose models can teach this one; None where none does.
+        taught_by: the recipes of the same family whose models can teach this one; empty where it has no teacher.
     """
 
     build: Callable[..., Any]
@@ -81,7 +81,7 @@ class Recipe:
     patience: int
     ema_decay: float
     objective: dict
-    taught_by: str | None = None
+    taught_by: tuple[str, ...] = ()
 
     def settings(self) -> dict:
         """What a run writes of its recipe: all that is not code."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
-from hcm_hf.data.acdc import GROUPS, PHASES
+from hcm_hf.data.acdc import AXES, LEVELS
 from hcm_hf.data.augmentation import NUM_DRAWS, augment
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.models.conditions import count_labels, join_labels
@@ -16,8 +16,6 @@ from hcm_hf.objectives import Objective
 from hcm_hf.paired_pipeline import PairedDDPMPipeline
 
 
-LEVELS = ("base", "mid", "apex")  # thirds of a volume's slices, in ACDC's order
-AXES = {"group": GROUPS, "phase": PHASES, "level": LEVELS}
 DEFAULTS = {"group": "HCM"}
 
 
@@ -127,12 +125,15 @@ class PairedDiffusion(Objective):
         target = self.scheduler.get_velocity(pairs, noise, timesteps)
         error = (self.unet(noisy, timesteps, class_labels=labels).sample.float() - target).square()
         error = by_channel(error).mean((2, 3, 4))
-        error[:, 1:] = error[:, 1:] * (masks.amin((1, 2)) >= 0)[:, None]
-        return (v_weights(self.scheduler, timesteps, self.max_snr) * self.weigh(error)).mean()
+        return (v_weights(self.scheduler, timesteps, self.max_snr) * self.weigh(error, masks)).mean()
 
-    def weigh(self, values: torch.Tensor) -> torch.Tensor:
-        """Mean (B,) of what was found for the image and each structure, (B, 4), where the image counts more."""
-        return (self.image_weight * values[:, 0] + values[:, 1:].sum(1)) / (self.image_weight + NUM_STRUCTURES)
+    def weigh(self, values: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Mean (B,) of what was found for the image and each structure, (B, 4), where the image counts more.
+
+        The structures of a slice without a segmentation, (B, H, W) of -1, count as nothing.
+        """
+        structures = values[:, 1:].sum(1) * (masks.amin((1, 2)) >= 0)
+        return (self.image_weight * values[:, 0] + structures) / (self.image_weight + NUM_STRUCTURES)
 
     def pipeline(self) -> PairedDDPMPipeline:
         """The pipeline with its sampler; what is not asked for is drawn as it was met so far."""

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
+from hcm_hf.data.acdc import AXES
 from hcm_hf.data.slices import SliceBatch
-from hcm_hf.diffusion import AXES, PairedDiffusion, by_channel, find_labels
+from hcm_hf.diffusion import PairedDiffusion, by_channel, find_labels
 from hcm_hf.models.conditions import count_labels
 from hcm_hf.models.paired import build_paired_scheduler, join_pairs, use_plain_attention
 from hcm_hf.objectives import kernel_distance
@@ -23,16 +24,32 @@ class ProgressiveDistillation(PairedDiffusion):
         teacher: samples with "ddim" in an even number of calls, or is a diffusion model of any sampler, whose steps
             are then twice as many as `first_calls`.
         first_calls: of the student of such a model.
-        options: label_dropout, image_weight and augmentation as in `PairedDiffusion`.
+        label_dropout, image_weight, augmentation: as in `PairedDiffusion`.
     """
 
-    def __init__(self, teacher: PairedDDPMPipeline, first_calls: int, **options: float):
+    def __init__(
+        self,
+        teacher: PairedDDPMPipeline,
+        first_calls: int,
+        label_dropout: float,
+        image_weight: float,
+        augmentation: float,
+    ):
         halved = teacher.config.sampler == "ddim"
         calls = teacher.config.num_inference_steps // 2 if halved else first_calls
         if halved and teacher.config.num_inference_steps % 2:
             raise ValueError(f"the teacher takes {teacher.config.num_inference_steps} call(s), which has no half.")
         unet = copy_unet(teacher.unet)
-        super().__init__(unet, build_paired_scheduler(), teacher.config.patch_size, "ddim", calls, **options)
+        super().__init__(
+            unet,
+            build_paired_scheduler(),
+            teacher.config.patch_size,
+            "ddim",
+            calls,
+            label_dropout=label_dropout,
+            image_weight=image_weight,
+            augmentation=augmentation,
+        )
         self.teacher = teacher  # a pipeline is no module: it is neither trained nor saved here
         self.label_counts[:-1] = torch.tensor(teacher.config.frequencies)
 
@@ -41,7 +58,7 @@ class ProgressiveDistillation(PairedDiffusion):
         pairs, labels = self.prepare(batch)
         steps = self.num_inference_steps
         starts = batch.draw(lambda n: torch.randint(1, steps + 1, (n,), device=pairs.device))
-        yield "unet", self.halving_loss(pairs, labels, self.draw_noise(batch, pairs), starts)
+        yield "unet", self.halving_loss(pairs, batch.masks, labels, self.draw_noise(batch, pairs), starts)
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
         """The same with all labels, at fixed noise and at steps spread evenly."""
@@ -49,23 +66,28 @@ class ProgressiveDistillation(PairedDiffusion):
         pairs = join_pairs(batch.images, batch.masks, self.patch_size)
         noise = torch.randn(pairs.shape, generator=generator).to(pairs)
         starts = (torch.randperm(len(pairs), generator=generator) % self.num_inference_steps + 1).to(pairs.device)
-        parts = [part.split(64) for part in (pairs, find_labels(batch), noise, starts)]
+        parts = [part.split(64) for part in (pairs, batch.masks, find_labels(batch), noise, starts)]
         return sum(len(part[0]) * self.halving_loss(*part) for part in zip(*parts, strict=True)) / len(pairs)
 
     def halving_loss(
-        self, pairs: torch.Tensor, labels: torch.Tensor, noise: torch.Tensor, starts: torch.Tensor
+        self,
+        pairs: torch.Tensor,
+        masks: torch.Tensor,
+        labels: torch.Tensor,
+        noise: torch.Tensor,
+        starts: torch.Tensor,
     ) -> torch.Tensor:
         """Mean of max(SNR, 1) times the squared error of the pair that the student predicts.
 
         Args:
             pairs: (B, C, H, W).
+            masks: (B, H, W); where one is -1 its channels do not count.
             labels: (B,).
             noise: as `pairs`.
             starts: the student's step, from 1 (the last) to its number of calls (the first), (B,).
         """
-        last = self.scheduler.config.num_train_timesteps
-        begin, middle, end = ((starts - part) * last // self.num_inference_steps - 1 for part in (0, 0.5, 1))
-        begin, middle, end = begin.long(), middle.long(), end.long()
+        timesteps = trailing_timesteps(self.scheduler, 2 * self.num_inference_steps).to(pairs.device)
+        begin, middle, end = (timesteps[2 * starts - part] for part in (0, 1, 2))
         noisy = self.scheduler.add_noise(pairs, noise, begin)
         with torch.no_grad():
             halfway = ddim_step(self.scheduler, self.teacher.unet, noisy, labels, begin, middle)
@@ -74,34 +96,45 @@ class ProgressiveDistillation(PairedDiffusion):
         predicted = predict_origin(self.scheduler, self.unet, noisy, labels, begin)
         alpha, sigma = noise_levels(self.scheduler, begin)
         error = by_channel((predicted - wanted).square()).mean((2, 3, 4))
-        return ((alpha / sigma).square().clamp(min=1).flatten() * self.weigh(error)).mean()
+        return ((alpha / sigma).square().clamp(min=1).flatten() * self.weigh(error, masks)).mean()
 
 
 class MomentMatching(PairedDiffusion):
     """A student of few calls whose images, made noisy again, mean to any denoiser what the teacher's do.
 
-    Moment matching, https://huggingface.co/papers/2406.04103 (algorithm 2): for noisy real pairs z_t at one of the
-    student's timesteps t, its guess x~ of the pair and a less noisy z_s ~ q(z_s | z_t, x~), an auxiliary denoiser
-    learns E[x~ | z_s], and the student moves along the difference between what the teacher expects at z_s and that.
-    Distributions are matched, not the paths of a deterministic solver; so the student samples by the chain's own
-    random steps. Each t goes with every s below it, not only those of its own step: a student of `num_inference_steps`
-    calls then also serves divisors of that number. Gradients are scaled for each image and structure as in
-    https://huggingface.co/papers/2311.18828 (equation 8).
+    Moment matching, https://huggingface.co/papers/2406.04103 (after algorithm 2): for noisy real pairs z_t at one of
+    the student's timesteps t, its guess x~ of the pair and a less noisy z_s ~ q(z_s | z_t, x~), an auxiliary denoiser
+    learns E[x~ | z_s], held to the teacher, and the student moves along the difference between what the teacher
+    expects at z_s and that. Distributions are matched, not the paths of a deterministic solver; so the student samples
+    by the chain's own random steps. Each t goes with every s below it, not only those of its own step: a student of
+    `num_inference_steps` calls then also serves divisors of that number. Gradients are scaled for each image and
+    structure as in https://huggingface.co/papers/2311.18828 (equation 8), and one z_s serves both networks.
 
     Args:
         teacher: a diffusion model that samples in many calls.
         num_inference_steps: the student's calls.
-        options: label_dropout, max_snr, image_weight and augmentation as in `PairedDiffusion`.
+        label_dropout, max_snr, image_weight, augmentation: as in `PairedDiffusion`.
     """
 
-    def __init__(self, teacher: PairedDDPMPipeline, num_inference_steps: int, **options: float):
+    def __init__(
+        self,
+        teacher: PairedDDPMPipeline,
+        num_inference_steps: int,
+        label_dropout: float,
+        max_snr: float,
+        image_weight: float,
+        augmentation: float,
+    ):
         super().__init__(
             copy_unet(teacher.unet),
             build_paired_scheduler(),
             teacher.config.patch_size,
             "ddpm",
             num_inference_steps,
-            **options,
+            label_dropout,
+            max_snr,
+            image_weight,
+            augmentation,
         )
         self.auxiliary = copy_unet(teacher.unet)
         self.teacher = teacher  # a pipeline is no module: it is neither trained nor saved here
@@ -113,7 +146,7 @@ class MomentMatching(PairedDiffusion):
         scheduler, device = self.scheduler, pairs.device
         starts = batch.draw(lambda n: torch.randint(1, self.num_inference_steps + 1, (n,), device=device))
         places = batch.draw(lambda n: torch.rand(n, device=device))
-        timesteps = starts * scheduler.config.num_train_timesteps // self.num_inference_steps - 1
+        timesteps = trailing_timesteps(scheduler, self.num_inference_steps).to(device)[starts]
         lower = (places * timesteps).long()  # 0 to t - 1
         noisy = scheduler.add_noise(pairs, self.draw_noise(batch, pairs), timesteps)
         guess = predict_origin(scheduler, self.unet, noisy, labels, timesteps)
@@ -124,14 +157,15 @@ class MomentMatching(PairedDiffusion):
         learnt = predict_origin(scheduler, self.auxiliary, again, labels, lower)
         alphas = scheduler.alphas_cumprod.to(device)[lower]
         weight = (alphas / (1 - alphas)).clamp(max=self.max_snr)  # of the error of pairs: see `v_weights`
-        error = by_channel((learnt - guess.detach()).square()).mean((2, 3, 4))
-        yield "auxiliary", (weight * self.weigh(error)).mean()
+        error = (learnt - guess.detach()).square() + (learnt - expected).square()  # the second keeps it near
+        error = by_channel(error).mean((2, 3, 4))
+        yield "auxiliary", (weight * self.weigh(error, batch.masks)).mean()
 
         with torch.no_grad():
             learnt = predict_origin(scheduler, self.auxiliary, again, labels, lower)
             distance = by_channel((guess - expected).abs()).mean((2, 3, 4), keepdim=True)
             direction = by_channel(learnt - expected) / distance.clamp(min=0.05)  # where all is certain, none
-        yield "unet", self.weigh((by_channel(guess) * direction).mean((2, 3, 4))).mean()
+        yield "unet", self.weigh((by_channel(guess) * direction).mean((2, 3, 4)), batch.masks).mean()
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
         """Kernel distance of the student's pairs for the held-out slices' labels to these, in images.
@@ -155,6 +189,12 @@ def copy_unet(unet: UNet2DModel) -> UNet2DModel:
     fresh = UNet2DModel.from_config(unet.config)
     fresh.load_state_dict(unet.state_dict())
     return use_plain_attention(fresh.float())
+
+
+def trailing_timesteps(scheduler: DDPMScheduler, calls: int) -> torch.Tensor:
+    """The timesteps of a sampler of some calls, from -1, none of the noise, to the last of training: (calls + 1,)."""
+    last = scheduler.config.num_train_timesteps
+    return (torch.arange(calls + 1) * (last / calls)).round().long() - 1
 
 
 def noise_levels(scheduler: DDPMScheduler, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -113,7 +113,7 @@ def score(
     if model is not None and source["model_hash"] not in (None, hash_model(folder)):
         raise InputError(f"The images in {images} were made by {source['model']}, not by --model {model}.")
     written = read_training(folder or source["model"]) or _noted(Path(images))
-    for name, digest in heldout.hashes.items():
+    for name, digest in everyone.hashes.items():
         if digest in written.get("train_patients", {}).values():
             raise InputError(
                 f"{source['model']} was trained on patient {name}, who is held out in split '{split}'; name the "

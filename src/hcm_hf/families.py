@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from diffusers import DiffusionPipeline
 
 from hcm_hf.config import Recipe
-from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
-from hcm_hf.diffusion import AXES, PairedDiffusion
+from hcm_hf.data.acdc import AXES, GROUPS, PHASES, STRUCTURES
+from hcm_hf.diffusion import PairedDiffusion
 from hcm_hf.distillation import MomentMatching, ProgressiveDistillation
 from hcm_hf.errors import InputError
 from hcm_hf.models import (
@@ -159,14 +159,31 @@ def build_paired_ddpm(
     )
 
 
-def build_halved_ddpm(sample_size: int, teacher: PairedDDPMPipeline, **options: float) -> ProgressiveDistillation:
+def build_halved_ddpm(
+    sample_size: int,
+    teacher: DiffusionPipeline,
+    first_calls: int,
+    label_dropout: float,
+    image_weight: float,
+    augmentation: float,
+) -> ProgressiveDistillation:
     """The student of half as many calls."""
-    return ProgressiveDistillation(check_teacher(sample_size, teacher), **options)
+    teacher = check_teacher(sample_size, teacher)
+    return ProgressiveDistillation(teacher, first_calls, label_dropout, image_weight, augmentation)
 
 
-def build_distilled_ddpm(sample_size: int, teacher: PairedDDPMPipeline, **options: float) -> MomentMatching:
+def build_distilled_ddpm(
+    sample_size: int,
+    teacher: DiffusionPipeline,
+    num_inference_steps: int,
+    label_dropout: float,
+    max_snr: float,
+    image_weight: float,
+    augmentation: float,
+) -> MomentMatching:
     """The student of few calls, and its auxiliary denoiser."""
-    return MomentMatching(check_teacher(sample_size, teacher), **options)
+    teacher = check_teacher(sample_size, teacher)
+    return MomentMatching(teacher, num_inference_steps, label_dropout, max_snr, image_weight, augmentation)
 
 
 def check_teacher(sample_size: int, teacher: DiffusionPipeline) -> PairedDDPMPipeline:
@@ -179,6 +196,8 @@ def check_teacher(sample_size: int, teacher: DiffusionPipeline) -> PairedDDPMPip
         raise ValueError(f"the teacher is a {type(teacher).__name__}, and only a PairedDDPMPipeline can teach.")
     if teacher.sample_size != sample_size:
         raise ValueError(f"the teacher makes slices of {teacher.sample_size} px, the dataset's have {sample_size}.")
+    if [(axis, tuple(names)) for axis, names in teacher.config.axes] != list(AXES.items()):
+        raise ValueError(f"the teacher is asked for {dict(teacher.config.axes)}, the slices are labelled by {AXES}.")
     return teacher
 
 
@@ -240,11 +259,12 @@ DISTILLED_DDPM = Recipe(
         "image_weight": 3.0,
         "augmentation": 0.5,
     },
-    taught_by="tuned",
+    taught_by=("tuned",),
 )
 HALVED_DDPM = replace(
     DISTILLED_DDPM,
     build=build_halved_ddpm,
+    taught_by=("tuned", "halved"),
     num_epochs=10,
     patience=10,
     adam_betas=(0.9, 0.99),

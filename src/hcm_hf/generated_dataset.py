@@ -5,7 +5,7 @@ from pathlib import Path
 
 from diffusers import DiffusionPipeline
 
-from hcm_hf.data.acdc import Patient
+from hcm_hf.data.acdc import AXES, LEVELS, Patient
 from hcm_hf.data.dataset import (
     ACDC_CITATION,
     LICENSES,
@@ -15,7 +15,6 @@ from hcm_hf.data.dataset import (
     split_patients,
 )
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
-from hcm_hf.diffusion import AXES, LEVELS
 from hcm_hf.errors import InputError
 from hcm_hf.paired_pipeline import PairedDDPMPipeline
 from hcm_hf.repositories import parse_repository
@@ -65,6 +64,7 @@ def plan_dataset(
         "model": name if parse_repository(name) else Path(name).resolve().name,
         "dataset_source": source,
         "license": LICENSES.get(source) or training.get("dataset_license") or "unknown",
+        "train_patients": training.get("train_patients", {}),  # whoever trains on these slices has seen them too
     }
     report = PreparationReport("generated", resolution, FIELD_OF_VIEW / resolution, seed, generator=generator)
     unknown = {"half": "", "phases": {}, "height": None, "weight": None, "source": "", "folder": ""}

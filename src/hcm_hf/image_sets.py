@@ -10,10 +10,9 @@ import datasets
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
+from hcm_hf.data.acdc import GROUPS, LEVELS, PHASES, STRUCTURES
 from hcm_hf.data.dataset import check_groups
 from hcm_hf.data.slices import Slices
-from hcm_hf.diffusion import LEVELS
 from hcm_hf.errors import InputError
 from hcm_hf.generation import MANIFEST_FILE, find_images
 

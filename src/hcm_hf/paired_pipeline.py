@@ -1,5 +1,6 @@
 """The pipeline of the tuned diffusion model and its students: slices with their segmentations, as asked for."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,8 +48,6 @@ class PairedDDPMPipeline(DiffusionPipeline):
         sampler: the name in `SAMPLERS` that the scheduler goes by.
         num_inference_steps: calls of the network by default.
     """
-
-    model_cpu_offload_seq = "unet"
 
     def __init__(
         self,
@@ -116,7 +115,8 @@ class PairedDDPMPipeline(DiffusionPipeline):
             raise InputError(f"Unknown output_type '{output_type}'; choose among {', '.join(OUTPUT_TYPES)}.")
         labels = self.draw_labels(batch_size, generator, class_labels)
         steps = self.denoise(labels, generator, num_inference_steps, guidance_scale)
-        *_, pairs = self.progress_bar(steps, total=num_inference_steps or self.config.num_inference_steps)
+        bar = self.progress_bar(steps, total=num_inference_steps or self.config.num_inference_steps)
+        pairs = deque(bar, maxlen=1).pop()
 
         images, masks = split_pairs(pairs.float(), self.config.patch_size)
         images = (images / 2 + 0.5).clamp(0, 1)

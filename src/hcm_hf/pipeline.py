@@ -274,6 +274,7 @@ def find_pipeline(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
+    argument: str = "--model",
 ) -> Path:
     """The folder that holds `model_index.json`: `name` itself, in a training run its `best`, or a repository's copy.
 
@@ -282,6 +283,7 @@ def find_pipeline(
         revision: of a repository.
         token: for a repository.
         cache_dir: for a repository.
+        argument: what the user calls it.
 
     Raises:
         InputError: if there is none, or the repository cannot be had.
@@ -290,11 +292,13 @@ def find_pipeline(
         return _download(*repository, token, cache_dir)
     folder = Path(name)
     if not folder.is_dir():
-        raise InputError(f"--model {name} does not exist; name a folder that train.py wrote, or user/name on the Hub.")
+        raise InputError(
+            f"{argument} {name} does not exist; name a folder that train.py wrote, or user/name on the Hub."
+        )
     for candidate in (folder, folder / "best"):
         if (candidate / _INDEX_FILE).is_file():
             return candidate
-    raise InputError(f"--model {name} holds no saved pipeline ({_INDEX_FILE}); train it to its first validation.")
+    raise InputError(f"{argument} {name} holds no saved pipeline ({_INDEX_FILE}); train it to its first validation.")
 
 
 def read_training(folder: str | Path) -> dict:
@@ -351,6 +355,8 @@ def _read_index(folder: Path, name: str | Path) -> tuple[dict, _Saved, type[Mode
         class_name = index["_class_name"]
         saved = _PIPELINES.get(class_name, _Saved("network", {}, _load_latent))
         network_name = str(index.get(saved.component, (None, None))[1])
+        for name_of_option in saved.options:
+            index[name_of_option]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"{name}: {_INDEX_FILE} is damaged; copy the model again.") from error
     if network_name not in saved.networks:

@@ -207,7 +207,7 @@ def resolved_config(
     resolved |= {
         "resolution": train_slices.images.shape[-1],
         "dataset_fingerprint": train_slices.fingerprint() + validation_slices.fingerprint(),
-        "train_patients": train_slices.patient_hashes(),
+        "train_patients": train_slices.patient_hashes() | _behind(config.dataset),
         "num_train_slices": len(train_slices),
         "dataset_repository": config.dataset and (parse_repository(config.dataset) or (None,))[0],
         "dataset_source": read_preparation(config.dataset).get("source", "other"),
@@ -218,6 +218,12 @@ def resolved_config(
     resolved["dataset"] = config.dataset or "synthetic"
     resolved |= {"mixed_precision": accelerator.mixed_precision, "num_processes": accelerator.num_processes}
     return json.loads(json.dumps(resolved))
+
+
+def _behind(dataset: str | None) -> dict[str, str]:
+    """Hashes of the patients that the generator of a generated dataset has seen; of any other, none."""
+    seen = (read_preparation(dataset).get("generator") or {}).get("train_patients", {})
+    return {f"generator:{name}": digest for name, digest in seen.items()}
 
 
 def _cut_metrics(path: Path, step: int) -> None:

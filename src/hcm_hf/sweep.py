@@ -68,7 +68,9 @@ def sweep_steps(
     if not (settings and seeds and groups):
         raise InputError("Name one or more of each with --schedulers, --steps, --seeds and --groups.")
     pipeline = HCMPipeline.from_pretrained(model)
-    asked = {group: {"class_labels": group} if len(groups) > 1 else {} for group in groups}
+    if not pipeline.config.get("axes") and len(groups) > 1:
+        raise InputError(f"--groups {' '.join(groups)}: this model is not asked for groups; name the one it makes.")
+    asked = {group: {"class_labels": group} if pipeline.config.get("axes") else {} for group in groups}
     for one in settings:
         for group in groups:  # what cannot be is found before the first image
             prepare_sampling(pipeline, **one, **asked[group])
@@ -92,8 +94,7 @@ def sweep_steps(
                     report = score(folder, images=images, dataset=dataset, **options)
                 row |= _chosen(report["rows"]["generated"], group, first=group == groups[0])
                 if group == groups[0]:
-                    first = report
-                    real = _chosen(report["rows"]["real"], group, first=True) | rows.get("**real patients**", [{}])[0]
+                    first, real = report, _chosen(report["rows"]["real"], group, first=True)
                 else:
                     real |= _chosen(report["rows"]["real"], group, first=False)
         if "speed" not in first:

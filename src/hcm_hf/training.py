@@ -265,21 +265,33 @@ def _warn_of_idle_cores(accelerator: Accelerator) -> None:
 
 
 def _teacher(config: TrainingConfig, recipe: Recipe, written: dict, accelerator: Accelerator) -> dict:
-    """The teacher's pipeline as an argument of a student's builder; what it has seen is noted in `written`."""
-    if config.teacher is None and recipe.taught_by is None:
+    """The teacher's pipeline as an argument of a student's builder; who it is is noted in `written`.
+
+    A student sees the slices that its teacher has seen: so patients, groups and licence of both are the same.
+    """
+    if config.teacher is None and not recipe.taught_by:
         return {}
     if config.teacher is None:
         raise InputError(
-            f"--recipe {config.recipe} of {config.family} needs a teacher: train --recipe {recipe.taught_by} and name "
-            "its run with --teacher."
+            f"--recipe {config.recipe} of {config.family} needs a teacher: train --recipe {recipe.taught_by[0]} and "
+            "name its run with --teacher."
         )
-    if recipe.taught_by is None:
+    if not recipe.taught_by:
         raise InputError(f"--recipe {config.recipe} of {config.family} has no teacher; leave --teacher out.")
-    folder = find_pipeline(config.teacher)
-    seen = read_training(folder).get("train_patients", {})
-    written["train_patients"] |= {f"teacher:{name}": digest for name, digest in seen.items()}
+    folder = find_pipeline(config.teacher, argument="--teacher")
+    training = read_training(folder)
+    if (training.get("family"), training.get("recipe")) not in [(config.family, name) for name in recipe.taught_by]:
+        known = " or ".join(recipe.taught_by)
+        raise InputError(
+            f"--teacher {config.teacher} is no {config.family} of recipe {known} with its training's notes."
+        )
+    if training["dataset_fingerprint"] != written["dataset_fingerprint"]:
+        raise InputError(
+            f"--teacher {config.teacher} was trained on other slices than these; give the same --dataset and --groups."
+        )
+    pipeline = HCMPipeline.from_pretrained(folder, device=accelerator.device)
     written["teacher_hash"] = hash_model(folder)
-    return {"teacher": HCMPipeline.from_pretrained(folder, device=accelerator.device)}
+    return {"teacher": pipeline}
 
 
 def _override(recipe: Recipe, config: TrainingConfig) -> Recipe:

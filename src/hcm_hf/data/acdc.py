@@ -27,6 +27,8 @@ from hcm_hf.errors import InputError
 
 GROUPS = ("DCM", "HCM", "MINF", "NOR", "RV")
 PHASES = ("ED", "ES")
+LEVELS = ("base", "mid", "apex")  # thirds of a volume's slices, in the order stored
+AXES = {"group": GROUPS, "phase": PHASES, "level": LEVELS}  # what a slice can be asked to show
 STRUCTURES = ("background", "RV cavity", "myocardium", "LV cavity")  # the mask's values 0 to 3
 HALVES = ("training", "testing")
 

@@ -81,19 +81,22 @@ class Sampler:
     options: dict[str, bool | int | str]
 
 
+def _dpm(algorithm_type: str, solver_order: int) -> dict[str, bool | int | str]:
+    """All that tells solvers apart: what a model was saved with may be another one's."""
+    return {"thresholding": True, "algorithm_type": algorithm_type, "solver_order": solver_order}
+
+
 # What a trained DDPM can be sampled with. All clip the predicted image to [-1, 1]: DDPM as it is configured, the
 # others by thresholding, whose bound is 1 by default. SDE-DPM-Solver++ adds fresh noise at each step, as DDPM does
 # (https://huggingface.co/papers/2211.01095, appendix B). DDIM is DPM-Solver++ of first order (section 4 there).
 # `DDIMScheduler` in `DDPMPipeline` would clip the image but keep the noise that no longer fits it, which ends in grey
 # grain, and err where the number of steps does not divide 1,000.
 SAMPLERS = {
-    "ddpm": Sampler(DDPMScheduler, 1000, {}),
-    "ddim": Sampler(DPMSolverMultistepScheduler, 50, {"thresholding": True, "solver_order": 1}),
-    "dpmsolver++": Sampler(DPMSolverMultistepScheduler, 20, {"thresholding": True}),
-    "sde-dpmsolver++": Sampler(
-        DPMSolverMultistepScheduler, 20, {"thresholding": True, "algorithm_type": "sde-dpmsolver++", "solver_order": 2}
-    ),
-    "unipc": Sampler(UniPCScheduler, 20, {"thresholding": True}),
+    "ddpm": Sampler(DDPMScheduler, 1000, {"thresholding": False}),
+    "ddim": Sampler(DPMSolverMultistepScheduler, 50, _dpm("dpmsolver++", 1)),
+    "dpmsolver++": Sampler(DPMSolverMultistepScheduler, 20, _dpm("dpmsolver++", 2)),
+    "sde-dpmsolver++": Sampler(DPMSolverMultistepScheduler, 20, _dpm("sde-dpmsolver++", 2)),
+    "unipc": Sampler(UniPCScheduler, 20, {"thresholding": True, "solver_order": 2}),
 }
 
 
