@@ -1,4 +1,4 @@
-"""Every loss of every family, in one file: reading it is reading the comparison.
+"""Every loss of the study's families, in one file: reading it is reading the comparison.
 
 An objective holds a family's networks. It never sees an optimizer, a step number, a path or a device's name: the loop
 in `training.py` steps the named network's optimizer each time `losses` yields, before it lets `losses` go on.
