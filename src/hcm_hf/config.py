@@ -69,6 +69,7 @@ class Recipe:
         patience: epochs without a better validation loss before training stops.
         ema_decay: decay per step of the averaged weights; 0 takes the weights themselves.
         objective: arguments of `build`.
+        relative_rates: of networks that learn at another rate, that rate as a part of `learning_rate`.
         taught_by: the recipes of the same family whose models can teach this one; empty where it has no teacher.
     """
 
@@ -81,7 +82,12 @@ class Recipe:
     patience: int
     ema_decay: float
     objective: dict
+    relative_rates: dict[str, float] | None = None
     taught_by: tuple[str, ...] = ()
+
+    def rate_of(self, network: str) -> float:
+        """The learning rate of a network, by its name."""
+        return self.learning_rate * (self.relative_rates or {}).get(network, 1.0)
 
     def settings(self) -> dict:
         """What a run writes of its recipe: all that is not code."""

@@ -248,10 +248,10 @@ DISTILLED_DDPM = Recipe(
     GROUPS,
     num_epochs=50,
     train_batch_size=32,
-    learning_rate=1e-4,
+    learning_rate=2e-4,
     adam_betas=(0.0, 0.99),
     patience=50,
-    ema_decay=0.995,
+    ema_decay=0.99,
     objective={
         "num_inference_steps": 4,
         "label_dropout": 0.1,
@@ -259,6 +259,7 @@ DISTILLED_DDPM = Recipe(
         "image_weight": 3.0,
         "augmentation": 0.5,
     },
+    relative_rates={"unet": 0.1},  # the auxiliary has to keep up with the student
     taught_by=("tuned",),
 )
 HALVED_DDPM = replace(
@@ -267,7 +268,9 @@ HALVED_DDPM = replace(
     taught_by=("tuned", "halved"),
     num_epochs=10,
     patience=10,
+    learning_rate=1e-4,
     adam_betas=(0.9, 0.99),
+    relative_rates=None,
     objective={"first_calls": 4, "label_dropout": 0.1, "image_weight": 3.0, "augmentation": 0.5},
 )
 

@@ -72,7 +72,7 @@ def train(config: TrainingConfig) -> Path:
         raise InputError(f"{config.family} cannot be built for this dataset: {error}") from error
     optimizers = {
         name: accelerator.prepare(
-            torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=recipe.adam_betas)
+            torch.optim.Adam(network.parameters(), lr=recipe.rate_of(name), betas=recipe.adam_betas)
         )
         for name, network in objective.named_children()
     }
