@@ -15,6 +15,7 @@ from hcm_hf.image_sets import fingerprint, read_split
 from hcm_hf.judge import load_encoder
 from hcm_hf.pipeline import HCMPipeline, prepare_sampling
 from hcm_hf.report import brief, cell, markdown_table
+from hcm_hf.repositories import parse_repository
 from hcm_hf.version import __version__
 
 
@@ -115,9 +116,12 @@ def sweep_steps(
     if len(seeds) > 1:
         brackets = "the lowest and the highest of the seeds, around their mean; for real patients the 95 % interval"
     generator, data = first["generator"], first["dataset"]
+    made_by, compared_with = (  # not where they are on this machine
+        name if parse_repository(name) else Path(name).name for name in (generator["model"], data["name"])
+    )
     below = (
-        f"{num_images} images each of {generator['model']} ({generator['model_hash']}), seeds "
-        f"{', '.join(map(str, seeds))}; dataset {data['name']} ({data['fingerprint']}), split {split} with "
+        f"{num_images} images each of {made_by} ({generator['model_hash']}), seeds "
+        f"{', '.join(map(str, seeds))}; dataset {compared_with} ({data['fingerprint']}), split {split} with "
         f"{first['n_heldout']} slices of {first['n_heldout_patients']} patients; hcm_hf {first['hcm_hf_version']}. "
         f"In brackets: {brackets}. The distances prefer blurred images of few steps, and do not see walls that a "
         "solver has thickened: read them with spectrum_distance and the shares of thick walls."
