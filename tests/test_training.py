@@ -331,6 +331,8 @@ def test_a_student_needs_a_teacher_that_can_teach_it_and_no_other_has_one(config
         ({"teacher": str(tmp_path / "unknown")}, "unknown is no ddpm of recipe tuned with its training's notes"),
         ({"teacher": str(halved)}, "halved is no ddpm of recipe tuned with its training's notes"),
         ({"recipe": "tuned"}, "--recipe tuned of ddpm has no teacher; leave --teacher out"),
+        ({"num_inference_steps": 0}, "--num_inference_steps is 0; it must be at least 1"),
+        ({"recipe": "halved", "num_inference_steps": 2}, "--num_inference_steps is a distilled student's; leave it"),
         ({"groups": ("NOR",)}, "was trained on other slices than these; give the same --dataset and --groups"),
     ]:
         with pytest.raises(InputError, match=message):
@@ -341,9 +343,10 @@ def test_a_student_needs_a_teacher_that_can_teach_it_and_no_other_has_one(config
 
 
 def test_a_student_goes_on_with_its_own_teacher_alone(config, teacher, tmp_path):
-    student = replace(config, family="ddpm", recipe="distilled", num_epochs=1, teacher=teacher)
+    student = replace(config, family="ddpm", recipe="distilled", num_epochs=1, teacher=teacher, num_inference_steps=2)
     taught, own = (json.loads((Path(run) / "training_config.json").read_text()) for run in (teacher, train(student)))
     assert taught["train_patients"] == own["train_patients"] and own["teacher_hash"] == hash_model(teacher)
+    assert HCMPipeline.from_pretrained(config.output_dir).config.num_inference_steps == 2
     tuned = replace(config, family="ddpm", recipe="tuned", num_epochs=2, output_dir=str(tmp_path / "other"))
     with pytest.raises(InputError, match="holds a run with teacher_hash"):
         train(replace(student, teacher=str(train(tuned))))

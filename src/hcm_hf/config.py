@@ -29,6 +29,7 @@ class TrainingConfig:
         ema_decay: decay per step of the averaged weights that are validated, sampled and saved; 0 takes the weights.
         mixed_precision: as accelerate has it; by default what `accelerate launch` was told.
         teacher: what a student learns from: folder or repository (user/name) of a trained model or its run.
+        num_inference_steps: calls of the network that a distilled student is to take; 4 by default.
         seed: of initialisation, data order and noise.
         report_to: trackers beside metrics.jsonl.
         checkpointing_epochs: epochs between checkpoints to resume from.
@@ -48,6 +49,7 @@ class TrainingConfig:
     ema_decay: float | None = None
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
     teacher: str | None = None
+    num_inference_steps: int | None = None
     seed: int = 0
     report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
     checkpointing_epochs: int = 5

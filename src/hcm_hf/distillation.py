@@ -103,12 +103,11 @@ class MomentMatching(PairedDiffusion):
     """A student of few calls whose images, made noisy again, mean to any denoiser what the teacher's do.
 
     Moment matching, https://huggingface.co/papers/2406.04103 (after algorithm 2): for noisy real pairs z_t at one of
-    the student's timesteps t, its guess x~ of the pair and a less noisy z_s ~ q(z_s | z_t, x~), an auxiliary denoiser
-    learns E[x~ | z_s], held to the teacher, and the student moves along the difference between what the teacher
-    expects at z_s and that. Distributions are matched, not the paths of a deterministic solver; so the student samples
-    by the chain's own random steps. Each t goes with every s below it, not only those of its own step: a student of
-    `num_inference_steps` calls then also serves divisors of that number. Gradients are scaled for each image and
-    structure as in https://huggingface.co/papers/2311.18828 (equation 8), and one z_s serves both networks.
+    the student's timesteps t, its guess x~ of the pair and a z_s ~ q(z_s | z_t, x~) within its step, an auxiliary
+    denoiser learns E[x~ | z_s], held to the teacher, and the student moves along the difference between what the
+    teacher expects at z_s and that. Distributions are matched, not the paths of a deterministic solver; so the student
+    samples by the chain's own random steps. Gradients are scaled for each image and structure as in
+    https://huggingface.co/papers/2311.18828 (equation 8), and one z_s serves both networks.
 
     Args:
         teacher: a diffusion model that samples in many calls.
@@ -146,8 +145,9 @@ class MomentMatching(PairedDiffusion):
         scheduler, device = self.scheduler, pairs.device
         starts = batch.draw(lambda n: torch.randint(1, self.num_inference_steps + 1, (n,), device=device))
         places = batch.draw(lambda n: torch.rand(n, device=device))
-        timesteps = trailing_timesteps(scheduler, self.num_inference_steps).to(device)[starts]
-        lower = (places * timesteps).long()  # 0 to t - 1
+        stops = trailing_timesteps(scheduler, self.num_inference_steps).to(device)
+        timesteps, end = stops[starts], stops[starts - 1].clamp(min=0)
+        lower = end + (places * (timesteps - end)).long()  # from where the student's step ends to t - 1
         noisy = scheduler.add_noise(pairs, self.draw_noise(batch, pairs), timesteps)
         guess = predict_origin(scheduler, self.unet, noisy, labels, timesteps)
         again = posterior_sample(scheduler, noisy, guess.detach(), timesteps, lower, self.draw_noise(batch, pairs))
@@ -156,7 +156,7 @@ class MomentMatching(PairedDiffusion):
 
         learnt = predict_origin(scheduler, self.auxiliary, again, labels, lower)
         alphas = scheduler.alphas_cumprod.to(device)[lower]
-        weight = (alphas / (1 - alphas)).clamp(max=self.max_snr)  # of the error of pairs: see `v_weights`
+        weight = (1 / (1 - alphas)).clamp(max=self.max_snr)  # SNR + 1: of the pair's error, so that v's counts evenly
         error = (learnt - guess.detach()).square() + (learnt - expected).square()  # the second keeps it near
         error = by_channel(error).mean((2, 3, 4))
         yield "auxiliary", (weight * self.weigh(error, batch.masks)).mean()

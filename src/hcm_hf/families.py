@@ -259,7 +259,7 @@ DISTILLED_DDPM = Recipe(
         "image_weight": 3.0,
         "augmentation": 0.5,
     },
-    relative_rates={"unet": 0.1},  # the auxiliary has to keep up with the student
+    relative_rates={"unet": 0.2},  # the auxiliary has to keep up with the student
     taught_by=("tuned",),
 )
 HALVED_DDPM = replace(

@@ -298,6 +298,12 @@ def _override(recipe: Recipe, config: TrainingConfig) -> Recipe:
     values = recipe.settings() | {
         name: value for name, value in vars(config).items() if name in recipe.settings() and value is not None
     }
+    if config.num_inference_steps is not None:
+        if "num_inference_steps" not in recipe.objective:
+            raise InputError(f"--num_inference_steps is a distilled student's; leave it out for {config.recipe}.")
+        if config.num_inference_steps < 1:
+            raise InputError(f"--num_inference_steps is {config.num_inference_steps}; it must be at least 1.")
+        values["objective"] = recipe.objective | {"num_inference_steps": config.num_inference_steps}
     for name in ("num_epochs", "train_batch_size", "patience"):
         if values[name] < 1:
             raise InputError(f"--{name} is {values[name]}; it must be at least 1.")
