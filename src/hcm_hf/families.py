@@ -246,11 +246,11 @@ TUNED_DDPM = Recipe(
 DISTILLED_DDPM = Recipe(
     build_distilled_ddpm,
     GROUPS,
-    num_epochs=50,
+    num_epochs=13,
     train_batch_size=32,
     learning_rate=2e-4,
     adam_betas=(0.0, 0.99),
-    patience=50,
+    patience=13,
     ema_decay=0.99,
     objective={
         "num_inference_steps": 4,
