@@ -107,6 +107,8 @@ def choose(page, name):
     page.get_by_role("option", name=re.compile(f"^{name} ·")).click()
     page.wait_for_selector(f"button#{'generate' if name.startswith('ddpm') else 'denoise'}", state="hidden")
     page.wait_for_selector("#gallery img", state="detached")
+    page.wait_for_selector("#class", state="visible" if name == "acgan" else "hidden")
+    page.wait_for_timeout(300)  # what is described late would clear what is drawn next
 
 
 def finish(page):
