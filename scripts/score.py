@@ -33,7 +33,7 @@ def main(
         output_dir: gets report.json, report.md and figures.
         images: folder of generated images.
         model: folder or repository (user/name) of a model to generate them with, into OUTPUT_DIR/images; with
-            --images the model that made them. Only with a diffusion model at hand can it be tested for what it
+            --images the model that made them. Only with the study's DDPM at hand can it be tested for what it
             remembers.
         dataset: folder of the prepared dataset that the model was trained on; by default the synthetic cohort.
         split: the held-out split.

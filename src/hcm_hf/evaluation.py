@@ -62,7 +62,7 @@ def score(
         output_dir: a new folder, or one with a report on the same images, which is written anew.
         images: folder of generated images, with their segmentations where their model makes them.
         model: a model to generate them with, into `images` inside `output_dir`; with `images` the model that made
-            them. A diffusion model is also asked what it remembers of its training patients.
+            them. The study's DDPM is also asked what it remembers of its training patients.
         dataset: the prepared dataset that the model was trained on; by default the synthetic cohort.
         split: the held-out split.
         groups: the ACDC groups to compare with.
