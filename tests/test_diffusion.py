@@ -47,10 +47,10 @@ def test_the_loss_is_its_closed_form(tuned, batch):
     velocity = alphas.sqrt()[:, None, None, None] * noise - (1 - alphas).sqrt()[:, None, None, None] * pairs
     error = velocity.square().mean((2, 3))  # blocks of one pixel: image, then three structures
     error = (3 * error[:, 0] + error[:, 1:].sum(1)) / 6
-    expected = (torch.minimum(snr, torch.tensor(20.0)) / (snr + 1) * error).mean()
+    expected = (torch.minimum(snr + 1, torch.tensor(100.0)) / (snr + 1) * error).mean()
     loss = tuned.loss(pairs, batch.masks, find_labels(batch), noise, timesteps)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert torch.allclose(v_weights(tuned.scheduler, timesteps, 5.0), snr.clamp(max=5) / (snr + 1))
+    assert torch.allclose(v_weights(tuned.scheduler, timesteps, 5.0), (snr + 1).clamp(max=5) / (snr + 1))
 
 
 def test_a_slice_without_a_segmentation_teaches_its_image_alone(tuned, batch):

@@ -76,7 +76,7 @@ class PairedDiffusion(Objective):
         dropped = batch.draw(lambda n: torch.rand(n, device=device)) < self.label_dropout
         draws = batch.draw(lambda n: torch.rand(n, NUM_DRAWS, device=device))
         draws = 0.5 + self.augmentation * (draws - 0.5)
-        images, masks = augment(batch.images, batch.masks, draws, "bicubic")  # bilinear would blur what is learnt
+        images, masks = augment(batch.images, batch.masks, draws, "spectral")  # bilinear would blur what is learnt
         return join_pairs(images, masks, self.patch_size), labels.masked_fill(dropped, count_labels(AXES))
 
     def draw_timesteps(self, batch: SliceBatch) -> torch.Tensor:
@@ -112,7 +112,7 @@ class PairedDiffusion(Objective):
         noise: torch.Tensor,
         timesteps: torch.Tensor,
     ) -> torch.Tensor:
-        """Mean over slices, pixels and weighted channels of min(SNR, max_snr) / (SNR + 1) times v's squared error.
+        """Mean over slices, pixels and weighted channels of `v_weights` times v's squared error.
 
         Args:
             pairs: of `join_pairs`, (B, C, H, W).
@@ -170,10 +170,12 @@ def find_labels(batch: SliceBatch) -> torch.Tensor:
 
 
 def v_weights(scheduler: DDPMScheduler, timesteps: torch.Tensor, max_snr: float) -> torch.Tensor:
-    """Min-SNR weights of the squared error of v at timesteps, (B,): min(SNR, max_snr) / (SNR + 1).
+    """Min-SNR weights of the squared error of v at timesteps, (B,): min(SNR + 1, max_snr) / (SNR + 1).
 
-    The error of v is SNR + 1 times that of the image (https://huggingface.co/papers/2303.09556, section 3.4).
+    The error of v is SNR + 1 times that of the pair, which so counts once where there is nearly nothing but noise, more
+    the less noise there is, and `max_snr` times at most. The paper's min(SNR, max_snr)
+    (https://huggingface.co/papers/2303.09556, section 3.4) hardly counts the first, where the kind of heart and the
+    brightness are decided.
     """
     alphas = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
-    snr = alphas / (1 - alphas)
-    return snr.clamp(max=max_snr) / (snr + 1)
+    return (max_snr * (1 - alphas)).clamp(max=1)  # SNR + 1 is 1 / (1 - alpha)

@@ -241,7 +241,7 @@ TUNED_DDPM = Recipe(
     adam_betas=(0.9, 0.99),
     patience=150,
     ema_decay=0.999,
-    objective={"label_dropout": 0.1, "max_snr": 20.0, "image_weight": 3.0, "augmentation": 0.5},
+    objective={"label_dropout": 0.1, "max_snr": 100.0, "image_weight": 3.0, "augmentation": 0.5},
 )
 DISTILLED_DDPM = Recipe(
     build_distilled_ddpm,
@@ -255,7 +255,7 @@ DISTILLED_DDPM = Recipe(
     objective={
         "num_inference_steps": 4,
         "label_dropout": 0.1,
-        "max_snr": 20.0,
+        "max_snr": 100.0,
         "image_weight": 3.0,
         "augmentation": 0.5,
     },

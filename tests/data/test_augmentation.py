@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -30,14 +32,15 @@ def middle(mask):
     return np.argwhere(mask.numpy() > 0).mean(0)
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "spectral"])
 @pytest.mark.parametrize("size", SIZES)
-def test_draws_of_a_half_change_nothing(size):
+def test_draws_of_a_half_change_nothing(size, interpolation):
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(5, 1, size, size, generator=generator) * 2 - 1
     images[0, 0, :2], images[0, 0, 2:4] = -1, 1
     masks = torch.randint(4, (5, size, size), generator=generator)
-    moved, moved_masks = augment(images, masks, draws_of(5))
-    torch.testing.assert_close(moved, images, rtol=0, atol=1e-5)
+    moved, moved_masks = augment(images, masks, draws_of(5), interpolation)
+    torch.testing.assert_close(moved, images, rtol=0, atol=2e-5)
     assert torch.equal(moved_masks, masks) and moved_masks.dtype == masks.dtype and moved.dtype == images.dtype
 
 
@@ -52,6 +55,25 @@ def test_masks_move_with_images_and_values_stay_in_range(size):
     assert min(overlaps) > 0.9 - 2 / size and np.mean(overlaps) > 0.9
     changed = [dice(a, b) for a, b in zip(masks.numpy() == 2, moved_masks.numpy() == 2, strict=True)]
     assert np.mean(changed) < 0.95  # they did move
+
+
+def test_spectral_interpolation_keeps_texture_that_bilinear_blurs():
+    """A wave of three pixels, turned and shifted by parts of a pixel, keeps its variance, and its place."""
+    across = torch.arange(64.0)
+    waves = torch.cos(2 * math.pi / 3 * across).expand(40, 1, 64, 64) / 2
+    masks = torch.zeros(40, 64, 64, dtype=torch.long)
+    draws = torch.rand(40, NUM_DRAWS, generator=torch.Generator().manual_seed(5))
+    draws[:, BEND] = 0.5
+    kept = {
+        name: augment(waves, masks, draws, name)[0][..., 8:-8, 8:-8].var() / waves.var()
+        for name in ("bilinear", "spectral")
+    }
+    assert kept["bilinear"] < 0.7 and kept["spectral"] == pytest.approx(1, abs=0.05)
+
+    draws = draws_of(across=0.5 + 0.5 / (2 * SHIFT * 64))  # half a pixel
+    moved = augment(waves[:1], masks[:1], draws, "spectral")[0][0, 0, 8:-8, 8:-8]
+    expected = torch.cos(2 * math.pi / 3 * (across + 0.5))[8:-8].expand(48, 48) / 2
+    torch.testing.assert_close(moved, expected, rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("corner", [0.0, 1.0])

@@ -7,6 +7,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 
 from hcm_hf.errors import InputError
 from hcm_hf.models.ddpm import build_scheduler, build_unet, convert_scheduler, denoising_errors, untrained
+from hcm_hf.models.paired import build_paired_scheduler
 
 
 def test_unet_is_stock_and_of_one_channel():
@@ -37,6 +38,18 @@ def test_the_thousand_steps_are_all_steps():
     scheduler, steps = convert_scheduler(build_scheduler(), "ddpm")
     scheduler.set_timesteps(steps)
     assert scheduler.timesteps.tolist() == list(range(999, -1, -1))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 20, 100, 1000])
+def test_fine_steps_start_at_the_noise_and_grow_shorter(steps):
+    scheduler, _ = convert_scheduler(build_paired_scheduler(), "sde-dpmsolver++")
+    scheduler.set_timesteps(steps)
+    timesteps = scheduler.timesteps
+    assert len(timesteps) == steps and timesteps[0] == 999 and timesteps[-1] >= 0
+    lengths = -timesteps.diff()
+    assert (lengths > 0).all() and (lengths.diff() <= 1).all()  # but for rounding
+    if steps == 4:
+        assert timesteps.tolist() == [999, 561, 249, 61]
 
 
 def test_unknown_scheduler_lists_those_that_exist():

@@ -25,7 +25,8 @@ def augment(
         images: (B, 1, H, W) in [-1, 1].
         masks: whole numbers, (B, H, W).
         draws: (B, NUM_DRAWS), uniform on [0, 1]; .5 everywhere changes nothing.
-        interpolation: of images, "bilinear" or "bicubic"; the first blurs more.
+        interpolation: of images, "bilinear", which blurs, or "spectral", which keeps their power spectrum but for the
+            last tenth of it.
 
     Returns:
         Images in [-1, 1] and masks, of the same shapes and types.
@@ -37,8 +38,26 @@ def augment(
     matrix = torch.stack([cosine, -sine, shifts[0], sine, cosine, shifts[1]], dim=1).view(-1, 2, 3)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     options = {"padding_mode": "border", "align_corners": False}
-    moved = F.grid_sample(images, grid, mode=interpolation, **options)
+    if interpolation == "spectral":
+        half_pixel = 1 / (2 * images.shape[-1])  # where twice as many pixels have their centres
+        moved = F.grid_sample(_double(images), grid - half_pixel, mode="bicubic", **options)
+    else:
+        moved = F.grid_sample(images, grid, mode=interpolation, **options)
     # Not quite to 0, where the gradient of a power below 1 is infinite.
     moved = 2 * ((moved + 1) / 2).clamp(1e-6, 1) ** torch.exp(GAMMA * gamma)[:, None, None, None] - 1
     moved_masks = F.grid_sample(masks.unsqueeze(1).to(images.dtype), grid, mode="nearest", **options)
     return moved, moved_masks.squeeze(1).to(masks.dtype)
+
+
+def _double(images: torch.Tensor) -> torch.Tensor:
+    """Square images (B, C, H, H) with the values halfway between their pixels too, (B, C, 2 H, 2 H), H being even.
+
+    The images, mirrored at their edges, as the sums of cosines that they are.
+    """
+    size = images.shape[-1]
+    for dim in (-1, -2):
+        mirrored = torch.cat([images, images.flip(dim).narrow(dim, 1, size - 2)], dim)
+        waves = torch.fft.rfft(mirrored, dim=dim)
+        waves.narrow(dim, size - 1, 1).mul_(0.5)  # the highest stands for two
+        images = 2 * torch.fft.irfft(waves, 2 * mirrored.shape[dim], dim=dim).narrow(dim, 0, 2 * size)
+    return images

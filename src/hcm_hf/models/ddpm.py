@@ -66,6 +66,20 @@ class UniPCScheduler(UniPCMultistepScheduler):
         return super().step(model_output, timestep, sample, return_dict=return_dict)
 
 
+class FineDPMSolverScheduler(DPMSolverMultistepScheduler):
+    """DPM-Solver++ whose steps grow shorter towards the image: step i of N ends at i^2 / N^2 of the noise's time.
+
+    The last of evenly spaced steps wipes out whatever is finer than its noise, .09 of the range from black to white in
+    20 steps of the cosine schedule, and with it the texture of a slice.
+    """
+
+    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+        """The timesteps of some calls, from the last of training down. See `DPMSolverMultistepScheduler`."""
+        left = np.arange(num_inference_steps, 0, -1)
+        timesteps = (self.config.num_train_timesteps * (left / num_inference_steps) ** 2).round().astype(int) - 1
+        super().set_timesteps(timesteps=np.maximum(timesteps, left - 1).tolist(), device=device)  # no two are the same
+
+
 @dataclass(frozen=True)
 class Sampler:
     """A way to denoise.
@@ -88,14 +102,14 @@ def _dpm(algorithm_type: str, solver_order: int) -> dict[str, bool | int | str]:
 
 # What a trained DDPM can be sampled with. All clip the predicted image to [-1, 1]: DDPM as it is configured, the
 # others by thresholding, whose bound is 1 by default. SDE-DPM-Solver++ adds fresh noise at each step, as DDPM does
-# (https://huggingface.co/papers/2211.01095, appendix B). DDIM is DPM-Solver++ of first order (section 4 there).
+# (https://huggingface.co/papers/2211.01095, appendix B), in steps that grow shorter. DDIM is DPM-Solver++ of first order (section 4 there).
 # `DDIMScheduler` in `DDPMPipeline` would clip the image but keep the noise that no longer fits it, which ends in grey
 # grain, and err where the number of steps does not divide 1,000.
 SAMPLERS = {
     "ddpm": Sampler(DDPMScheduler, 1000, {"thresholding": False}),
     "ddim": Sampler(DPMSolverMultistepScheduler, 50, _dpm("dpmsolver++", 1)),
     "dpmsolver++": Sampler(DPMSolverMultistepScheduler, 20, _dpm("dpmsolver++", 2)),
-    "sde-dpmsolver++": Sampler(DPMSolverMultistepScheduler, 20, _dpm("sde-dpmsolver++", 2)),
+    "sde-dpmsolver++": Sampler(FineDPMSolverScheduler, 20, _dpm("sde-dpmsolver++", 2)),
     "unipc": Sampler(UniPCScheduler, 20, {"thresholding": True, "solver_order": 2}),
 }
 
