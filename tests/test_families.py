@@ -141,9 +141,9 @@ def test_published_sizes_are_the_networks_own():
 
 def test_adversarial_recipes_are_smoothed_and_penalised():
     for family in ("gan", "dcgan", "acgan", "infogan"):
-        objective = build_tiny(family)
-        assert objective.label_smoothing == 0.1
-        assert objective.penalty_weight == pytest.approx(2e-4 * 16**2 / 32)
+        game = build_tiny(family).game
+        assert game.label_smoothing == 0.1 and game.penalty_per_pixel == pytest.approx(2e-4 / 32)
+        assert game.penalty_interval == 1 and game.augmentation == 0
     assert build_tiny("infogan").information_weight == 1
 
 

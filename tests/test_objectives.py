@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny import build_tiny
 from torch import nn
 
 from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
@@ -14,6 +15,7 @@ from hcm_hf.objectives import (
     ACGAN,
     GAN,
     Diffusion,
+    Game,
     InfoGAN,
     SliceRecognition,
     VariationalAutoencoder,
@@ -135,7 +137,7 @@ def dark_generator():
 
 
 REAL = torch.full((2, 1, 8, 8), 0.5)
-GAME = {"label_smoothing": 0.1, "penalty_per_pixel": 0.5 / 64}  # a penalty of weight 0.5 at 8 x 8 pixels
+GAME = Game(label_smoothing=0.1, penalty_per_pixel=0.5 / 64)  # a penalty of weight 0.5 at 8 x 8 pixels
 PENALTY = 0.5 * 64 / 2
 LOG3 = math.log(3.0)  # the logit of 3/4
 SMOOTHED = 0.9 * math.log(4 / 3) + 0.1 * math.log(4)  # cross-entropy of 3/4 with a label of .9
@@ -143,16 +145,55 @@ SMOOTHED = 0.9 * math.log(4 / 3) + 0.1 * math.log(4)  # cross-entropy of 3/4 wit
 
 def test_gan_losses_by_hand():
     discriminator = Fixed([torch.tensor(LOG3)], [torch.tensor(-LOG3)])  # says 3/4 of real, 1/4 of generated
-    losses = dict(GAN(dark_generator(), discriminator, **GAME).losses(batch_of(REAL)))
+    losses = dict(GAN(dark_generator(), discriminator, GAME).losses(batch_of(REAL)))
     assert losses["discriminator"].item() == pytest.approx(SMOOTHED + math.log(4 / 3) + PENALTY)
     assert losses["generator"].item() == pytest.approx(math.log(4))
+
+
+def test_the_weight_of_the_class_loss_scales_it_alone():
+    told = torch.tensor([LOG3, 0.0])
+    discriminator = Fixed([torch.tensor(LOG3), told], [torch.tensor(-LOG3), -told])
+    losses = dict(ACGAN(dark_generator(), discriminator, GAME, class_weight=0.25).losses(batch_of(REAL, [0, 0])))
+    source, classes = SMOOTHED + math.log(4 / 3), math.log(4 / 3) + math.log(4)
+    assert losses["discriminator"].item() == pytest.approx(source + classes / 4 + PENALTY)
+    assert losses["generator"].item() == pytest.approx(math.log(4) + math.log(4) / 4)
+
+
+def test_a_lazy_penalty_is_rarer_and_counts_more_so_that_its_mean_stays():
+    discriminator = Fixed([torch.tensor(LOG3)], [torch.tensor(-LOG3)])
+    lazy = GAN(dark_generator(), discriminator, replace(GAME, penalty_interval=4))
+    found = []
+    for seed in range(400):
+        torch.manual_seed(seed)
+        found.append(round(next(lazy.losses(batch_of(REAL)))[1].item() - SMOOTHED - math.log(4 / 3), 3))
+    assert set(found) == {0.0, 4 * PENALTY}
+    assert sum(found) / len(found) == pytest.approx(PENALTY, rel=0.2)
+
+
+@pytest.mark.parametrize("family", ["gan", "acgan", "infogan"])
+def test_discriminators_see_real_and_generated_images_through_the_same_changes(family):
+    """In both steps; and what the generator learns comes back through them."""
+    objective = build_tiny(family)
+    objective.game = replace(objective.game, augmentation=1.0)
+    batch = batch_of(torch.rand(6, 1, 16, 16) * 2 - 1, [0] * 6)
+    seen = []
+    objective.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    objective.generator.register_forward_hook(lambda module, inputs, output: output * 0 + batch.images)
+    names = {}
+    for name, loss in objective.losses(batch):
+        loss.backward()
+        names[name] = len(seen)
+    real, generated, penalised = seen[:3]
+    assert torch.equal(real, generated) and torch.equal(real, penalised) and not torch.equal(real, batch.images)
+    assert names == {"discriminator": 3, "generator": 4}
+    assert not torch.equal(seen[3], batch.images) and not torch.equal(seen[3], real)  # drawn anew
 
 
 def test_acgan_losses_by_hand():
     """Equations 6 and 7 of the study: of two classes, real images are told with 3/4, generated ones with 1/4."""
     told = torch.tensor([LOG3, 0.0])
     discriminator = Fixed([torch.tensor(LOG3), told], [torch.tensor(-LOG3), -told])
-    losses = dict(ACGAN(dark_generator(), discriminator, **GAME).losses(batch_of(REAL, [0, 0])))
+    losses = dict(ACGAN(dark_generator(), discriminator, GAME).losses(batch_of(REAL, [0, 0])))
     source, classes = SMOOTHED + math.log(4 / 3), math.log(4 / 3) + math.log(4)
     assert losses["discriminator"].item() == pytest.approx(source + classes + PENALTY)  # -(L_S + L_C)
     assert losses["generator"].item() == pytest.approx(math.log(4) + math.log(4))
@@ -177,7 +218,7 @@ def test_infogan_losses_by_hand():
     reading = [torch.zeros(3), torch.zeros(2)]
     discriminator = Fixed([torch.tensor(LOG3), *reading], [torch.tensor(-LOG3), *reading])
     generator = dark_generator()
-    objective = InfoGAN(generator, discriminator, **GAME, information_weight=2.0)
+    objective = InfoGAN(generator, discriminator, GAME, information_weight=2.0)
     torch.manual_seed(0)
     losses = dict(objective.losses(batch_of(REAL)))
     torch.manual_seed(0)

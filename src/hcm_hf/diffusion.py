@@ -172,8 +172,8 @@ def find_labels(batch: SliceBatch) -> torch.Tensor:
 def v_weights(scheduler: DDPMScheduler, timesteps: torch.Tensor, max_snr: float) -> torch.Tensor:
     """Min-SNR weights of the squared error of v at timesteps, (B,): min(SNR + 1, max_snr) / (SNR + 1).
 
-    The error of v is SNR + 1 times that of the pair, which so counts once where there is nearly nothing but noise, more
-    the less noise there is, and `max_snr` times at most. The paper's min(SNR, max_snr)
+    The error of v is SNR + 1 times that of the pair, which so counts once where there is nearly nothing but noise,
+    more where there is less noise, and `max_snr` times at most. The paper's min(SNR, max_snr)
     (https://huggingface.co/papers/2303.09556, section 3.4) hardly counts the first, where the kind of heart and the
     brightness are decided.
     """

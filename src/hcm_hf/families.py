@@ -29,6 +29,7 @@ from hcm_hf.objectives import (
     ACGAN,
     GAN,
     Diffusion,
+    Game,
     InfoGAN,
     Objective,
     SliceRecognition,
@@ -59,6 +60,8 @@ def build_gan(
     sample_size: int,
     label_smoothing: float,
     penalty_per_pixel: float,
+    penalty_interval: int = 1,
+    augmentation: float = 0.0,
     latent_dim: int = 100,
     hidden_dim: int = 1200,
     num_maxout_units: int = 240,
@@ -67,8 +70,7 @@ def build_gan(
     return GAN(
         GANGenerator(sample_size, latent_dim, hidden_dim),
         GANDiscriminator(sample_size, num_maxout_units),
-        label_smoothing,
-        penalty_per_pixel,
+        Game(label_smoothing, penalty_per_pixel, penalty_interval, augmentation),
     )
 
 
@@ -76,6 +78,8 @@ def build_dcgan(
     sample_size: int,
     label_smoothing: float,
     penalty_per_pixel: float,
+    penalty_interval: int = 1,
+    augmentation: float = 0.0,
     latent_dim: int = 100,
     base_channels: int = 64,
 ) -> GAN:
@@ -83,8 +87,7 @@ def build_dcgan(
     return GAN(
         DCGANGenerator(sample_size, latent_dim, base_channels),
         DCGANDiscriminator(sample_size, base_channels),
-        label_smoothing,
-        penalty_per_pixel,
+        Game(label_smoothing, penalty_per_pixel, penalty_interval, augmentation),
     )
 
 
@@ -92,6 +95,9 @@ def build_acgan(
     sample_size: int,
     label_smoothing: float,
     penalty_per_pixel: float,
+    penalty_interval: int = 1,
+    augmentation: float = 0.0,
+    class_weight: float = 1.0,
     latent_dim: int = 100,
     generator_channels: int = 48,
     discriminator_channels: int = 32,
@@ -100,8 +106,8 @@ def build_acgan(
     return ACGAN(
         ACGANGenerator(sample_size, latent_dim, generator_channels, class_names=GROUPS, default_class="HCM"),
         ACGANDiscriminator(sample_size, discriminator_channels, num_classes=len(GROUPS)),
-        label_smoothing,
-        penalty_per_pixel,
+        Game(label_smoothing, penalty_per_pixel, penalty_interval, augmentation),
+        class_weight,
     )
 
 
@@ -109,6 +115,8 @@ def build_infogan(
     sample_size: int,
     label_smoothing: float,
     penalty_per_pixel: float,
+    penalty_interval: int = 1,
+    augmentation: float = 0.0,
     information_weight: float = 1.0,
     latent_dim: int = 74,
     num_categories: int = 10,
@@ -120,8 +128,7 @@ def build_infogan(
     return InfoGAN(
         InfoGANGenerator(sample_size, latent_dim, num_categories, num_continuous, base_channels),
         InfoGANDiscriminator(sample_size, base_channels, num_categories, num_continuous, hidden_dim),
-        label_smoothing,
-        penalty_per_pixel,
+        Game(label_smoothing, penalty_per_pixel, penalty_interval, augmentation),
         information_weight,
     )
 

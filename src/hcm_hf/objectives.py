@@ -7,7 +7,7 @@ in `training.py` steps the named network's optimizer each time `losses` yields, 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hcm_hf.data.augmentation import NUM_DRAWS, augment
+from hcm_hf.data.differentiable_augmentation import NUM_CHANGES, change_images
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.models import VAE, EncoderOutput, InfoGANGenerator, LatentModel, SliceEncoder
 from hcm_hf.models.ddpm import convert_scheduler
@@ -86,6 +87,25 @@ class VariationalAutoencoder(Objective):
         return LatentPipeline(self.vae)
 
 
+@dataclass(frozen=True)
+class Game:
+    """The rules that a generator and a discriminator play by.
+
+    Attributes:
+        label_smoothing: real images are labelled 1 - label_smoothing (https://huggingface.co/papers/1606.03498, 3.4).
+        penalty_per_pixel: weight of `gradient_penalty`, the gamma of its paper, for each pixel of an image.
+        penalty_interval: the penalty is taken in one of so many steps, at random, and counts as many times there
+            (lazy regularisation, https://huggingface.co/papers/1912.04958, appendix B).
+        augmentation: 1 for the full range of `change_images`, through which the discriminator then sees real and
+            generated images in both steps, so that it does not learn a few hundred slices by heart; 0 for none.
+    """
+
+    label_smoothing: float
+    penalty_per_pixel: float
+    penalty_interval: int = 1
+    augmentation: float = 0.0
+
+
 class GAN(Objective):
     """The minimax game with the non-saturating generator loss, https://huggingface.co/papers/1406.2661.
 
@@ -95,24 +115,16 @@ class GAN(Objective):
     Args:
         generator: decodes latents to images.
         discriminator: maps images to logits (B,).
-        label_smoothing: real images are labelled 1 - label_smoothing (https://huggingface.co/papers/1606.03498, 3.4).
-        penalty_per_pixel: weight of `gradient_penalty`, the gamma of its paper, for each pixel of an image.
+        game: label smoothing, gradient penalty, augmentation.
     """
 
     sampled = "generator"
 
-    def __init__(
-        self,
-        generator: LatentModel,
-        discriminator: nn.Module,
-        label_smoothing: float,
-        penalty_per_pixel: float,
-    ):
+    def __init__(self, generator: LatentModel, discriminator: nn.Module, game: Game):
         super().__init__()
         self.generator = generator
         self.discriminator = discriminator
-        self.label_smoothing = label_smoothing
-        self.penalty_weight = penalty_per_pixel * generator.config.sample_size**2
+        self.game = game
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
         """Ascend the discriminator, then descend the generator on fresh latents (algorithm 1)."""
@@ -124,14 +136,30 @@ class GAN(Objective):
         """-E log D(x) - E log(1 - D(G(z))), labels smoothed, and the penalty."""
         with torch.no_grad():
             generated = self.generator(batch.draw(self.generator.sample_latents))
-        loss = adversarial_loss(self.discriminator(batch.images), 1 - self.label_smoothing)
-        loss = loss + adversarial_loss(self.discriminator(generated), 0.0)
-        return loss + self.penalty_weight * gradient_penalty(self.discriminator, batch.images)
+        change = self.changes(batch)
+        loss = adversarial_loss(self.discriminator(change(batch.images)), 1 - self.game.label_smoothing)
+        loss = loss + adversarial_loss(self.discriminator(change(generated)), 0.0)
+        return loss + self.penalty(lambda images: self.discriminator(change(images)), batch)
 
     def generator_loss(self, batch: SliceBatch) -> torch.Tensor:
         """-E log D(G(z))."""
         generated = self.generator(batch.draw(self.generator.sample_latents))
-        return adversarial_loss(self.discriminator(generated), 1.0)
+        return adversarial_loss(self.discriminator(self.changes(batch)(generated)), 1.0)
+
+    def changes(self, batch: SliceBatch) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What happens to images before a discriminator sees them: in one step the same to real and generated ones."""
+        if self.game.augmentation == 0:
+            return lambda images: images
+        draws = batch.draw(lambda n: torch.rand(n, NUM_CHANGES, device=batch.images.device))
+        return partial(change_images, draws=draws, strength=self.game.augmentation)
+
+    def penalty(self, source: Callable[[torch.Tensor], torch.Tensor], batch: SliceBatch) -> torch.Tensor:
+        """`gradient_penalty` of the real images with its weight, in the steps that take it; 0 in the others."""
+        interval = self.game.penalty_interval
+        if interval > 1 and torch.rand(()) * interval >= 1:  # alike in all processes
+            return batch.images.new_zeros(())
+        weight = interval * self.game.penalty_per_pixel * batch.images[0].numel()
+        return weight * gradient_penalty(source, batch.images)
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
         """Kernel distance of generated slices at fixed latents to the held-out ones.
@@ -153,24 +181,43 @@ class ACGAN(GAN):
 
     The discriminator ascends L_S + L_C and the generator L_C - L_S, L_S in the non-saturating form as in `GAN`.
     Generated images are of the classes of the batch. The discriminator maps images to source logits (B,) and class
-    logits (B, classes); the arguments are those of `GAN`.
+    logits (B, classes).
+
+    Args:
+        generator, discriminator, game: as in `GAN`.
+        class_weight: of L_C in both losses; a large one asks for the typical image of a class.
     """
+
+    def __init__(
+        self,
+        generator: LatentModel,
+        discriminator: nn.Module,
+        game: Game,
+        class_weight: float = 1.0,
+    ):
+        super().__init__(generator, discriminator, game)
+        self.class_weight = class_weight
 
     def discriminator_loss(self, batch: SliceBatch) -> torch.Tensor:
         """-L_S - L_C, labels of the source smoothed, and the penalty of the source."""
         with torch.no_grad():
             generated = self.generator(batch.draw(self.generator.sample_latents), batch.class_labels)
-        source, classes = self.discriminator(batch.images)
-        loss = adversarial_loss(source, 1 - self.label_smoothing) + F.cross_entropy(classes, batch.class_labels)
-        source, classes = self.discriminator(generated)
-        loss = loss + adversarial_loss(source, 0.0) + F.cross_entropy(classes, batch.class_labels)
-        return loss + self.penalty_weight * gradient_penalty(lambda x: self.discriminator(x)[0], batch.images)
+        change = self.changes(batch)
+        source, classes = self.discriminator(change(batch.images))
+        loss = adversarial_loss(source, 1 - self.game.label_smoothing) + self.class_loss(classes, batch)
+        source, classes = self.discriminator(change(generated))
+        loss = loss + adversarial_loss(source, 0.0) + self.class_loss(classes, batch)
+        return loss + self.penalty(lambda images: self.discriminator(change(images))[0], batch)
 
     def generator_loss(self, batch: SliceBatch) -> torch.Tensor:
         """-E log P(real | G(c, z)) - E log P(c | G(c, z))."""
         generated = self.generator(batch.draw(self.generator.sample_latents), batch.class_labels)
-        source, classes = self.discriminator(generated)
-        return adversarial_loss(source, 1.0) + F.cross_entropy(classes, batch.class_labels)
+        source, classes = self.discriminator(self.changes(batch)(generated))
+        return adversarial_loss(source, 1.0) + self.class_loss(classes, batch)
+
+    def class_loss(self, classes: torch.Tensor, batch: SliceBatch) -> torch.Tensor:
+        """-L_C with its weight, of class logits (B, classes) of images of the batch's classes."""
+        return self.class_weight * F.cross_entropy(classes, batch.class_labels)
 
 
 class InfoGAN(GAN):
@@ -181,7 +228,7 @@ class InfoGAN(GAN):
     discriminator maps images to logits (B,) and Q's two readings.
 
     Args:
-        generator, discriminator, label_smoothing, penalty_per_pixel: as in `GAN`.
+        generator, discriminator, game: as in `GAN`.
         information_weight: weight of the bound, the paper's lambda.
     """
 
@@ -189,11 +236,10 @@ class InfoGAN(GAN):
         self,
         generator: InfoGANGenerator,
         discriminator: nn.Module,
-        label_smoothing: float,
-        penalty_per_pixel: float,
+        game: Game,
         information_weight: float,
     ):
-        super().__init__(generator, discriminator, label_smoothing, penalty_per_pixel)
+        super().__init__(generator, discriminator, game)
         self.information_weight = information_weight
 
     def discriminator_loss(self, batch: SliceBatch) -> torch.Tensor:
@@ -201,15 +247,16 @@ class InfoGAN(GAN):
         latents = batch.draw(self.generator.sample_latents)
         with torch.no_grad():
             generated = self.generator(latents)
-        loss = adversarial_loss(self.discriminator(batch.images)[0], 1 - self.label_smoothing)
-        logits, *reading = self.discriminator(generated)
+        change = self.changes(batch)
+        loss = adversarial_loss(self.discriminator(change(batch.images))[0], 1 - self.game.label_smoothing)
+        logits, *reading = self.discriminator(change(generated))
         loss = loss + adversarial_loss(logits, 0.0) - self.information_weight * self.information(latents, *reading)
-        return loss + self.penalty_weight * gradient_penalty(lambda x: self.discriminator(x)[0], batch.images)
+        return loss + self.penalty(lambda images: self.discriminator(change(images))[0], batch)
 
     def generator_loss(self, batch: SliceBatch) -> torch.Tensor:
         """That of `GAN` less lambda times the bound."""
         latents = batch.draw(self.generator.sample_latents)
-        logits, *reading = self.discriminator(self.generator(latents))
+        logits, *reading = self.discriminator(self.changes(batch)(self.generator(latents)))
         return adversarial_loss(logits, 1.0) - self.information_weight * self.information(latents, *reading)
 
     def information(self, latents: torch.Tensor, category: torch.Tensor, continuous: torch.Tensor) -> torch.Tensor:

@@ -102,9 +102,9 @@ def _dpm(algorithm_type: str, solver_order: int) -> dict[str, bool | int | str]:
 
 # What a trained DDPM can be sampled with. All clip the predicted image to [-1, 1]: DDPM as it is configured, the
 # others by thresholding, whose bound is 1 by default. SDE-DPM-Solver++ adds fresh noise at each step, as DDPM does
-# (https://huggingface.co/papers/2211.01095, appendix B), in steps that grow shorter. DDIM is DPM-Solver++ of first order (section 4 there).
-# `DDIMScheduler` in `DDPMPipeline` would clip the image but keep the noise that no longer fits it, which ends in grey
-# grain, and err where the number of steps does not divide 1,000.
+# (https://huggingface.co/papers/2211.01095, appendix B), here in steps that grow shorter. DDIM is DPM-Solver++ of
+# first order (section 4 there). `DDIMScheduler` in `DDPMPipeline` would clip the image but keep the noise that no
+# longer fits it, which ends in grey grain, and err where the number of steps does not divide 1,000.
 SAMPLERS = {
     "ddpm": Sampler(DDPMScheduler, 1000, {"thresholding": False}),
     "ddim": Sampler(DPMSolverMultistepScheduler, 50, _dpm("dpmsolver++", 1)),
