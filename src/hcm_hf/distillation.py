@@ -109,6 +109,10 @@ class MomentMatching(PairedDiffusion):
     samples by the chain's own random steps. Gradients are scaled for each image and structure as in
     https://huggingface.co/papers/2311.18828 (equation 8), and one z_s serves both networks.
 
+    The first step starts from noise alone, at a timestep where the network would find some signal in it, and so makes
+    of each noise another pair: a network that expects nothing but noise answers with one mean for all, from which
+    students of one or two calls hardly get away (https://huggingface.co/papers/2404.04057 starts at the same noise).
+
     Args:
         teacher: a diffusion model that samples in many calls.
         num_inference_steps: the student's calls.
@@ -124,9 +128,10 @@ class MomentMatching(PairedDiffusion):
         image_weight: float,
         augmentation: float,
     ):
+        scheduler = build_paired_scheduler()
         super().__init__(
             copy_unet(teacher.unet),
-            build_paired_scheduler(),
+            cut_scheduler(scheduler, count_timesteps(scheduler, num_inference_steps)),
             teacher.config.patch_size,
             "ddpm",
             num_inference_steps,
@@ -148,9 +153,12 @@ class MomentMatching(PairedDiffusion):
         stops = trailing_timesteps(scheduler, self.num_inference_steps).to(device)
         timesteps, end = stops[starts], stops[starts - 1].clamp(min=0)
         lower = end + (places * (timesteps - end)).long()  # from where the student's step ends to t - 1
-        noisy = scheduler.add_noise(pairs, self.draw_noise(batch, pairs), timesteps)
+        first = (starts == self.num_inference_steps)[:, None, None, None]
+        noise, fresh = self.draw_noise(batch, pairs), self.draw_noise(batch, pairs)
+        noisy = torch.where(first, noise, scheduler.add_noise(pairs, noise, timesteps))
         guess = predict_origin(scheduler, self.unet, noisy, labels, timesteps)
-        again = posterior_sample(scheduler, noisy, guess.detach(), timesteps, lower, self.draw_noise(batch, pairs))
+        again = posterior_sample(scheduler, noisy, guess.detach(), timesteps, lower, fresh)
+        again = torch.where(first, scheduler.add_noise(guess.detach(), fresh, lower), again)
         with torch.no_grad():
             expected = predict_origin(scheduler, self.teacher.unet, again, labels, lower)
 
@@ -189,6 +197,18 @@ def copy_unet(unet: UNet2DModel) -> UNet2DModel:
     fresh = UNet2DModel.from_config(unet.config)
     fresh.load_state_dict(unet.state_dict())
     return use_plain_attention(fresh.float())
+
+
+def count_timesteps(scheduler: DDPMScheduler, calls: int) -> int:
+    """The timesteps of a student: up to 2.5 times as much noise as signal for one call, twice that for each more."""
+    ratios = (1 - scheduler.alphas_cumprod) / scheduler.alphas_cumprod
+    return int((ratios <= (2.5 * 2.0 ** (calls - 1)) ** 2).sum())
+
+
+def cut_scheduler(scheduler: DDPMScheduler, num_timesteps: int) -> DDPMScheduler:
+    """The same noise, but the last of its timesteps left out: samplers then start earlier."""
+    betas = scheduler.betas[:num_timesteps].tolist()
+    return DDPMScheduler.from_config(scheduler.config, num_train_timesteps=num_timesteps, trained_betas=betas)
 
 
 def trailing_timesteps(scheduler: DDPMScheduler, calls: int) -> torch.Tensor:

@@ -253,11 +253,11 @@ TUNED_DDPM = Recipe(
 DISTILLED_DDPM = Recipe(
     build_distilled_ddpm,
     GROUPS,
-    num_epochs=13,
+    num_epochs=40,
     train_batch_size=32,
-    learning_rate=2e-4,
+    learning_rate=5e-4,
     adam_betas=(0.0, 0.99),
-    patience=13,
+    patience=15,
     ema_decay=0.99,
     objective={
         "num_inference_steps": 4,
@@ -266,7 +266,7 @@ DISTILLED_DDPM = Recipe(
         "image_weight": 3.0,
         "augmentation": 0.5,
     },
-    relative_rates={"unet": 0.2},  # the auxiliary has to keep up with the student
+    relative_rates={"unet": 0.4},  # the auxiliary has to keep up with the student
     taught_by=("tuned",),
 )
 HALVED_DDPM = replace(

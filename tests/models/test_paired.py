@@ -25,8 +25,10 @@ def test_structures_are_signs_and_a_slice_without_a_segmentation_is_in_between()
 def test_masks_are_label_maps_whatever_the_network_makes():
     _, masks = split_pairs(torch.randn(5, 16, 8, 8), 2)
     assert masks.shape == (5, 16, 16) and masks.dtype == torch.int64 and set(masks.unique().tolist()) <= {0, 1, 2, 3}
-    _, masks = split_pairs(torch.tensor([0.0, -0.2, -0.1, -0.9]).view(1, 4, 1, 1), 1)
-    assert masks.item() == 0  # no structure is above 0
+    _, masks = split_pairs(torch.tensor([0.0, -0.9, -0.2, -1.0]).view(1, 4, 1, 1), 1)
+    assert masks.item() == 0  # half of the others is background: .1
+    _, masks = split_pairs(torch.tensor([0.0, -0.9, -0.2, -0.1]).view(1, 4, 1, 1), 1)
+    assert masks.item() == 3  # one of two structures, and no background
     _, masks = split_pairs(torch.tensor([0.0, 0.3, 0.1, 0.7]).view(1, 4, 1, 1), 1)
     assert masks.item() == 3
 

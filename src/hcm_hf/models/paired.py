@@ -96,8 +96,9 @@ def join_pairs(images: torch.Tensor, masks: torch.Tensor, patch_size: int) -> to
 def split_pairs(pairs: torch.Tensor, patch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Images (B, 1, H, W) and masks (B, H, W), int64, of what the network makes.
 
-    A pixel belongs to the structure whose channel is highest, or to the background if none is above 0.
+    A pixel belongs to the likeliest of the structures and the background, whose channel is what the others leave: that
+    of all four is 1 once and -1 three times. So a pixel that is either of two neighbours is no gap between them.
     """
     pairs = F.pixel_shuffle(pairs, patch_size)
-    background = torch.zeros_like(pairs[:, :1])
+    background = -2 - pairs[:, 1:].sum(1, keepdim=True)
     return pairs[:, :1], torch.cat([background, pairs[:, 1:]], dim=1).argmax(1)
