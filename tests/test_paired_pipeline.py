@@ -7,7 +7,7 @@ from diffusers import DPMSolverMultistepScheduler
 from tiny import build_tiny
 
 from hcm_hf.errors import InputError
-from hcm_hf.models.ddpm import SAMPLERS, convert_scheduler
+from hcm_hf.models.ddpm import SAMPLERS, FineDPMSolverScheduler, convert_scheduler
 from hcm_hf.models.paired import build_paired_scheduler
 from hcm_hf.paired_pipeline import PairedDDPMPipeline
 from hcm_hf.pipeline import HCMPipeline, hash_model, prepare_sampling
@@ -27,7 +27,7 @@ def seeded(seed=0):
 def test_saved_and_loaded_is_equal(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path)
     loaded = HCMPipeline.from_pretrained(tmp_path)
-    assert type(loaded) is PairedDDPMPipeline and type(loaded.scheduler) is DPMSolverMultistepScheduler
+    assert type(loaded) is PairedDDPMPipeline and type(loaded.scheduler) is FineDPMSolverScheduler
     assert loaded.conditions == pipeline.conditions and loaded.sample_size == 16
     first, second = (one(4, seeded(), num_inference_steps=3, output_type="np") for one in (pipeline, loaded))
     np.testing.assert_array_equal(first.images, second.images)
