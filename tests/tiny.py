@@ -20,6 +20,7 @@ TINY = {
 }
 # Of recipes with networks of their own; students have their teacher's.
 TINY_RECIPES = {
+    ("vae", "tuned"): TINY["vae"] | {"num_components": 2},
     ("ddpm", "tuned"): {"block_out_channels": (8, 8), "num_attention_levels": 1},
     ("ddpm", "distilled"): {},
     ("ddpm", "halved"): {},

@@ -6,12 +6,14 @@ from hcm_hf.models.encoder import EncoderOutput, SliceEncoder
 from hcm_hf.models.gan import GANDiscriminator, GANGenerator
 from hcm_hf.models.infogan import InfoGANDiscriminator, InfoGANGenerator
 from hcm_hf.models.latent import LatentModel
+from hcm_hf.models.mixture_vae import MixtureVAE
 from hcm_hf.models.vae import VAE
 
 
 # The networks that make images from latents, by the name that a saved pipeline records.
 LATENT_MODELS: dict[str, type[LatentModel]] = {
-    model.__name__: model for model in (VAE, GANGenerator, DCGANGenerator, ACGANGenerator, InfoGANGenerator)
+    model.__name__: model
+    for model in (VAE, MixtureVAE, GANGenerator, DCGANGenerator, ACGANGenerator, InfoGANGenerator)
 }
 
 __all__ = [
@@ -27,5 +29,6 @@ __all__ = [
     "InfoGANDiscriminator",
     "InfoGANGenerator",
     "LatentModel",
+    "MixtureVAE",
     "SliceEncoder",
 ]
