@@ -20,8 +20,8 @@ def main(
     resolution: int | None = None,
     num_images: int = 1000,
     num_epochs: int | None = None,
-    scheduler: str = "ddpm",
-    num_inference_steps: int = 50,
+    scheduler: str | None = None,
+    num_inference_steps: int | None = None,
     seed: int = 0,
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None,
     work_dir: Path | None = None,
@@ -37,8 +37,8 @@ def main(
         resolution: pixels a side; by default the dataset's, else 64.
         num_images: generated images of each family.
         num_epochs: cuts every training to as many epochs.
-        scheduler: of diffusion models: ddpm, ddim, dpmsolver++, sde-dpmsolver++ or unipc.
-        num_inference_steps: of diffusion models; 1000 is the whole chain.
+        scheduler: of diffusion models: ddpm, ddim, dpmsolver++, sde-dpmsolver++ or unipc; by default the recipe's.
+        num_inference_steps: of diffusion models; by default the recipe's. 1000 is the whole chain of the study's.
         seed: of training, generation and evaluation; it does not move a patient to another split.
         mixed_precision: of training, as accelerate has it; runs that are finished stay as they are.
         work_dir: dataset, runs, images and reports; by default reproduction/SOURCE-RESOLUTION-RECIPE.

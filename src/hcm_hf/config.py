@@ -1,7 +1,7 @@
 """What a training run is told; free of heavy imports, so that `--help` answers at once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
@@ -73,6 +73,7 @@ class Recipe:
         objective: arguments of `build`.
         relative_rates: of networks that learn at another rate, that rate as a part of `learning_rate`.
         taught_by: the recipes of the same family whose models can teach this one; empty where it has no teacher.
+        sampling: how `reproduce` samples it, `scheduler` and `num_inference_steps`, where that is not the model's own.
     """
 
     build: Callable[..., Any]
@@ -86,6 +87,7 @@ class Recipe:
     objective: dict
     relative_rates: dict[str, float] | None = None
     taught_by: tuple[str, ...] = ()
+    sampling: dict = field(default_factory=dict)
 
     def rate_of(self, network: str) -> float:
         """The learning rate of a network, by its name."""
@@ -93,4 +95,4 @@ class Recipe:
 
     def settings(self) -> dict:
         """What a run writes of its recipe: all that is not code."""
-        return {name: value for name, value in vars(self).items() if name not in ("build", "taught_by")}
+        return {name: value for name, value in vars(self).items() if name not in ("build", "taught_by", "sampling")}

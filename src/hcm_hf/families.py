@@ -234,6 +234,7 @@ def study(
     groups: tuple[str, ...],
     num_epochs: int = 100,
     ema_decay: float = 0.0,
+    sampling: dict | None = None,
     **objective: float,
 ) -> Recipe:
     """A recipe with the study's Adam, batch and early stopping; patience, which it does not give, is 50 epochs."""
@@ -247,12 +248,14 @@ def study(
         patience=50,
         ema_decay=ema_decay,
         objective=objective,
+        sampling=sampling or {},
     )
 
 
 HCM = ("HCM",)
 # R1's gamma is 2e-4 pixels / batch size, for the study's 32: https://huggingface.co/papers/2006.06676, appendix C.
 ADVERSARIAL = {"label_smoothing": 0.1, "penalty_per_pixel": 2e-4 / 32}
+FIFTY_STEPS = {"scheduler": "ddpm", "num_inference_steps": 50}  # of a thousand, which take hours
 PAPERS = "https://huggingface.co/papers/"
 
 TUNED_VAE = Recipe(
@@ -317,7 +320,7 @@ FAMILIES = {
     "dcgan":   Family(PAPERS + "1511.06434", {"paper": study(build_dcgan,   HCM,    **ADVERSARIAL)}),
     "acgan":   Family(PAPERS + "1610.09585", {"paper": study(build_acgan,   GROUPS, **ADVERSARIAL)}),
     "infogan": Family(PAPERS + "1606.03657", {"paper": study(build_infogan, HCM,    **ADVERSARIAL)}),
-    "ddpm":    Family(PAPERS + "2006.11239", {"paper": study(build_ddpm,    HCM,    115, ema_decay=0.9999),
+    "ddpm":    Family(PAPERS + "2006.11239", {"paper": study(build_ddpm,    HCM,    115, 0.9999, FIFTY_STEPS),
                                               "tuned": TUNED_DDPM,
                                               "distilled": DISTILLED_DDPM,
                                               "halved": HALVED_DDPM}),

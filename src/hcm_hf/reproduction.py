@@ -41,8 +41,8 @@ def reproduce(
     resolution: int | None = None,
     num_images: int = 1000,
     num_epochs: int | None = None,
-    scheduler: str = "ddpm",
-    num_inference_steps: int = 50,
+    scheduler: str | None = None,
+    num_inference_steps: int | None = None,
     seed: int = 0,
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None,
     work_dir: str | Path | None = None,
@@ -61,8 +61,8 @@ def reproduce(
         resolution: pixels a side; by default the dataset's, else 64.
         num_images: generated images of each family.
         num_epochs: cuts every training to as many epochs.
-        scheduler: of diffusion models, see `generate_images`.
-        num_inference_steps: of diffusion models.
+        scheduler: of diffusion models, see `generate_images`; by default the recipe's, for the study's DDPM "ddpm".
+        num_inference_steps: of diffusion models; by default the recipe's, for the study's DDPM 50.
         seed: of training, generation and evaluation. The split of the patients does not depend on it.
         mixed_precision: of training, as accelerate has it; runs that are finished stay as they are.
         work_dir: dataset, runs, images and reports; by default `reproduction/SOURCE-RESOLUTION-RECIPE`, where SOURCE
@@ -103,7 +103,11 @@ def reproduce(
     work_dir = Path(work_dir or f"reproduction/{source}-{resolution}-{recipe}")
     output_dir = Path(output_dir or f"docs/results/{source}-{resolution}-{recipe}")
     settings = {"source": source, "resolution": resolution, "recipe": recipe, "seed": seed, "patients": patients}
-    settings |= {"scheduler": scheduler, "num_inference_steps": num_inference_steps}
+    asked = {"scheduler": scheduler, "num_inference_steps": num_inference_steps}
+    for family in named:
+        recommended = FAMILIES[family].recipes[recipe].sampling
+        asked = {name: recommended.get(name) if value is None else value for name, value in asked.items()}
+    settings |= asked
     _check(work_dir / RECORD_FILE, settings, "--work_dir")
     _check(output_dir / TABLE_FILE, settings, "--output_dir")
     if not (work_dir / RECORD_FILE).exists() and work_dir.is_dir():

@@ -253,7 +253,8 @@ class Generation(Stage):
         pipeline = training.build().pipeline()
         takes_steps = "scheduler" in pipeline.components
         names = ("scheduler", "num_inference_steps") if takes_steps else ()
-        self.sampling = {name: self.plan.settings[name] for name in names}
+        asked = {name: self.plan.settings[name] for name in names}
+        self.sampling = {name: value for name, value in asked.items() if value is not None}  # else the model's own
         prepare_sampling(pipeline, **self.sampling)  # what cannot be is found now, not after the training
 
     def done(self) -> bool:
