@@ -8,6 +8,10 @@ from typing import Any, Literal
 CONFIG_FILE = "training_config.json"  # what a training run writes of itself, in its folder and beside each pipeline
 
 
+# Learning rates over a training, as parts of the first, by the part of it that is done.
+RATES = {"constant": lambda done: 1.0, "linear": lambda done: 1.0 - done}
+
+
 @dataclass
 class TrainingConfig:
     """Train one family; run the same command again to resume.
@@ -25,6 +29,7 @@ class TrainingConfig:
         num_epochs: passes over the training slices, at most.
         train_batch_size: slices per step and process.
         learning_rate: of Adam.
+        lr_scheduler: "constant", or "linear": the rate falls to 0 over the epochs, which more epochs then stretch.
         patience: stop after so many epochs without a better validation loss.
         ema_decay: decay per step of the averaged weights that are validated, sampled and saved; 0 takes the weights.
         mixed_precision: as accelerate has it; by default what `accelerate launch` was told.
@@ -45,6 +50,7 @@ class TrainingConfig:
     num_epochs: int | None = None
     train_batch_size: int | None = None
     learning_rate: float | None = None
+    lr_scheduler: Literal["constant", "linear"] | None = None
     patience: int | None = None
     ema_decay: float | None = None
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
@@ -71,6 +77,7 @@ class Recipe:
         patience: epochs without a better validation loss before training stops.
         ema_decay: decay per step of the averaged weights; 0 takes the weights themselves.
         objective: arguments of `build`.
+        lr_scheduler: how it goes on, a name of `RATES`.
         relative_rates: of networks that learn at another rate, that rate as a part of `learning_rate`.
         taught_by: the recipes of the same family whose models can teach this one; empty where it has no teacher.
         sampling: how `reproduce` samples it, `scheduler` and `num_inference_steps`, where that is not the model's own.
@@ -85,13 +92,14 @@ class Recipe:
     patience: int
     ema_decay: float
     objective: dict
+    lr_scheduler: str = "constant"
     relative_rates: dict[str, float] | None = None
     taught_by: tuple[str, ...] = ()
     sampling: dict = field(default_factory=dict)
 
-    def rate_of(self, network: str) -> float:
-        """The learning rate of a network, by its name."""
-        return self.learning_rate * (self.relative_rates or {}).get(network, 1.0)
+    def rate_of(self, network: str, done: float = 0.0) -> float:
+        """The learning rate of a network, by its name, when a part `done` of all steps has been taken."""
+        return self.learning_rate * RATES[self.lr_scheduler](done) * (self.relative_rates or {}).get(network, 1.0)
 
     def settings(self) -> dict:
         """What a run writes of its recipe: all that is not code."""

@@ -60,16 +60,16 @@ def build_vae(sample_size: int, latent_dim: int = 64, base_channels: int = 32) -
 
 def build_sigma_vae(
     sample_size: int,
-    num_bands: int,
     warmup_steps: int,
     augmentation: float,
     num_components: int,
+    shrinkage: float,
     latent_dim: int = 64,
     base_channels: int = 32,
 ) -> SigmaVAE:
-    """The convolutional VAE with a mixture for a prior, and the bound at the decoder's most likely variances."""
+    """The convolutional VAE with a mixture for a prior, and the bound at the decoder's most likely variance."""
     vae = MixtureVAE(sample_size, latent_dim, base_channels, num_components)
-    return SigmaVAE(vae, num_bands, warmup_steps, augmentation)
+    return SigmaVAE(vae, warmup_steps, augmentation, shrinkage)
 
 
 def build_gan(
@@ -261,13 +261,13 @@ PAPERS = "https://huggingface.co/papers/"
 TUNED_VAE = Recipe(
     build_sigma_vae,
     HCM,
-    num_epochs=150,
+    num_epochs=300,
     train_batch_size=32,
-    learning_rate=5e-4,
+    learning_rate=1e-3,
     adam_betas=(0.9, 0.999),
-    patience=150,
+    patience=100,
     ema_decay=0.99,
-    objective={"num_bands": 8, "warmup_steps": 300, "augmentation": 0.5, "num_components": 8},
+    objective={"warmup_steps": 300, "augmentation": 1.0, "num_components": 8, "shrinkage": 128.0},
 )
 TUNED_DDPM = Recipe(
     build_paired_ddpm,
@@ -285,10 +285,10 @@ DISTILLED_DDPM = Recipe(
     GROUPS,
     num_epochs=40,
     train_batch_size=32,
-    learning_rate=5e-4,
+    learning_rate=1e-3,
     adam_betas=(0.0, 0.99),
-    patience=15,
-    ema_decay=0.99,
+    patience=40,
+    ema_decay=0.995,
     objective={
         "num_inference_steps": 4,
         "label_dropout": 0.1,
@@ -296,7 +296,8 @@ DISTILLED_DDPM = Recipe(
         "image_weight": 3.0,
         "augmentation": 0.5,
     },
-    relative_rates={"unet": 0.4},  # the auxiliary has to keep up with the student
+    lr_scheduler="linear",
+    relative_rates={"unet": 0.15},  # the auxiliary has to keep up with the student
     taught_by=("tuned",),
 )
 HALVED_DDPM = replace(
@@ -307,6 +308,8 @@ HALVED_DDPM = replace(
     patience=10,
     learning_rate=1e-4,
     adam_betas=(0.9, 0.99),
+    ema_decay=0.99,
+    lr_scheduler="constant",
     relative_rates=None,
     objective={"first_calls": 4, "label_dropout": 0.1, "image_weight": 3.0, "augmentation": 0.5},
 )

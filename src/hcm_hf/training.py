@@ -124,10 +124,13 @@ def _loop(run: Run, recipe: Recipe, slices: Slices, config: TrainingConfig, stop
         record = {}
         while (item := _next(losses, accelerator)) is not None:
             network, loss = item
-            state.optimizers[network].zero_grad()
+            optimizer = state.optimizers[network]
+            optimizer.zero_grad()
             accelerator.backward(loss)
             _average_gradients(state.objective.get_submodule(network), accelerator)
-            state.optimizers[network].step()
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.rate_of(network, progress.step / num_steps)
+            optimizer.step()
             record[f"{network}_loss"] = loss.detach()
         progress.step += 1
         state.average.update(progress.step)
