@@ -16,90 +16,80 @@ LEAST_VARIANCE = (2 / 255) ** 2 / 12  # what rounding to 8 bits makes of pixels 
 
 
 class SigmaVAE(VariationalAutoencoder):
-    """The evidence lower bound with the decoder's most likely variances and a prior fitted to the posteriors.
+    """The evidence lower bound with the decoder's most likely variance and a prior fitted to the posteriors.
 
     The variance of the Gaussian decoder is the one under which the slices are most likely, their mean squared error
-    (https://huggingface.co/papers/2006.13202), for each band of frequencies on its own: small errors count beside
-    others of their size, not beside those of large areas. The divergence grows from nothing to its full weight.
-    Latents are sampled from a mixture of Gaussians, fitted to the posteriors of the latest slices
-    (https://huggingface.co/papers/1903.12436), as these fill a small part of N(0, 1).
+    (https://huggingface.co/papers/2006.13202); in training that of the batches so far, so that the loss is a mean over
+    slices. The divergence grows from nothing to its full weight. Latents are sampled from a mixture of Gaussians,
+    fitted to the posteriors of the latest slices (https://huggingface.co/papers/1903.12436), as these fill a small
+    part of N(0, 1).
 
     Args:
         vae: encodes images to moments, decodes latents to images and holds the mixture.
-        num_bands: of frequencies; 1 for one variance of all pixels.
         warmup_steps: batches until the divergence has its full weight.
         augmentation: 1 for the full range of `augment`, 0 for none.
-        num_posteriors: slices that the mixture is fitted to, the latest.
         shrinkage: of `fit_mixture`, in slices.
+        num_posteriors: slices that the mixture is fitted to, the latest.
     """
 
     def __init__(
         self,
         vae: MixtureVAE,
-        num_bands: int,
         warmup_steps: int,
         augmentation: float = 0.0,
+        shrinkage: float = 128.0,
         num_posteriors: int = 512,
-        shrinkage: float = 64.0,
     ):
         super().__init__(vae)
         self.warmup_steps = warmup_steps
         self.augmentation = augmentation
         self.shrinkage = shrinkage
         latent_dim = vae.config.latent_dim
-        self.register_buffer("bands", frequency_bands(vae.config.sample_size, num_bands), persistent=False)
-        self.register_buffer("variances", torch.ones(num_bands))
+        self.register_buffer("variance", torch.ones(()))
         self.register_buffer("num_batches", torch.zeros((), dtype=torch.int64))
         self.register_buffer("num_seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("posterior_means", torch.zeros(num_posteriors, latent_dim))
         self.register_buffer("posterior_log_variances", torch.zeros(num_posteriors, latent_dim))
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
-        """Descend the bound at the variances of the batches so far, with one latent drawn for each image."""
-        device = batch.images.device
-        images = batch.images
-        if self.augmentation:
+        """Descend the bound at the variance of the batches so far, with one latent drawn for each image."""
+        images, device = batch.images, batch.images.device
+        if self.augmentation > 0:
             draws = batch.draw(lambda n: torch.rand(n, NUM_DRAWS, device=device))
             draws = 0.5 + self.augmentation * (draws - 0.5)
             images, _ = augment(images, batch.masks, draws, "spectral")
         noise = batch.draw(lambda n: torch.randn(n, self.vae.config.latent_dim, device=device))
-        power, mean, log_variance = self.code(images, noise)
-        divergence = kl_divergence(mean, log_variance).mean()
-        yield "vae", self.nll(power.mean(0), self.variances) + self.kl_weight() * divergence
-        self.remember(power, mean, log_variance)
+        error, mean, log_variance = self.code(images, noise)
+        nll = image_nll(error, self.variance, images[0].numel())
+        yield "vae", nll + self.kl_weight() * kl_divergence(mean, log_variance).mean()
+        self.remember(error, mean, log_variance)
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
-        """The negative bound at fixed noise, the slices' own variances and the full divergence; in nats per image."""
+        """The negative bound at fixed noise, the slices' own variance and the full divergence; in nats per image."""
         noise = torch.randn(len(batch), self.vae.config.latent_dim, generator=torch.Generator().manual_seed(0))
-        power, mean, log_variance = self.code(batch.images, noise.to(batch.images))
-        power = power.mean(0)
-        return self.nll(power, power.clamp(min=LEAST_VARIANCE)) + kl_divergence(mean, log_variance).mean()
+        error, mean, log_variance = self.code(batch.images, noise.to(batch.images))
+        nll = image_nll(error, error.clamp(min=LEAST_VARIANCE), batch.images[0].numel())
+        return nll + kl_divergence(mean, log_variance).mean()
 
     def code(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Images (B, 1, H, W) through a latent each, at noise (B, latent_dim).
 
         Returns:
-            The power of what is lost in each band (B, bands), mean and log-variance of the latents (B, latent_dim).
+            The mean squared error of a pixel, and mean and log-variance of the latents (B, latent_dim).
         """
         mean, log_variance = (moment.float() for moment in self.vae.encode(images))
         reconstructions = self.vae.decode(mean + noise * torch.exp(log_variance / 2))
-        return band_power(images - reconstructions.float(), self.bands), mean, log_variance
-
-    def nll(self, power: torch.Tensor, variances: torch.Tensor) -> torch.Tensor:
-        """-log of the Gaussian density of an image, in nats, where what is lost has this power (bands,)."""
-        counts = torch.bincount(self.bands.flatten(), minlength=len(power))
-        return (counts * (math.log(2 * math.pi) + variances.log() + power / variances)).sum() / 2
+        return (images - reconstructions.float()).square().mean(), mean, log_variance
 
     def kl_weight(self) -> torch.Tensor:
         """The weight of the divergence in [0, 1], a scalar, by the number of batches so far."""
         return (self.num_batches / max(self.warmup_steps, 1)).clamp(max=1)
 
     @torch.no_grad()
-    def remember(self, power: torch.Tensor, mean: torch.Tensor, log_variance: torch.Tensor) -> None:
-        """Take what was found for a training batch, as `code` returns it, into the running variances and the ring."""
+    def remember(self, error: torch.Tensor, mean: torch.Tensor, log_variance: torch.Tensor) -> None:
+        """Take what was found for a training batch, as `code` returns it, into the variance and the posteriors."""
         self.num_batches += 1
-        power = power.mean(0).clamp(min=LEAST_VARIANCE)
-        self.variances.lerp_(power, (1 / self.num_batches).clamp(min=0.1))
+        self.variance.lerp_(error.clamp(min=LEAST_VARIANCE), (1 / self.num_batches).clamp(min=0.1))
         places = (self.num_seen + torch.arange(len(mean), device=mean.device)) % len(self.posterior_means)
         self.posterior_means[places] = mean
         self.posterior_log_variances[places] = log_variance
@@ -118,22 +108,12 @@ class SigmaVAE(VariationalAutoencoder):
         return super().pipeline()
 
 
-def frequency_bands(sample_size: int, num_bands: int) -> torch.Tensor:
-    """The band, from 0 for the lowest, of each coefficient of `fft2`: rings of equal width, (H, H)."""
-    frequency = torch.fft.fftfreq(sample_size)
-    radius = torch.hypot(frequency[:, None], frequency[None, :])
-    return (2 * num_bands * radius).long().clamp(max=num_bands - 1)  # 1 / 2 is the highest along an axis
+def image_nll(error: torch.Tensor, variance: torch.Tensor, num_pixels: int) -> torch.Tensor:
+    """-log of the Gaussian density of an image with this mean squared error of a pixel, in nats.
 
-
-def band_power(images: torch.Tensor, bands: torch.Tensor) -> torch.Tensor:
-    """Mean squared magnitude of the orthonormal Fourier coefficients of images (B, 1, H, W) in bands (H, H).
-
-    Returns:
-        (B, bands); the mean squared pixel, where there is one band.
+    It is lowest where the variance is the error itself: num_pixels / 2 (log(2 pi error) + 1).
     """
-    power = torch.fft.fft2(images, norm="ortho").abs().square().flatten(1)  # (B, H H)
-    members = torch.nn.functional.one_hot(bands.flatten()).to(power)  # (H H, bands)
-    return power @ (members / members.sum(0))
+    return num_pixels / 2 * (math.log(2 * math.pi) + variance.log() + error / variance)
 
 
 def fit_mixture(
@@ -146,8 +126,8 @@ def fit_mixture(
     """Fit a mixture of Gaussians to points that are Gaussians themselves, by expectation and maximisation.
 
     It ascends the mean of E[log p(z)] over the points. Deterministic, in double precision on the CPU. It begins with
-    parts of equal number along the direction of the largest variance. The covariance of a component is drawn to that
-    of all points about their components, as if it had seen `shrinkage` points more, so that none is narrow.
+    parts of equal number along the direction of the largest variance. Covariances are drawn to that of N(0, 1), as if
+    each component had seen `shrinkage` points of it about its mean: none is narrow, and few points are not copied.
 
     Args:
         means: of the points, (N, D), N of 1 or more.
@@ -161,7 +141,7 @@ def fit_mixture(
     """
     means, variances = means.double().cpu(), variances.double().cpu()
     number, dim = means.shape
-    overall = means.mean(0)
+    identity, overall = torch.eye(dim).double(), means.mean(0)
     _, _, directions = torch.linalg.svd(means - overall, full_matrices=False)
     rank = torch.argsort(torch.argsort(means @ directions[0], stable=True))
     shares = torch.nn.functional.one_hot(rank * num_components // number, num_components).double()  # (N, K)
@@ -171,9 +151,8 @@ def fit_mixture(
         centres = (shares.T @ means + overall) / (counts[:, None] + 1)  # (K, D); one point more, at the mean of all
         offsets = means - centres[:, None]  # (K, N, D)
         scatters = (shares.T[:, None] * offsets.mT) @ offsets + torch.diag_embed(shares.T @ variances)  # (K, D, D)
-        pooled = scatters.sum(0) / number
-        factors = torch.linalg.cholesky((scatters + shrinkage * pooled) / (counts + shrinkage)[:, None, None])
-        inverses = torch.linalg.solve_triangular(factors, torch.eye(dim).double(), upper=False)  # of the factors
+        factors = torch.linalg.cholesky((scatters + shrinkage * identity) / (counts + shrinkage)[:, None, None])
+        inverses = torch.linalg.solve_triangular(factors, identity, upper=False)  # of the factors
         distances = (offsets @ inverses.mT).square().sum(2) + inverses.square().sum(1) @ variances.T  # (K, N)
         log_determinants = 2 * factors.diagonal(dim1=1, dim2=2).log().sum(1)
         shares = (weights.log() - (distances.T + log_determinants) / 2).softmax(1)
