@@ -101,6 +101,23 @@ def test_a_run_leaves_what_it_promises(family, recipe, config, teacher):
     assert not [path for path in output_dir.rglob("*") if path.name.endswith((".tmp", ".previous", ".bin", ".pt"))]
 
 
+def test_a_linear_rate_falls_over_the_whole_training(config, monkeypatch):
+    """Each network's by its own part of the rate: the first step has all of it, after the last there would be none."""
+    recipe = replace(FAMILIES["dcgan"].recipes["paper"], relative_rates={"generator": 0.5})
+    monkeypatch.setitem(FAMILIES["dcgan"].recipes, "paper", recipe)
+    rates, step = [], torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam,
+        "step",
+        lambda self, *rest, **named: (rates.append(self.param_groups[0]["lr"]), step(self, *rest, **named))[1],
+    )
+    output_dir = train(replace(config, lr_scheduler="linear", learning_rate=0.01))
+    count = len([record for record in metrics(output_dir) if "validation_loss" not in record])
+    expected = [0.01 * (1 - done / count) for done in range(count)]
+    assert rates[::2] == pytest.approx(expected)  # discriminator
+    assert rates[1::2] == pytest.approx([rate / 2 for rate in expected])
+
+
 class StopAfter:
     """Delivers a real signal to this process when a run's metrics reach a step."""
 
