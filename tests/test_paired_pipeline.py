@@ -3,7 +3,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler
 from tiny import build_tiny
 
 from hcm_hf.errors import InputError

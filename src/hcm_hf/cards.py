@@ -21,7 +21,7 @@ _METRICS = ("ssim_random", "cc_random", "mse_random", *(name for name in GLANCE 
 # Of training_config.json, in the table of the recipe.
 _RECIPE = (
     *("num_epochs", "train_batch_size", "num_processes", "learning_rate", "adam_betas", "patience", "ema_decay"),
-    *("mixed_precision", "seed", "objective", "teacher", "teacher_hash"),
+    *("mixed_precision", "seed", "objective", "teacher", "teacher_hash", "student", "student_hash"),
 )
 
 

@@ -117,6 +117,8 @@ class MomentMatching(PairedDiffusion):
         teacher: a diffusion model that samples in many calls.
         num_inference_steps: the student's calls.
         label_dropout, max_snr, image_weight, augmentation: as in `PairedDiffusion`.
+        student: one of more calls to start as, and from its noise; by default the teacher. For one call it has to be:
+            what the first step of two has learnt is all but the texture.
     """
 
     def __init__(
@@ -127,11 +129,15 @@ class MomentMatching(PairedDiffusion):
         max_snr: float,
         image_weight: float,
         augmentation: float,
+        student: PairedDDPMPipeline | None = None,
     ):
         scheduler = build_paired_scheduler()
+        num_timesteps = count_timesteps(scheduler, num_inference_steps)
+        if student is not None:
+            num_timesteps = student.scheduler.config.num_train_timesteps
         super().__init__(
-            copy_unet(teacher.unet),
-            cut_scheduler(scheduler, count_timesteps(scheduler, num_inference_steps)),
+            copy_unet((student or teacher).unet),
+            cut_scheduler(scheduler, num_timesteps),
             teacher.config.patch_size,
             "ddpm",
             num_inference_steps,

@@ -203,10 +203,11 @@ def build_distilled_ddpm(
     max_snr: float,
     image_weight: float,
     augmentation: float,
+    student: DiffusionPipeline | None = None,
 ) -> MomentMatching:
     """The student of few calls, and its auxiliary denoiser."""
     teacher = check_teacher(sample_size, teacher)
-    return MomentMatching(teacher, num_inference_steps, label_dropout, max_snr, image_weight, augmentation)
+    return MomentMatching(teacher, num_inference_steps, label_dropout, max_snr, image_weight, augmentation, student)
 
 
 def check_teacher(sample_size: int, teacher: DiffusionPipeline) -> PairedDDPMPipeline:
@@ -299,10 +300,12 @@ DISTILLED_DDPM = Recipe(
     lr_scheduler="linear",
     relative_rates={"unet": 0.15},  # the auxiliary has to keep up with the student
     taught_by=("tuned",),
+    takes_student=True,
 )
 HALVED_DDPM = replace(
     DISTILLED_DDPM,
     build=build_halved_ddpm,
+    takes_student=False,
     taught_by=("tuned", "halved"),
     num_epochs=10,
     patience=10,

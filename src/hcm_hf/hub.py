@@ -343,8 +343,9 @@ def _without_paths(training: dict) -> dict:
     kept = {key: value for key, value in training.items() if key not in ("output_dir", "report_to")}
     if not training.get("dataset_repository"):
         kept["dataset"] = Path(training["dataset"]).name
-    if training.get("teacher") and parse_repository(training["teacher"]) is None:
-        kept["teacher"] = _run_name(training["teacher"])
+    for name in ("teacher", "student"):
+        if training.get(name) and parse_repository(training[name]) is None:
+            kept[name] = _run_name(training[name])
     return kept
 
 

@@ -32,6 +32,7 @@ _FREE = {
         "output_dir",
         "dataset",
         "teacher",
+        "student",
         "num_epochs",
         "patience",
         "report_to",
