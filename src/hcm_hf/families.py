@@ -284,11 +284,11 @@ TUNED_DDPM = Recipe(
 DISTILLED_DDPM = Recipe(
     build_distilled_ddpm,
     GROUPS,
-    num_epochs=40,
+    num_epochs=20,
     train_batch_size=32,
     learning_rate=1e-3,
     adam_betas=(0.0, 0.99),
-    patience=40,
+    patience=20,
     ema_decay=0.995,
     objective={
         "num_inference_steps": 4,
