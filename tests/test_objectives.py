@@ -384,7 +384,8 @@ def test_recognition_is_the_sum_of_its_tasks(recognition, labelled):
 
 
 def test_recognition_is_trained_by_cross_entropies_on_augmented_slices(recognition, labelled, monkeypatch):
-    monkeypatch.setattr("hcm_hf.objectives.augment", lambda images, masks, draws: (images.flip(3), masks.flip(2)))
+    flipped = lambda images, masks, draws, interpolation: (images.flip(3), masks.flip(2))  # noqa: E731
+    monkeypatch.setattr("hcm_hf.data.augmentation.augment", flipped)
     ((name, loss),) = recognition.losses(labelled)
     seen, masks = recognition.encoder(labelled.images.flip(3)), labelled.masks.flip(2)
     group = -(0.9 * seen.group_logits.log_softmax(1)[torch.arange(6), labelled.class_labels])
@@ -456,7 +457,7 @@ def test_training_losses_of_recognition_follow_the_seed_of_the_step(recognition,
 def test_augmentation_does_not_depend_on_the_number_of_processes(recognition, labelled, monkeypatch):
     """Two halves see the numbers of the whole."""
     seen = []
-    monkeypatch.setattr("hcm_hf.objectives.augment", lambda *batch: seen.append(batch[2]) or batch[:2])
+    monkeypatch.setattr("hcm_hf.data.augmentation.augment", lambda *batch: seen.append(batch[2]) or batch[:2])
     for index, number in ((0, 1), (0, 2), (1, 2)):
         torch.manual_seed(3)
         part = selected(labelled, slice(index, None, number))

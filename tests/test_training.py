@@ -248,6 +248,7 @@ def test_seeds_differ_by_step_and_seed():
         ({"num_epochs": 0}, "--num_epochs is 0"),
         ({"train_batch_size": 0}, "--train_batch_size is 0"),
         ({"learning_rate": -1.0}, "--learning_rate is -1.0"),
+        ({"lr_scheduler": "cosine"}, "Unknown --lr_scheduler 'cosine'; choose among constant, linear"),
         ({"ema_decay": 1.0}, "--ema_decay is 1.0"),
         ({"sample_epochs": 0}, "--sample_epochs is 0"),
         ({"report_to": ("wandb",)}, "--report_to wandb is not installed"),

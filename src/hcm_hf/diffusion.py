@@ -7,7 +7,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
 from hcm_hf.data.acdc import AXES, LEVELS
-from hcm_hf.data.augmentation import NUM_DRAWS, augment
+from hcm_hf.data.augmentation import augment_batch
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.models.conditions import count_labels, join_labels
 from hcm_hf.models.ddpm import convert_scheduler
@@ -74,9 +74,7 @@ class PairedDiffusion(Objective):
         labels = find_labels(batch)
         self.label_counts += torch.bincount(labels, minlength=len(self.label_counts))
         dropped = batch.draw(lambda n: torch.rand(n, device=device)) < self.label_dropout
-        draws = batch.draw(lambda n: torch.rand(n, NUM_DRAWS, device=device))
-        draws = 0.5 + self.augmentation * (draws - 0.5)
-        images, masks = augment(batch.images, batch.masks, draws, "spectral")  # bilinear would blur what is learnt
+        images, masks = augment_batch(batch, self.augmentation)
         return join_pairs(images, masks, self.patch_size), labels.masked_fill(dropped, count_labels(AXES))
 
     def draw_timesteps(self, batch: SliceBatch) -> torch.Tensor:

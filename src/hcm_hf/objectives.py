@@ -16,7 +16,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, ModelMixin
 from torch import nn
 from torch.nn import functional as F
 
-from hcm_hf.data.augmentation import NUM_DRAWS, augment
+from hcm_hf.data.augmentation import augment_batch
 from hcm_hf.data.differentiable_augmentation import NUM_CHANGES, change_images
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.models import VAE, EncoderOutput, InfoGANGenerator, LatentModel, SliceEncoder
@@ -334,8 +334,7 @@ class SliceRecognition(Objective):
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
         """Descend the losses of augmented slices."""
-        draws = batch.draw(lambda n: torch.rand(n, NUM_DRAWS, device=batch.images.device))
-        images, masks = augment(batch.images, batch.masks, draws)
+        images, masks = augment_batch(batch, interpolation="bilinear")
         batch = replace(batch, images=images, masks=masks)
         smoothed = partial(F.cross_entropy, label_smoothing=0.1)
         yield "encoder", self.loss(batch, (smoothed, F.cross_entropy), (F.cross_entropy, soft_dice_loss))

@@ -24,6 +24,7 @@ COLUMNS = (
     *("thick_share_ed", "valid_topology"),
     *("mask_dice_myocardium", "mask_dice_lv", "mask_valid_topology"),
 )
+REAL = "**real patients**"  # the row of the level to reach
 WALLS = ("mask_thick_share_{}_ed", "mask_wall_distance_{}_ed")  # of a group asked for
 
 
@@ -103,7 +104,7 @@ def sweep_steps(
             path = output_dir / name / f"{groups[0]}-{seeds[-1]}" / REPORT_FILE
             write_text(path, json.dumps(first, indent=2, allow_nan=False) + "\n")
         speeds[name] = first["speed"]
-    rows["**real patients**"] = [real]
+    rows[REAL] = [real]
     columns = [column for column in real if any(column in row for row in rows[name])]
     lines = []
     for name, found in rows.items():

@@ -18,6 +18,7 @@ from hcm_hf.errors import InputError
 from hcm_hf.families import FAMILIES
 from hcm_hf.figures import save_png
 from hcm_hf.report import REPORT_FILE
+from hcm_hf.sweep import REAL
 
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ PANELS = {
 }
 MASK_WALLS = "mask_thick_share_hcm_ed"  # of models that make masks: hollow, in the panel of what the encoder sees
 COLUMNS = (*PANELS, MASK_WALLS)
-REAL = "**real patients**"  # a row of sweeps
 
 # Okabe and Ito's colours, which all eyes can tell, in an order that keeps like ones apart.
 _COLOURS = ("#000000", "#56b4e9", "#009e73", "#0072b2", "#cc79a7", "#d55e00", "#e69f00", "#f0e442")

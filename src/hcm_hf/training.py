@@ -21,7 +21,7 @@ from accelerate.tracking import get_available_trackers
 from tqdm.auto import tqdm
 
 from hcm_hf.checkpoints import AveragedWeights, Progress, TrainingState
-from hcm_hf.config import Recipe, TrainingConfig
+from hcm_hf.config import RATES, Recipe, TrainingConfig
 from hcm_hf.data.dataset import check_groups, load_dataset
 from hcm_hf.data.slices import Slices
 from hcm_hf.devices import make_accelerator
@@ -328,6 +328,8 @@ def _override(recipe: Recipe, config: TrainingConfig) -> Recipe:
             raise InputError(f"--{name} is {values[name]}; it must be at least 1.")
     if not values["learning_rate"] > 0:
         raise InputError(f"--learning_rate is {values['learning_rate']}; it must be above 0.")
+    if values["lr_scheduler"] not in RATES:
+        raise InputError(f"Unknown --lr_scheduler '{values['lr_scheduler']}'; choose among {', '.join(RATES)}.")
     if not 0 <= values["ema_decay"] < 1:
         raise InputError(f"--ema_decay is {values['ema_decay']}; it must lie in [0, 1).")
     if config.seed < 0:

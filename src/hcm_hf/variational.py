@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
-from hcm_hf.data.augmentation import NUM_DRAWS, augment
+from hcm_hf.data.augmentation import augment_batch
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.models import MixtureVAE
 from hcm_hf.objectives import VariationalAutoencoder, kl_divergence
@@ -55,9 +55,7 @@ class SigmaVAE(VariationalAutoencoder):
         """Descend the bound at the variance of the batches so far, with one latent drawn for each image."""
         images, device = batch.images, batch.images.device
         if self.augmentation > 0:
-            draws = batch.draw(lambda n: torch.rand(n, NUM_DRAWS, device=device))
-            draws = 0.5 + self.augmentation * (draws - 0.5)
-            images, _ = augment(images, batch.masks, draws, "spectral")
+            images, _ = augment_batch(batch, self.augmentation)
         noise = batch.draw(lambda n: torch.randn(n, self.vae.config.latent_dim, device=device))
         error, mean, log_variance = self.code(images, noise)
         nll = image_nll(error, self.variance, images[0].numel())

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hcm_hf.data.augmentation import GAMMA, NUM_DRAWS, ROTATION, SCALE, SHIFT, augment
+from hcm_hf.data.augmentation import GAMMA, NUM_DRAWS, ROTATION, SCALE, SHIFT, augment, augment_batch
+from hcm_hf.data.slices import SliceBatch
 from hcm_hf.metrics.anatomy import dice
 
 
@@ -168,3 +169,24 @@ def test_gradients_flow_to_images_and_are_finite(gamma, fill):
     augment(images, torch.zeros(3, 16, 16, dtype=torch.long), draws)[0].square().sum().backward()
     assert images.grad.isfinite().all()
     assert (images.grad[:, :, 6:12, 6:12] != 0).all()
+
+
+def test_a_batch_is_augmented_by_a_part_of_the_range_and_each_process_by_the_same_numbers():
+    images, masks = squares(8, 32)
+    labels = torch.zeros(8, dtype=torch.long)
+    batch = SliceBatch(images, masks, labels, labels, labels.float())
+    torch.manual_seed(0)
+    draws = torch.rand(8, NUM_DRAWS)
+    for strength in (0.0, 0.5, 1.0):
+        torch.manual_seed(0)
+        found = augment_batch(batch, strength)
+        expected = augment(images, masks, 0.5 + strength * (draws - 0.5), "spectral")
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    parts = []
+    for process in (0, 1):
+        torch.manual_seed(0)
+        part = SliceBatch(
+            *(tensor[process::2] for tensor in (images, masks, labels, labels, labels.float())), process, 2
+        )
+        parts.append(augment_batch(part)[0])
+    torch.testing.assert_close(torch.stack(parts, 1).flatten(0, 1), found[0], rtol=0, atol=1e-6)

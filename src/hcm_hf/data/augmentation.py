@@ -8,6 +8,8 @@ import math
 import torch
 from torch.nn import functional as F
 
+from hcm_hf.data.slices import SliceBatch
+
 
 ROTATION = math.radians(15)  # at most, either way
 SCALE = 0.1  # at most larger or smaller by this part
@@ -47,6 +49,20 @@ def augment(
     moved = 2 * ((moved + 1) / 2).clamp(1e-6, 1) ** torch.exp(GAMMA * gamma)[:, None, None, None] - 1
     moved_masks = F.grid_sample(masks.unsqueeze(1).to(images.dtype), grid, mode="nearest", **options)
     return moved, moved_masks.squeeze(1).to(masks.dtype)
+
+
+def augment_batch(
+    batch: SliceBatch, strength: float = 1.0, interpolation: str = "spectral"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The images and masks of a batch after `augment`, each slice's by numbers of its own.
+
+    Args:
+        batch: slices.
+        strength: part of the full range; 0 changes nothing.
+        interpolation: as in `augment`.
+    """
+    draws = batch.draw(lambda n: torch.rand(n, NUM_DRAWS, device=batch.images.device))
+    return augment(batch.images, batch.masks, 0.5 + strength * (draws - 0.5), interpolation)
 
 
 def _double(images: torch.Tensor) -> torch.Tensor:
