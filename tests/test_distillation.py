@@ -144,7 +144,7 @@ def test_matched_moments_give_a_student_of_one_call_the_spread_of_the_data():
     """Normal data and linear networks: from a student that makes nothing but the mean to one that makes the data."""
     student = build_tiny("ddpm", recipe="distilled", num_inference_steps=1)
     last = student.scheduler.config.num_train_timesteps - 1
-    gains = best_gains(student.scheduler, deviation=0.5)
+    gains = best_gains(student.teacher_scheduler, deviation=0.5)
     student.teacher = SimpleNamespace(unet=Linear(gains))
     student.unet, student.auxiliary = Linear(gains.clone()), Linear(gains.clone())
     alpha, sigma = noise_levels(student.scheduler, torch.tensor([last]))

@@ -74,9 +74,23 @@ def test_a_model_that_is_asked_for_nothing_has_one_group(model, dataset_dir, tmp
 
 def test_only_a_diffusion_model_takes_steps(dataset_dir, tmp_path):
     build_tiny("vae").pipeline().save_pretrained(tmp_path / "vae")
-    with pytest.raises(InputError, match="no diffusion model"):
-        sweep_steps(tmp_path / "vae", tmp_path / "steps", dataset_dir)
+    with pytest.raises(InputError, match="--schedulers and --steps are for diffusion models"):
+        sweep_steps(tmp_path / "vae", tmp_path / "steps", dataset_dir, steps=(1,))
     assert not (tmp_path / "steps").exists()
+
+
+def test_a_model_that_is_called_once_has_a_row_of_its_seeds(dataset_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocols, "RESAMPLES", 10)
+    build_tiny("acgan").pipeline().save_pretrained(tmp_path / "acgan")
+    settings = {"num_images": 6, "seeds": (0, 1), "groups": ("NOR",), "split": "validation"}
+    output_dir = sweep_steps(tmp_path / "acgan", tmp_path / "steps", dataset_dir, **settings)
+    record = json.loads((output_dir / "steps.json").read_text())["once"]
+    assert record["speed"]["network_calls"] == 1
+    for seed, row in enumerate(record["numbers"]):
+        report = json.loads((output_dir / "once" / f"NOR-{seed}" / "report.json").read_text())
+        assert (
+            report["generator"]["classes"] == ["NOR"] and row["copy_rate"] == report["rows"]["generated"]["copy_rate"]
+        )
 
 
 def test_unknown_settings_are_refused_before_the_first_image(model, dataset_dir, tmp_path):

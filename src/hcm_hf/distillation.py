@@ -147,19 +147,24 @@ class MomentMatching(PairedDiffusion):
             augmentation,
         )
         self.auxiliary = copy_unet(teacher.unet)
+        self.teacher_scheduler = scheduler
         self.teacher = teacher  # a pipeline is no module: it is neither trained nor saved here
         self.label_counts[:-1] = torch.tensor(teacher.config.frequencies)
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
         """Descend the auxiliary denoiser's error on the student's pairs, then move the student."""
         pairs, labels = self.prepare(batch)
-        scheduler, device = self.scheduler, pairs.device
+        scheduler, device = self.teacher_scheduler, pairs.device
         starts = batch.draw(lambda n: torch.randint(1, self.num_inference_steps + 1, (n,), device=device))
         places = batch.draw(lambda n: torch.rand(n, device=device))
-        stops = trailing_timesteps(scheduler, self.num_inference_steps).to(device)
+        stops = trailing_timesteps(self.scheduler, self.num_inference_steps).to(device)
         timesteps, end = stops[starts], stops[starts - 1].clamp(min=0)
-        lower = end + (places * (timesteps - end)).long()  # from where the student's step ends to t - 1
-        first = (starts == self.num_inference_steps)[:, None, None, None]
+        first = starts == self.num_inference_steps
+        beyond = torch.where(first, scheduler.config.num_train_timesteps, timesteps)
+        lower = (
+            end + (places * (beyond - end)).long()
+        )  # from where the student's step ends to t - 1, or to the noisiest
+        first = first[:, None, None, None]
         noise, fresh = self.draw_noise(batch, pairs), self.draw_noise(batch, pairs)
         noisy = torch.where(first, noise, scheduler.add_noise(pairs, noise, timesteps))
         guess = predict_origin(scheduler, self.unet, noisy, labels, timesteps)

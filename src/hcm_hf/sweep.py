@@ -1,10 +1,11 @@
-"""The trade-off of a diffusion model: quality and time by sampler and number of denoising steps, in one table."""
+"""Quality and time of a model, of a diffusion model by sampler and number of denoising steps, in one table."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from diffusers import DiffusionPipeline
 
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.errors import InputError
@@ -26,6 +27,8 @@ COLUMNS = (
 )
 REAL = "**real patients**"  # the row of the level to reach
 WALLS = ("mask_thick_share_{}_ed", "mask_wall_distance_{}_ed")  # of a group asked for
+SCHEDULERS, STEPS = ("ddpm", "unipc"), (1, 2, 4, 10, 20, 50)
+ONCE = "once"  # the row of a model that is called once
 
 
 def sweep_steps(
@@ -33,25 +36,26 @@ def sweep_steps(
     output_dir: str | Path,
     dataset: str | Path | None = None,
     encoder: str | Path | None = None,
-    schedulers: Sequence[str] = ("ddpm", "unipc"),
-    steps: Sequence[int] = (1, 2, 4, 10, 20, 50),
+    schedulers: Sequence[str] | None = None,
+    steps: Sequence[int] | None = None,
     num_images: int = 200,
     seeds: Sequence[int] = (0,),
     split: str = "test",
     groups: Sequence[str] = ("HCM",),
 ) -> Path:
-    """Generate and score images of a diffusion model with each scheduler and number of steps.
+    """Generate and score images of a model by seed, those of a diffusion model by scheduler and number of steps too.
 
-    The folder gets a report in `SCHEDULER-STEPS/GROUP-SEED` for each, and `steps.json` and `steps.md`. What is there
+    The folder gets a report in `SCHEDULER-STEPS/GROUP-SEED` for each, in `once/GROUP-SEED` of models that are called
+    once, and `steps.json` and `steps.md`. What is there
     is kept, so the same call goes on after an interruption, and schedulers, steps, groups and seeds may be added.
 
     Args:
-        model: folder of a diffusion model or of its training run.
+        model: folder of a model or of its training run.
         output_dir: the folder to write to.
         dataset: as in `score`.
         encoder: as in `score`.
-        schedulers: names of `SAMPLERS`.
-        steps: calls of the network per image.
+        schedulers: of a diffusion model, names of `SAMPLERS`; `SCHEDULERS` by default.
+        steps: of a diffusion model, calls of the network per image; `STEPS` by default.
         num_images: images of each.
         seeds: of the images and of the evaluation; the settings of a seed start from the same noise. Of several, the
             table gives the mean, with the lowest and the highest.
@@ -63,25 +67,25 @@ def sweep_steps(
         The folder.
 
     Raises:
-        InputError: if the model does not denoise or has no such groups, or as `score`.
+        InputError: if the model takes no steps or has no such groups, or as `score`.
     """
     output_dir = Path(output_dir)
-    settings = [{"scheduler": name, "num_inference_steps": count} for name in schedulers for count in steps]
-    if not (settings and seeds and groups):
+    if not all(names is None or len(names) > 0 for names in (schedulers, steps, seeds, groups)):
         raise InputError("Name one or more of each with --schedulers, --steps, --seeds and --groups.")
     pipeline = HCMPipeline.from_pretrained(model)
-    if not pipeline.config.get("axes") and len(groups) > 1:
+    classes = pipeline.config.get("axes") or ("network" in pipeline.components and pipeline.network.class_names)
+    if not classes and len(groups) > 1:
         raise InputError(f"--groups {' '.join(groups)}: this model is not asked for groups; name the one it makes.")
-    asked = {group: {"class_labels": group} if pipeline.config.get("axes") else {} for group in groups}
-    for one in settings:
+    asked = {group: {"class_labels": group} if classes else {} for group in groups}
+    settings = _list_settings(pipeline, schedulers, steps)
+    for one in settings.values():
         for group in groups:  # what cannot be is found before the first image
             prepare_sampling(pipeline, **one, **asked[group])
     splits = load_dataset(dataset)
     judge = None if encoder is None else load_encoder(encoder).hash
     rows: dict[str, list[dict]] = {}
     speeds = {}
-    for one in settings:
-        name = "{scheduler}-{num_inference_steps}".format_map(one)
+    for name, one in settings.items():
         rows[name] = [{} for _ in seeds]
         for group in groups:
             reference = fingerprint(*(read_split(splits, part, [group]) for part in ("train", split)))
@@ -134,6 +138,21 @@ def sweep_steps(
     write_text(output_dir / "steps.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
     write_text(output_dir / "steps.md", f"# Quality and time by the number of steps\n\n{table}\n\n{below}\n")
     return output_dir
+
+
+def _list_settings(
+    pipeline: DiffusionPipeline, schedulers: Sequence[str] | None, steps: Sequence[int] | None
+) -> dict[str, dict]:
+    """Arguments of `prepare_sampling` by the name of the row."""
+    if "scheduler" not in pipeline.components:
+        if schedulers or steps:
+            raise InputError("--schedulers and --steps are for diffusion models, and this is none; leave them out.")
+        return {ONCE: {}}
+    return {
+        f"{name}-{count}": {"scheduler": name, "num_inference_steps": count}
+        for name in schedulers or SCHEDULERS
+        for count in steps or STEPS
+    }
 
 
 def _chosen(row: dict, group: str, first: bool) -> dict:
