@@ -85,6 +85,10 @@ def test_from_patients_to_a_report(tmp_path, script_here):
             "There is no extractor 'resnet'; choose among inception, dinov2.",
         ),
         (
+            ("examine_codes.py", "--model", "DDPM", "--encoder", "EMPTY", "--output_dir", "OUT"),
+            "has no codes; name an InfoGAN",
+        ),
+        (
             ("generate.py", "--model", "DDPM", "--output_dir", "OUT", "--save_dataset"),
             "--save_dataset needs a model that makes masks",
         ),

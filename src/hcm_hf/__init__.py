@@ -20,6 +20,7 @@ _PUBLIC = {
     "TrainingConfig": "config",
     "check_repository": "hub",
     "draw_figures": "results",
+    "examine_codes": "codes",
     "generate_images": "generation",
     "load_dataset": "data.dataset",
     "prepare_dataset": "data.dataset",

@@ -1,0 +1,164 @@
+"""What the codes of a generator do to the heart that it draws: rank correlations with what a doctor would measure.
+
+InfoGAN's codes are learnt without labels (https://huggingface.co/papers/1606.03657); whether one of them follows the
+thickness of the wall, the size of a cavity or nothing but the brightness is for measurement to say.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from tqdm.auto import tqdm
+
+from hcm_hf.data.acdc import PHASES
+from hcm_hf.data.preprocessing import FIELD_OF_VIEW
+from hcm_hf.errors import InputError
+from hcm_hf.files import require_empty, write_text
+from hcm_hf.judge import Encoder, load_encoder
+from hcm_hf.metrics.anatomy import LEFT, MYOCARDIUM, chamber_areas, wall_thickness
+from hcm_hf.metrics.protocols import number
+from hcm_hf.pipeline import HCMPipeline, find_pipeline, hash_model
+from hcm_hf.report import cell, markdown_table
+from hcm_hf.version import __version__
+
+
+CODES_FILE = "codes.json"
+RESAMPLES = 1000  # of the images
+_BATCH_SIZE = 16
+
+
+def examine_codes(
+    model: str | Path, encoder: str | Path, output_dir: str | Path, num_images: int = 1000, seed: int = 0
+) -> dict:
+    """Generate images with codes drawn as in training, and correlate the codes with what the encoder sees in them.
+
+    Args:
+        model: folder or repository of an InfoGAN or its run.
+        encoder: folder of an encoder, see scripts/train_encoder.py.
+        output_dir: a new or empty folder, for `codes.json` and `codes.md`.
+        num_images: to be generated.
+        seed: of latents and resamples.
+
+    Returns:
+        By code, "categorical" or "continuous 1" and so on, and by measurement of `measure_slices` the correlation of
+        `rank_correlation`: value, 95 % interval over the images, n_generated.
+
+    Raises:
+        InputError: on bad arguments, or if the model has no codes.
+    """
+    output_dir = Path(output_dir)
+    if num_images < 20:
+        raise InputError(f"--num_images is {num_images}; it must be at least 20.")
+    if seed < 0:
+        raise InputError(f"--seed is {seed}; it must be 0 or more.")
+    pipeline = HCMPipeline.from_pretrained(model)
+    network = pipeline.components.get("network")
+    if network is None or not any(network.num_codes):
+        raise InputError(f"--model {model} has no codes; name an InfoGAN.")
+    judge = load_encoder(encoder)
+    if judge.network.config.sample_size != network.config.sample_size:
+        raise InputError(
+            f"--encoder {encoder} is for images of {judge.network.config.sample_size} px, those of --model {model} "
+            f"have {network.config.sample_size}."
+        )
+    require_empty(output_dir, "--output_dir")
+    pipeline.set_progress_bar_config(disable=True)
+    latents = network.sample_latents(num_images, torch.Generator().manual_seed(seed))
+    batches = tqdm(latents.split(_BATCH_SIZE), unit="batch")
+    images = np.concatenate([pipeline(latents=part, output_type="np").images[..., 0] for part in batches])
+    measured = measure_slices(images, judge)
+    _, category, continuous = (part.cpu().numpy() for part in network.split_latents(latents))
+    found = {"categorical": correlate_categories(category.argmax(1), measured, seed)}
+    for code, values in enumerate(continuous.T):
+        found[f"continuous {code + 1}"] = {
+            name: rank_correlation(values, measurement, seed) for name, measurement in measured.items()
+        }
+    about = {"model_hash": hash_model(find_pipeline(model)), "encoder": judge.hash, "n_generated": num_images}
+    about |= {"seed": seed, "hcm_hf_version": __version__}
+    write_text(output_dir / CODES_FILE, json.dumps(about | {"codes": found}, indent=2, allow_nan=False) + "\n")
+    lines = [[name, *(cell(row[column], column) for column in measured)] for name, row in found.items()]
+    below = (
+        f"Spearman's rank correlation of each code with a measurement, in [-1, 1]; in brackets its 95 % interval over "
+        f"the images. Of {num_images} images of model {about['model_hash']}, seed {seed}, by encoder {judge.hash}; "
+        f"hcm_hf {__version__}. Walls are of the slices that the encoder takes for end diastole; areas are 0 where it "
+        "sees nothing. The categorical code's values are put in the order of their means over one half of the images "
+        "and correlated in the other, so that chance alone gives 0."
+    )
+    table = markdown_table([["code", *measured], *lines])
+    write_text(output_dir / "codes.md", f"# What the codes do\n\n{table}\n\n{below}\n")
+    return found
+
+
+def measure_slices(images: np.ndarray, encoder: Encoder) -> dict[str, np.ndarray]:
+    """What can be measured in slices.
+
+    Args:
+        images: floats (N, H, W) in [0, 1].
+        encoder: to segment them.
+
+    Returns:
+        Each (N,): `wall_thickness_ed` in mm, not a number where the encoder sees no wall or another phase;
+        `myocardium_area` and `left_area` in mm^2; `position` from base, 0, to apex, 1; `brightness` in [0, 1].
+    """
+    seen = encoder.look(images)
+    spacing = FIELD_OF_VIEW / images.shape[-1]
+    walls, areas = wall_thickness(seen.masks, spacing), chamber_areas(seen.masks, spacing)
+    return {
+        "wall_thickness_ed": np.where(seen.phases == PHASES.index("ED"), walls, np.nan),
+        "myocardium_area": areas[:, MYOCARDIUM - 1],
+        "left_area": areas[:, LEFT - 1],
+        "position": seen.positions.astype(float),
+        "brightness": images.mean((1, 2)).astype(float),
+    }
+
+
+def rank_correlation(values: np.ndarray, measurement: np.ndarray, seed: int = 0) -> dict:
+    """Spearman's rank correlation with its 95 % interval by bootstrap over the images.
+
+    Args:
+        values: of a code, (N,).
+        measurement: (N,); where it is not a number an image does not count.
+        seed: of the resamples.
+
+    Returns:
+        A number as in a report: value in [-1, 1], low, high, n_generated; null where fewer than three images count
+        or one side is constant.
+    """
+    known = np.isfinite(measurement)
+    values, measurement = values[known], measurement[known]
+    draws = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values))) if known.any() else []
+    resampled = np.array([_spearman(values[draw], measurement[draw]) for draw in draws])
+    value = _spearman(values, measurement)
+    resampled = resampled if np.isfinite(value) else resampled[:0]
+    return number(value, resampled, (-1.0, 1.0), protocol="segmented", n_generated=len(values))
+
+
+def correlate_categories(categories: np.ndarray, measured: dict[str, np.ndarray], seed: int = 0) -> dict[str, dict]:
+    """The same for a code without an order, which it gets from one half of the images before the other is looked at.
+
+    Args:
+        categories: whole numbers (N,).
+        measured: by name, (N,).
+        seed: of the halves and resamples.
+    """
+    first = np.zeros(len(categories), bool)
+    first[np.random.default_rng(seed).permutation(len(categories))[::2]] = True
+    found = {}
+    for name, measurement in measured.items():
+        means = np.full(categories.max() + 1, np.nan)
+        for category in np.unique(categories):
+            known = measurement[first & (categories == category) & np.isfinite(measurement)]
+            if len(known):
+                means[category] = known.mean()
+        ordered = means[categories]
+        kept = ~first & np.isfinite(ordered)
+        found[name] = rank_correlation(ordered[kept], measurement[kept], seed)
+    return found
+
+
+def _spearman(first: np.ndarray, second: np.ndarray) -> float:
+    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    return float(spearmanr(first, second).statistic)
