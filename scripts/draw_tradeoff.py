@@ -16,13 +16,13 @@ def main(
     """Draw quality against time of models that have been scored, real patients beside them, as one figure.
 
     Args:
-        output_file: the PNG file to write.
+        output_file: the PNG file to write; the table beside it has its name and ends in .md.
         reports: pairs of a recipe and a report.json of score.py, in a folder that is named after its family, or a
             folder that holds such folders.
         sweeps: pairs of a model, as ddpm-tuned, and a steps.json of sweep_steps.py.
     """
     entries = draw_tradeoff(output_file, reports, sweeps)
-    print(f"figure: {output_file} ({len(entries)} settings)")
+    print(f"figure: {output_file} ({len(entries)} settings)\ntable: {output_file.with_suffix('.md')}")
 
 
 if __name__ == "__main__":

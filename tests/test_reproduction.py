@@ -251,6 +251,16 @@ def test_a_finished_run_that_goes_on_is_not_finished(dataset_dir, tmp_path, monk
     assert not read(path).keys() & {"finished", "progress"}
 
 
+def test_a_tuned_model_is_sampled_in_its_own_way(reproduced, tmp_path):
+    work_dir, output_dir = tmp_path / "work", tmp_path / "results"
+    quick = {"families": ("ddpm",), "num_images": 40, "num_epochs": 1}
+    reproduce(dataset=reproduced[0] / "dataset", recipe="tuned", work_dir=work_dir, output_dir=output_dir, **quick)
+    made = json.loads((work_dir / "images" / "ddpm" / "generation.json").read_text())
+    assert (made["scheduler"], made["num_inference_steps"]) == ("sde-dpmsolver++", 20)
+    settings = json.loads((output_dir / "table1.json").read_text())["settings"]
+    assert settings["recipe"] == "tuned" and settings["scheduler"] is None
+
+
 def test_a_seventh_family_on_a_prepared_dataset(reproduced, tmp_path, monkeypatch, capfd):
     monkeypatch.setitem(FAMILIES, "mine", FAMILIES["vae"])
     work_dir, output_dir = tmp_path / "work", tmp_path / "results"

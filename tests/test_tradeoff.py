@@ -9,7 +9,7 @@ from PIL import Image
 
 from hcm_hf.errors import InputError
 from hcm_hf.families import FAMILIES
-from hcm_hf.tradeoff import MASK_WALLS, PANELS, REAL, collect, draw_tradeoff, plot_tradeoff
+from hcm_hf.tradeoff import MASK_WALLS, PANELS, REAL, collect, draw_tradeoff, plot_tradeoff, render_tradeoff
 
 
 ROOT = Path(__file__).parents[1]
@@ -185,8 +185,24 @@ def test_the_script_writes_a_whole_picture(tmp_path, monkeypatch, capsys):
     arguments = ("--reports", "paper", tmp_path, "--sweeps", *sweeps, "--output_file", figure)
     monkeypatch.setattr(sys, "argv", ["draw_tradeoff.py", *map(str, arguments)])
     runpy.run_path(str(ROOT / "scripts" / "draw_tradeoff.py"), run_name="__main__")
-    assert capsys.readouterr().out == f"figure: {figure} (5 settings)\n"
-    assert list(figure.parent.iterdir()) == [figure] and figure.stat().st_size < 150_000
+    table = figure.with_suffix(".md")
+    assert capsys.readouterr().out == f"figure: {figure} (5 settings)\ntable: {table}\n"
+    assert set(figure.parent.iterdir()) == {figure, table} and figure.stat().st_size < 150_000
     with Image.open(figure) as picture:
         picture.load()
         assert picture.format == "PNG" and picture.width == 1000
+
+
+def test_the_table_has_every_setting_and_the_real_patients(tmp_path):
+    write_report(tmp_path / "vae", spectrum_distance={"value": 2.0, "low": 1.5, "high": 2.5})
+    masks = {MASK_WALLS: {"value": 0.6, "low": 0.5, "high": 0.7}}
+    sweep = write_sweep(tmp_path / "steps.json", {"ddpm-2": [row(0.1)], "ddpm-4": [row(0.2, **masks), row(0.4)]})
+    lines = render_tradeoff(collect([("paper", tmp_path)], [("ddpm-tuned", sweep)])).splitlines()
+    assert (
+        lines[4].startswith("| vae | paper |  | 1 | 2.5 | 0.500 [0.400, 0.600] |")
+        and "| 2.000 [1.500, 2.500] |" in lines[4]
+    )
+    assert lines[5].startswith("| ddpm | tuned | ddpm | 4 | 40 | 0.300 [0.100, 0.500] |")
+    assert lines[5].endswith("| 0.600 [0.500, 0.700] |") and lines[6].startswith("| ddpm | tuned | ddpm | 2 | 20 |")
+    assert lines[7].startswith(f"| {REAL} |  |  |  |  | 0.900 [0.800, 1.000] |")
+    assert "In brackets: 95 % intervals over 4 held-out patients" in lines[-1]

@@ -1,4 +1,4 @@
-"""Quality against time: what each model's images are worth, and how long one takes, in one picture.
+"""Quality against time: what each model's images are worth, and how long one takes, in one picture and one table.
 
 It is drawn from what `score` and `sweep_steps` wrote, and only from numbers that compare: of one encoder, one dataset
 and the same held-out patients. Times are those of the files, and the picture says what they were measured on.
@@ -17,7 +17,8 @@ from PIL import Image
 from hcm_hf.errors import InputError
 from hcm_hf.families import FAMILIES
 from hcm_hf.figures import save_png
-from hcm_hf.report import REPORT_FILE
+from hcm_hf.files import write_text
+from hcm_hf.report import REPORT_FILE, brief, cell, markdown_table
 from hcm_hf.sweep import REAL
 
 
@@ -42,7 +43,7 @@ PANELS = {
     WALLS: Panel("walls of 15 mm at end diastole (as many as real patients)", (-0.02, 1.02)),
 }
 MASK_WALLS = "mask_thick_share_hcm_ed"  # of models that make masks: hollow, in the panel of what the encoder sees
-COLUMNS = (*PANELS, MASK_WALLS)
+COLUMNS = (*PANELS, "spectrum_distance", MASK_WALLS)
 
 # Okabe and Ito's colours, which all eyes can tell, in an order that keeps like ones apart.
 _COLOURS = ("#000000", "#56b4e9", "#009e73", "#0072b2", "#cc79a7", "#d55e00", "#e69f00", "#f0e442")
@@ -115,6 +116,7 @@ def draw_tradeoff(
     buffer = io.BytesIO()
     plot_tradeoff(entries).savefig(buffer, dpi=100, format="png")
     save_png(Image.open(buffer).convert("RGB").quantize(method=Image.Quantize.MAXCOVERAGE), output_file)
+    write_text(Path(output_file).with_suffix(".md"), render_tradeoff(entries))
     return entries
 
 
@@ -244,8 +246,28 @@ def plot_tradeoff(entries: Sequence[Entry]) -> "Figure":
     handles["real patients"] = (band, level)
     columns = -(-len(handles) // 2)
     figure.legend(handles.values(), handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=10)
-    figure.supxlabel(_note(entries), fontsize=9, color=_GREY)
+    note = "Beside the points: calls of the network per image. " + _note(entries, "Whiskers and band")
+    figure.supxlabel(textwrap.fill(note, 150), fontsize=9, color=_GREY)
     return figure
+
+
+def render_tradeoff(entries: Sequence[Entry]) -> str:
+    """The table of `draw_tradeoff` in Markdown, and what it must say for itself.
+
+    Args:
+        entries: one or more, in the order of the rows.
+    """
+    lines = [["", "recipe", "sampler", "calls", "milliseconds per image", *COLUMNS]]
+    for one in sorted(entries, key=lambda entry: (list(FAMILIES).index(entry.family), -entry.calls)):
+        setting = [one.family, one.recipe, one.sampler, str(one.calls), brief(one.milliseconds)]
+        lines.append([*setting, *(_told_number(one.numbers, column) for column in COLUMNS)])
+    real = {column: entry.real[column] for entry in reversed(entries) for column in COLUMNS if column in entry.real}
+    lines.append([REAL, "", "", "", "", *(_told_number(real, column) for column in COLUMNS)])
+    return f"# Quality and time\n\n{markdown_table(lines)}\n\n{_note(entries, 'In brackets')}\n"
+
+
+def _told_number(numbers: dict[str, Number], column: str) -> str:
+    return cell(numbers[column]._asdict() | {"protocol": ""}, column) if column in numbers else ""
 
 
 def _draw_real(axes: "Axes", real: Sequence[Number]) -> None:
@@ -282,16 +304,14 @@ def _assigned(names: Iterable[str], marks: Sequence[str]) -> dict[str, str]:
     return {name: marks[i % len(marks)] for i, name in enumerate(dict.fromkeys(names))}
 
 
-def _note(entries: Sequence[Entry]) -> str:
-    """What the figure must say for itself: how uncertain its numbers are, and what is not the same for all."""
+def _note(entries: Sequence[Entry], ranges: str) -> str:
+    """What both must say for themselves: how uncertain their numbers are, and what is not the same for all."""
     copies = _told((entry, f"{entry.real[COPIES].value:.3f}") for entry in entries if COPIES in entry.real)
-    text = (
-        "Beside the points: calls of the network per image. Whiskers and band: 95 % intervals over "
-        f"{entries[0].compared['held-out patients']} held-out patients (walls: over images); of several seeds, their "
-        f"mean and the furthest ends. Copies of real patients, among the slices that a model has seen: {copies}. "
+    return (
+        f"{ranges}: 95 % intervals over {entries[0].compared['held-out patients']} held-out patients (walls: over "
+        f"images); of several seeds, their mean and the furthest ends. Copies of real patients, among the slices that a model has seen: {copies}. "
         f"Times: {_told((entry, entry.measured_on) for entry in entries)}."
     )
-    return textwrap.fill(text, 150)
 
 
 def _told(facts: Iterable[tuple[Entry, str]]) -> str:
