@@ -309,7 +309,8 @@ def _note(entries: Sequence[Entry], ranges: str) -> str:
     copies = _told((entry, f"{entry.real[COPIES].value:.3f}") for entry in entries if COPIES in entry.real)
     return (
         f"{ranges}: 95 % intervals over {entries[0].compared['held-out patients']} held-out patients (walls: over "
-        f"images); of several seeds, their mean and the furthest ends. Copies of real patients, among the slices that a model has seen: {copies}. "
+        "images); of several seeds, their mean and the furthest ends. "
+        f"Copies of real patients, among the slices that a model has seen: {copies}. "
         f"Times: {_told((entry, entry.measured_on) for entry in entries)}."
     )
 
