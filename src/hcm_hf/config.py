@@ -34,8 +34,6 @@ class TrainingConfig:
         ema_decay: decay per step of the averaged weights that are validated, sampled and saved; 0 takes the weights.
         mixed_precision: as accelerate has it; by default what `accelerate launch` was told.
         teacher: what a student learns from: folder or repository (user/name) of a trained model or its run.
-        student: what a distilled student starts as, instead of its teacher: another student of the same teacher, of
-            more calls.
         num_inference_steps: calls of the network that a distilled student is to take; 4 by default.
         seed: of initialisation, data order and noise.
         report_to: trackers beside metrics.jsonl.
@@ -57,7 +55,6 @@ class TrainingConfig:
     ema_decay: float | None = None
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
     teacher: str | None = None
-    student: str | None = None
     num_inference_steps: int | None = None
     seed: int = 0
     report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
@@ -83,7 +80,6 @@ class Recipe:
         lr_scheduler: how it goes on, a name of `RATES`.
         relative_rates: of networks that learn at another rate, that rate as a part of `learning_rate`.
         taught_by: the recipes of the same family whose models can teach this one; empty where it has no teacher.
-        takes_student: whether it can start as another student; then `build` takes `student` too, a pipeline or None.
         sampling: how `reproduce` samples it, `scheduler` and `num_inference_steps`, where that is not the model's own.
     """
 
@@ -99,7 +95,6 @@ class Recipe:
     lr_scheduler: str = "constant"
     relative_rates: dict[str, float] | None = None
     taught_by: tuple[str, ...] = ()
-    takes_student: bool = False
     sampling: dict = field(default_factory=dict)
 
     def rate_of(self, network: str, done: float = 0.0) -> float:
@@ -108,8 +103,4 @@ class Recipe:
 
     def settings(self) -> dict:
         """What a run writes of its recipe: all that is not code."""
-        return {
-            name: value
-            for name, value in vars(self).items()
-            if name not in ("build", "taught_by", "takes_student", "sampling")
-        }
+        return {name: value for name, value in vars(self).items() if name not in ("build", "taught_by", "sampling")}

@@ -112,13 +112,13 @@ class MomentMatching(PairedDiffusion):
     The first step starts from noise alone, at a timestep where the network would find some signal in it, and so makes
     of each noise another pair: a network that expects nothing but noise answers with one mean for all, from which
     students of one or two calls hardly get away (https://huggingface.co/papers/2404.04057 starts at the same noise).
+    It is held to the teacher's expectation at every noise from where it ends, also at more than it starts from: there the
+    kind of heart and the brightness are decided, which in less noise the teacher takes for granted.
 
     Args:
         teacher: a diffusion model that samples in many calls.
         num_inference_steps: the student's calls.
         label_dropout, max_snr, image_weight, augmentation: as in `PairedDiffusion`.
-        student: one of more calls to start as, and from its noise; by default the teacher. For one call it has to be:
-            what the first step of two has learnt is all but the texture.
     """
 
     def __init__(
@@ -129,15 +129,11 @@ class MomentMatching(PairedDiffusion):
         max_snr: float,
         image_weight: float,
         augmentation: float,
-        student: PairedDDPMPipeline | None = None,
     ):
         scheduler = build_paired_scheduler()
-        num_timesteps = count_timesteps(scheduler, num_inference_steps)
-        if student is not None:
-            num_timesteps = student.scheduler.config.num_train_timesteps
         super().__init__(
-            copy_unet((student or teacher).unet),
-            cut_scheduler(scheduler, num_timesteps),
+            copy_unet(teacher.unet),
+            cut_scheduler(scheduler, count_timesteps(scheduler, num_inference_steps)),
             teacher.config.patch_size,
             "ddpm",
             num_inference_steps,

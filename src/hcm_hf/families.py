@@ -203,11 +203,10 @@ def build_distilled_ddpm(
     max_snr: float,
     image_weight: float,
     augmentation: float,
-    student: DiffusionPipeline | None = None,
 ) -> MomentMatching:
     """The student of few calls, and its auxiliary denoiser."""
     teacher = check_teacher(sample_size, teacher)
-    return MomentMatching(teacher, num_inference_steps, label_dropout, max_snr, image_weight, augmentation, student)
+    return MomentMatching(teacher, num_inference_steps, label_dropout, max_snr, image_weight, augmentation)
 
 
 def check_teacher(sample_size: int, teacher: DiffusionPipeline) -> PairedDDPMPipeline:
@@ -253,9 +252,23 @@ def study(
     )
 
 
+def tuned_game(
+    build: Callable[..., Objective],
+    groups: tuple[str, ...],
+    num_epochs: int,
+    learning_rate: float = 2e-4,
+    **objective: float,
+) -> Recipe:
+    """A GAN's recipe for a few hundred slices: differentiable augmentation, lazy penalty, averaged weights."""
+    return replace(
+        study(build, groups, num_epochs, 0.995, **LAZY, **objective), patience=num_epochs, learning_rate=learning_rate
+    )
+
+
 HCM = ("HCM",)
 # R1's gamma is 2e-4 pixels / batch size, for the study's 32: https://huggingface.co/papers/2006.06676, appendix C.
 ADVERSARIAL = {"label_smoothing": 0.1, "penalty_per_pixel": 2e-4 / 32}
+LAZY = ADVERSARIAL | {"penalty_interval": 4}
 FIFTY_STEPS = {"scheduler": "ddpm", "num_inference_steps": 50}  # of a thousand, which take hours
 PAPERS = "https://huggingface.co/papers/"
 
@@ -270,6 +283,10 @@ TUNED_VAE = Recipe(
     ema_decay=0.99,
     objective={"warmup_steps": 300, "augmentation": 1.0, "num_components": 8, "shrinkage": 128.0},
 )
+TUNED_GAN = tuned_game(build_gan, HCM, 300, 5e-4, augmentation=1.0)
+TUNED_DCGAN = tuned_game(build_dcgan, HCM, 300, augmentation=1.0, base_channels=32)
+TUNED_ACGAN = tuned_game(build_acgan, GROUPS, 100, augmentation=1.0, class_weight=0.5, generator_channels=32)
+TUNED_INFOGAN = tuned_game(build_infogan, HCM, 300, augmentation=1.0, base_channels=32)
 TUNED_DDPM = Recipe(
     build_paired_ddpm,
     GROUPS,
@@ -300,12 +317,10 @@ DISTILLED_DDPM = Recipe(
     lr_scheduler="linear",
     relative_rates={"unet": 0.15},  # the auxiliary has to keep up with the student
     taught_by=("tuned",),
-    takes_student=True,
 )
 HALVED_DDPM = replace(
     DISTILLED_DDPM,
     build=build_halved_ddpm,
-    takes_student=False,
     taught_by=("tuned", "halved"),
     num_epochs=10,
     patience=10,
@@ -322,10 +337,14 @@ HALVED_DDPM = replace(
 FAMILIES = {
     "vae":     Family(PAPERS + "1312.6114",  {"paper": study(build_vae,     HCM),
                                               "tuned": TUNED_VAE}),
-    "gan":     Family(PAPERS + "1406.2661",  {"paper": study(build_gan,     HCM,    **ADVERSARIAL)}),
-    "dcgan":   Family(PAPERS + "1511.06434", {"paper": study(build_dcgan,   HCM,    **ADVERSARIAL)}),
-    "acgan":   Family(PAPERS + "1610.09585", {"paper": study(build_acgan,   GROUPS, **ADVERSARIAL)}),
-    "infogan": Family(PAPERS + "1606.03657", {"paper": study(build_infogan, HCM,    **ADVERSARIAL)}),
+    "gan":     Family(PAPERS + "1406.2661",  {"paper": study(build_gan,     HCM,    **ADVERSARIAL),
+                                              "tuned": TUNED_GAN}),
+    "dcgan":   Family(PAPERS + "1511.06434", {"paper": study(build_dcgan,   HCM,    **ADVERSARIAL),
+                                              "tuned": TUNED_DCGAN}),
+    "acgan":   Family(PAPERS + "1610.09585", {"paper": study(build_acgan,   GROUPS, **ADVERSARIAL),
+                                              "tuned": TUNED_ACGAN}),
+    "infogan": Family(PAPERS + "1606.03657", {"paper": study(build_infogan, HCM,    **ADVERSARIAL),
+                                              "tuned": TUNED_INFOGAN}),
     "ddpm":    Family(PAPERS + "2006.11239", {"paper": study(build_ddpm,    HCM,    115, 0.9999, FIFTY_STEPS),
                                               "tuned": TUNED_DDPM,
                                               "distilled": DISTILLED_DDPM,

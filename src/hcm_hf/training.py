@@ -62,7 +62,7 @@ def train(config: TrainingConfig) -> Path:
     resolution = train_slices.images.shape[-1]
     dataset_license = dataset["train"].info.license
     written = resolved_config(config, recipe, train_slices, validation_slices, dataset_license, accelerator)
-    taught = _teacher(config, recipe, written, accelerator) | _student(config, recipe, written, accelerator)
+    taught = _teacher(config, recipe, written, accelerator)
 
     # Build the networks, their optimizers and the state that ties them together.
     torch.manual_seed(config.seed)
@@ -295,22 +295,6 @@ def _teacher(config: TrainingConfig, recipe: Recipe, written: dict, accelerator:
     pipeline = HCMPipeline.from_pretrained(folder, device=accelerator.device)
     written["teacher_hash"] = hash_model(folder)
     return {"teacher": pipeline}
-
-
-def _student(config: TrainingConfig, recipe: Recipe, written: dict, accelerator: Accelerator) -> dict:
-    """The pipeline that a student starts as, an argument of its builder; who it is is noted in `written`."""
-    if config.student is None:
-        written |= {"student_hash": None} if recipe.takes_student else {}
-        return {}
-    if not recipe.takes_student:
-        raise InputError(f"--recipe {config.recipe} of {config.family} starts as no student; leave --student out.")
-    folder = find_pipeline(config.student, argument="--student")
-    training = read_training(folder)
-    known = {name: training.get(name) for name in ("family", "recipe", "teacher_hash")}
-    if known != {name: written[name] for name in known}:
-        raise InputError(f"--student {config.student} is no {config.recipe} student of --teacher {config.teacher}.")
-    written["student_hash"] = hash_model(folder)
-    return {"student": HCMPipeline.from_pretrained(folder, device=accelerator.device)}
 
 
 def _override(recipe: Recipe, config: TrainingConfig) -> Recipe:
