@@ -112,8 +112,8 @@ class MomentMatching(PairedDiffusion):
     The first step starts from noise alone, at a timestep where the network would find some signal in it, and so makes
     of each noise another pair: a network that expects nothing but noise answers with one mean for all, from which
     students of one or two calls hardly get away (https://huggingface.co/papers/2404.04057 starts at the same noise).
-    It is held to the teacher's expectation at every noise from where it ends, also at more than it starts from: there the
-    kind of heart and the brightness are decided, which in less noise the teacher takes for granted.
+    It is held to the teacher's expectation at every noise from where it ends, also at more than it starts from: there
+    the kind of heart and the brightness are decided, which in less noise the teacher takes for granted.
 
     Args:
         teacher: a diffusion model that samples in many calls.
