@@ -78,7 +78,7 @@ def examine_codes(
     about = {"model_hash": hash_model(find_pipeline(model)), "encoder": judge.hash, "n_generated": num_images}
     about |= {"seed": seed, "hcm_hf_version": __version__}
     write_text(output_dir / CODES_FILE, json.dumps(about | {"codes": found}, indent=2, allow_nan=False) + "\n")
-    lines = [[name, *(cell(row[column], column) for column in measured)] for name, row in found.items()]
+    lines = [[name, *(cell(row[column], "correlation") for column in measured)] for name, row in found.items()]
     below = (
         f"Spearman's rank correlation of each code with a measurement, in [-1, 1]; in brackets its 95 % interval over "
         f"the images. Of {num_images} images of model {about['model_hash']}, seed {seed}, by encoder {judge.hash}; "
