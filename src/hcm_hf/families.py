@@ -288,12 +288,12 @@ def tuned_game(
     groups: tuple[str, ...],
     num_epochs: int,
     learning_rate: float = 2e-4,
+    ema_decay: float = 0.995,
     **objective: float,
 ) -> Recipe:
     """A GAN's recipe for a few hundred slices: differentiable augmentation, lazy penalty, averaged weights."""
-    return replace(
-        study(build, groups, num_epochs, 0.995, **LAZY, **objective), patience=num_epochs, learning_rate=learning_rate
-    )
+    recipe = study(build, groups, num_epochs, ema_decay, **LAZY, **objective)
+    return replace(recipe, patience=num_epochs, learning_rate=learning_rate)
 
 
 HCM = ("HCM",)
@@ -314,9 +314,9 @@ TUNED_VAE = Recipe(
     ema_decay=0.99,
     objective={"warmup_steps": 300, "augmentation": 1.0, "num_components": 8, "shrinkage": 128.0},
 )
-TUNED_GAN = tuned_game(build_gan, HCM, 300, 5e-4, augmentation=1.0)
-TUNED_DCGAN = tuned_game(build_dcgan, HCM, 300, augmentation=1.0, base_channels=32)
-TUNED_ACGAN = tuned_game(build_acgan, GROUPS, 100, augmentation=1.0, class_weight=0.5, generator_channels=32)
+TUNED_GAN = tuned_game(build_gan, HCM, 400, 5e-4, 0.999, augmentation=0.5)
+TUNED_DCGAN = tuned_game(build_dcgan, HCM, 200, augmentation=1.0, base_channels=32)
+TUNED_ACGAN = tuned_game(build_acgan, GROUPS, 200, augmentation=1.0, class_weight=0.5, generator_channels=32)
 TUNED_INFOGAN = tuned_game(build_infogan, HCM, 300, augmentation=1.0, base_channels=32)
 TUNED_DDPM = Recipe(
     build_paired_ddpm,
