@@ -23,7 +23,6 @@ TINY_RECIPES = {
     ("vae", "tuned"): TINY["vae"] | {"num_components": 2},
     ("ddpm", "tuned"): {"block_out_channels": (8, 8), "num_attention_levels": 1},
     ("ddpm", "distilled"): {},
-    ("ddpm", "sharpened"): {"base_channels": 4},
     ("ddpm", "halved"): {},
 }
 # Every family with each of its recipes.

@@ -4,15 +4,13 @@ from collections.abc import Iterator
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
-from torch import nn
-from torch.nn import functional as F
 
 from hcm_hf.data.acdc import AXES
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.diffusion import PairedDiffusion, by_channel, find_labels
 from hcm_hf.models.conditions import count_labels
 from hcm_hf.models.paired import build_paired_scheduler, join_pairs, use_plain_attention
-from hcm_hf.objectives import Game, adversarial_loss, frozen, kernel_distance
+from hcm_hf.objectives import kernel_distance
 from hcm_hf.paired_pipeline import PairedDDPMPipeline
 
 
@@ -166,7 +164,6 @@ class MomentMatching(PairedDiffusion):
         noise, fresh = self.draw_noise(batch, pairs), self.draw_noise(batch, pairs)
         noisy = torch.where(first, noise, scheduler.add_noise(pairs, noise, timesteps))
         guess = predict_origin(scheduler, self.unet, noisy, labels, timesteps)
-        yield from self.teach_judges(pairs, guess.detach(), batch)
         again = posterior_sample(scheduler, noisy, guess.detach(), timesteps, lower, fresh)
         again = torch.where(first, scheduler.add_noise(guess.detach(), fresh, lower), again)
         with torch.no_grad():
@@ -183,18 +180,7 @@ class MomentMatching(PairedDiffusion):
             learnt = predict_origin(scheduler, self.auxiliary, again, labels, lower)
             distance = by_channel((guess - expected).abs()).mean((2, 3, 4), keepdim=True)
             direction = by_channel(learnt - expected) / distance.clamp(min=0.05)  # where all is certain, none
-        moved = self.weigh((by_channel(guess) * direction).mean((2, 3, 4)), batch.masks).mean()
-        yield "unet", moved + self.ask_judges(guess, batch)
-
-    def teach_judges(
-        self, pairs: torch.Tensor, guess: torch.Tensor, batch: SliceBatch
-    ) -> Iterator[tuple[str, torch.Tensor]]:
-        """Losses of further networks that look at the student's pairs beside real ones; here there are none."""
-        yield from ()
-
-    def ask_judges(self, guess: torch.Tensor, batch: SliceBatch) -> torch.Tensor:
-        """What these add to the student's loss."""
-        return guess.new_zeros(())
+        yield "unet", self.weigh((by_channel(guess) * direction).mean((2, 3, 4)), batch.masks).mean()
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
         """Kernel distance of the student's pairs for the held-out slices' labels to these, in images.
@@ -211,43 +197,6 @@ class MomentMatching(PairedDiffusion):
             for index, part in enumerate(labels.split(64))
         ]
         return kernel_distance(2 * torch.cat(images) - 1, batch.images)
-
-
-class SharpenedMatching(MomentMatching):
-    """Moment matching with a discriminator of images beside it, which sees what one call leaves blurred.
-
-    As in https://huggingface.co/papers/2405.14867 (section 4.3), but by a DCGAN's discriminator, which sees the images
-    through differentiable augmentation, as there are few.
-
-    Args:
-        discriminator: maps images to logits (B,).
-        game: that it plays against the student; see `Game`.
-        adversarial_weight: of its verdict in the student's loss.
-        others: of `MomentMatching`.
-    """
-
-    def __init__(self, *others, discriminator: nn.Module, game: Game, adversarial_weight: float):
-        super().__init__(*others)
-        self.discriminator = discriminator
-        self.game = game
-        self.adversarial_weight = adversarial_weight
-
-    def teach_judges(
-        self, pairs: torch.Tensor, guess: torch.Tensor, batch: SliceBatch
-    ) -> Iterator[tuple[str, torch.Tensor]]:
-        """Ascend the discriminator on the images of augmented real pairs and of the student's."""
-        real, generated = self.images(pairs), self.images(guess)
-        yield "discriminator", self.game.discriminator_loss(self.discriminator, real, generated, batch)
-
-    def ask_judges(self, guess: torch.Tensor, batch: SliceBatch) -> torch.Tensor:
-        """-E log D of the student's images, with its weight."""
-        with frozen(self.discriminator):
-            change = self.game.changes(batch)
-            return self.adversarial_weight * adversarial_loss(self.discriminator(change(self.images(guess))), 1.0)
-
-    def images(self, pairs: torch.Tensor) -> torch.Tensor:
-        """The images (B, 1, H, W) of pairs."""
-        return F.pixel_shuffle(pairs, self.patch_size)[:, :1]
 
 
 def copy_unet(unet: UNet2DModel) -> UNet2DModel:

@@ -8,7 +8,7 @@ from diffusers import DiffusionPipeline
 from hcm_hf.config import Recipe
 from hcm_hf.data.acdc import AXES, GROUPS, PHASES, STRUCTURES
 from hcm_hf.diffusion import PairedDiffusion
-from hcm_hf.distillation import MomentMatching, ProgressiveDistillation, SharpenedMatching
+from hcm_hf.distillation import MomentMatching, ProgressiveDistillation
 from hcm_hf.errors import InputError
 from hcm_hf.models import (
     VAE,
@@ -209,37 +209,6 @@ def build_distilled_ddpm(
     return MomentMatching(teacher, num_inference_steps, label_dropout, max_snr, image_weight, augmentation)
 
 
-def build_sharpened_ddpm(
-    sample_size: int,
-    teacher: DiffusionPipeline,
-    num_inference_steps: int,
-    label_dropout: float,
-    max_snr: float,
-    image_weight: float,
-    augmentation: float,
-    adversarial_weight: float,
-    label_smoothing: float,
-    penalty_per_pixel: float,
-    penalty_interval: int,
-    discriminator_augmentation: float,
-    base_channels: int = 32,
-) -> SharpenedMatching:
-    """The student of few calls, its auxiliary denoiser, and a DCGAN's discriminator."""
-    return SharpenedMatching(
-        *(
-            check_teacher(sample_size, teacher),
-            num_inference_steps,
-            label_dropout,
-            max_snr,
-            image_weight,
-            augmentation,
-        ),
-        discriminator=DCGANDiscriminator(sample_size, base_channels),
-        game=Game(label_smoothing, penalty_per_pixel, penalty_interval, discriminator_augmentation),
-        adversarial_weight=adversarial_weight,
-    )
-
-
 def check_teacher(sample_size: int, teacher: DiffusionPipeline) -> PairedDDPMPipeline:
     """The teacher, if it makes pairs of this size.
 
@@ -349,16 +318,6 @@ DISTILLED_DDPM = Recipe(
     relative_rates={"unet": 0.15},  # the auxiliary has to keep up with the student
     taught_by=("tuned",),
 )
-SHARPENED_DDPM = replace(
-    DISTILLED_DDPM,
-    build=build_sharpened_ddpm,
-    num_epochs=36,
-    patience=36,
-    relative_rates={"unet": 0.15, "discriminator": 0.2},
-    objective=DISTILLED_DDPM.objective
-    | LAZY
-    | {"num_inference_steps": 1, "adversarial_weight": 0.002, "discriminator_augmentation": 1.0},
-)
 HALVED_DDPM = replace(
     DISTILLED_DDPM,
     build=build_halved_ddpm,
@@ -389,7 +348,6 @@ FAMILIES = {
     "ddpm":    Family(PAPERS + "2006.11239", {"paper": study(build_ddpm,    HCM,    115, 0.9999, FIFTY_STEPS),
                                               "tuned": TUNED_DDPM,
                                               "distilled": DISTILLED_DDPM,
-                                              "sharpened": SHARPENED_DDPM,
                                               "halved": HALVED_DDPM}),
 }
 # fmt: on

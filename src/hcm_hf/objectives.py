@@ -105,29 +105,6 @@ class Game:
     penalty_interval: int = 1
     augmentation: float = 0.0
 
-    def discriminator_loss(
-        self, discriminator: nn.Module, real: torch.Tensor, generated: torch.Tensor, batch: SliceBatch
-    ) -> torch.Tensor:
-        """-E log D(x) - E log(1 - D(G(z))), labels smoothed, and the penalty, of images (B, 1, H, W)."""
-        change = self.changes(batch)
-        loss = adversarial_loss(discriminator(change(real)), 1 - self.label_smoothing)
-        loss = loss + adversarial_loss(discriminator(change(generated)), 0.0)
-        return loss + self.penalty(lambda images: discriminator(change(images)), real)
-
-    def changes(self, batch: SliceBatch) -> Callable[[torch.Tensor], torch.Tensor]:
-        """What happens to images before a discriminator sees them: in one step the same to real and generated ones."""
-        if self.augmentation == 0:
-            return lambda images: images
-        draws = batch.draw(lambda n: torch.rand(n, NUM_CHANGES, device=batch.images.device))
-        return partial(change_images, draws=draws, strength=self.augmentation)
-
-    def penalty(self, source: Callable[[torch.Tensor], torch.Tensor], real: torch.Tensor) -> torch.Tensor:
-        """`gradient_penalty` of real images with its weight, in the steps that take it; 0 in the others."""
-        interval = self.penalty_interval
-        if interval > 1 and torch.rand(()) * interval >= 1:  # alike in all processes
-            return real.new_zeros(())
-        return interval * self.penalty_per_pixel * real[0].numel() * gradient_penalty(source, real)
-
 
 class GAN(Objective):
     """The minimax game with the non-saturating generator loss, https://huggingface.co/papers/1406.2661.
@@ -159,12 +136,30 @@ class GAN(Objective):
         """-E log D(x) - E log(1 - D(G(z))), labels smoothed, and the penalty."""
         with torch.no_grad():
             generated = self.generator(batch.draw(self.generator.sample_latents))
-        return self.game.discriminator_loss(self.discriminator, batch.images, generated, batch)
+        change = self.changes(batch)
+        loss = adversarial_loss(self.discriminator(change(batch.images)), 1 - self.game.label_smoothing)
+        loss = loss + adversarial_loss(self.discriminator(change(generated)), 0.0)
+        return loss + self.penalty(lambda images: self.discriminator(change(images)), batch)
 
     def generator_loss(self, batch: SliceBatch) -> torch.Tensor:
         """-E log D(G(z))."""
         generated = self.generator(batch.draw(self.generator.sample_latents))
-        return adversarial_loss(self.discriminator(self.game.changes(batch)(generated)), 1.0)
+        return adversarial_loss(self.discriminator(self.changes(batch)(generated)), 1.0)
+
+    def changes(self, batch: SliceBatch) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What happens to images before a discriminator sees them: in one step the same to real and generated ones."""
+        if self.game.augmentation == 0:
+            return lambda images: images
+        draws = batch.draw(lambda n: torch.rand(n, NUM_CHANGES, device=batch.images.device))
+        return partial(change_images, draws=draws, strength=self.game.augmentation)
+
+    def penalty(self, source: Callable[[torch.Tensor], torch.Tensor], batch: SliceBatch) -> torch.Tensor:
+        """`gradient_penalty` of the real images with its weight, in the steps that take it; 0 in the others."""
+        interval = self.game.penalty_interval
+        if interval > 1 and torch.rand(()) * interval >= 1:  # alike in all processes
+            return batch.images.new_zeros(())
+        weight = interval * self.game.penalty_per_pixel * batch.images[0].numel()
+        return weight * gradient_penalty(source, batch.images)
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
         """Kernel distance of generated slices at fixed latents to the held-out ones.
@@ -207,17 +202,17 @@ class ACGAN(GAN):
         """-L_S - L_C, labels of the source smoothed, and the penalty of the source."""
         with torch.no_grad():
             generated = self.generator(batch.draw(self.generator.sample_latents), batch.class_labels)
-        change = self.game.changes(batch)
+        change = self.changes(batch)
         source, classes = self.discriminator(change(batch.images))
         loss = adversarial_loss(source, 1 - self.game.label_smoothing) + self.class_loss(classes, batch)
         source, classes = self.discriminator(change(generated))
         loss = loss + adversarial_loss(source, 0.0) + self.class_loss(classes, batch)
-        return loss + self.game.penalty(lambda images: self.discriminator(change(images))[0], batch.images)
+        return loss + self.penalty(lambda images: self.discriminator(change(images))[0], batch)
 
     def generator_loss(self, batch: SliceBatch) -> torch.Tensor:
         """-E log P(real | G(c, z)) - E log P(c | G(c, z))."""
         generated = self.generator(batch.draw(self.generator.sample_latents), batch.class_labels)
-        source, classes = self.discriminator(self.game.changes(batch)(generated))
+        source, classes = self.discriminator(self.changes(batch)(generated))
         return adversarial_loss(source, 1.0) + self.class_loss(classes, batch)
 
     def class_loss(self, classes: torch.Tensor, batch: SliceBatch) -> torch.Tensor:
@@ -252,16 +247,16 @@ class InfoGAN(GAN):
         latents = batch.draw(self.generator.sample_latents)
         with torch.no_grad():
             generated = self.generator(latents)
-        change = self.game.changes(batch)
+        change = self.changes(batch)
         loss = adversarial_loss(self.discriminator(change(batch.images))[0], 1 - self.game.label_smoothing)
         logits, *reading = self.discriminator(change(generated))
         loss = loss + adversarial_loss(logits, 0.0) - self.information_weight * self.information(latents, *reading)
-        return loss + self.game.penalty(lambda images: self.discriminator(change(images))[0], batch.images)
+        return loss + self.penalty(lambda images: self.discriminator(change(images))[0], batch)
 
     def generator_loss(self, batch: SliceBatch) -> torch.Tensor:
         """That of `GAN` less lambda times the bound."""
         latents = batch.draw(self.generator.sample_latents)
-        logits, *reading = self.discriminator(self.game.changes(batch)(self.generator(latents)))
+        logits, *reading = self.discriminator(self.changes(batch)(self.generator(latents)))
         return adversarial_loss(logits, 1.0) - self.information_weight * self.information(latents, *reading)
 
     def information(self, latents: torch.Tensor, category: torch.Tensor, continuous: torch.Tensor) -> torch.Tensor:
