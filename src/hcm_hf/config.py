@@ -20,8 +20,8 @@ class TrainingConfig:
 
     Attributes:
         family: the model family: vae, gan, dcgan, acgan, infogan or ddpm.
-        recipe: the family's settings: "paper" follows the study; of vae and ddpm also "tuned", that of the ddpm draws
-            images with their segmentations; for students of a tuned ddpm "distilled" and "halved".
+        recipe: the family's settings: "paper" follows the study; "tuned" is for a few hundred slices, that of the ddpm
+            draws images with their segmentations; for students of a tuned ddpm "distilled" and "halved".
         dataset: folder of a prepared dataset; without one the synthetic cohort is used.
         output_dir: the run's folder; runs/FAMILY by default.
         resolution: pixels a side; by default the dataset's, 64 for the synthetic cohort.
