@@ -25,10 +25,10 @@ def test_a_rank_correlation_is_one_for_any_rising_curve_and_its_interval_holds_i
 
 
 def test_slices_that_cannot_be_measured_do_not_count():
-    values = np.arange(10.0)
-    found = rank_correlation(values, np.where(values < 6, values, np.nan))
-    assert found["value"] == pytest.approx(1) and found["n_generated"] == 6
-    for nothing in (np.full(10, np.nan), np.full(10, 3.0)):
+    values = np.arange(40.0)
+    found = rank_correlation(values, np.where(values < 25, values, np.nan))
+    assert found["value"] == pytest.approx(1) and found["n_generated"] == 25
+    for nothing in (np.full(40, np.nan), np.full(40, 3.0), np.where(values < 19, values, np.nan)):
         found = rank_correlation(values, nothing)
         assert found["value"] is None and found["low"] is None
 

@@ -165,6 +165,21 @@ def test_matched_moments_give_a_student_of_one_call_the_spread_of_the_data():
     assert spread() == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.parametrize("calls", [1, 2])
+def test_the_first_step_is_held_to_the_teacher_at_every_noise_and_others_within_themselves(batch, calls):
+    student = build_tiny("ddpm", recipe="distilled", num_inference_steps=calls)
+    stops, asked, starts = trailing_timesteps(student.scheduler, calls).tolist(), [], []
+    student.teacher.unet.register_forward_pre_hook(lambda module, inputs: asked.extend(inputs[1].tolist()))
+    student.unet.register_forward_pre_hook(lambda module, inputs: starts.extend(inputs[1].tolist()))
+    for seed in range(30):
+        torch.manual_seed(seed)
+        next(student.losses(batch))
+    first = [level for level, start in zip(asked, starts, strict=True) if start == stops[-1]]
+    others = [level for level, start in zip(asked, starts, strict=True) if start != stops[-1]]
+    assert max(first) > 950 > stops[-1] and min(first) >= max(stops[-2], 0)
+    assert bool(others) == (calls == 2) and all(0 <= level < stops[1] for level in others)
+
+
 @pytest.mark.parametrize(("recipe", "sampler"), [("halved", "ddim"), ("distilled", "ddpm")])
 def test_a_student_starts_as_its_teacher_and_is_a_pipeline_like_any_other(recipe, sampler, tmp_path):
     teacher = build_tiny("ddpm", recipe="tuned").pipeline()

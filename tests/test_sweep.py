@@ -68,7 +68,7 @@ def test_one_group_is_asked_for_too(dataset_dir, tmp_path, monkeypatch):
 
 
 def test_a_model_that_is_asked_for_nothing_has_one_group(model, dataset_dir, tmp_path):
-    with pytest.raises(InputError, match="--groups HCM NOR: this model is not asked for groups"):
+    with pytest.raises(InputError, match="--groups HCM NOR: this model makes no masks"):
         sweep_steps(model, tmp_path / "steps", dataset_dir, groups=("HCM", "NOR"))
 
 
@@ -86,6 +86,8 @@ def test_a_model_that_is_called_once_has_a_row_of_its_seeds(dataset_dir, tmp_pat
     output_dir = sweep_steps(tmp_path / "acgan", tmp_path / "steps", dataset_dir, **settings)
     record = json.loads((output_dir / "steps.json").read_text())["once"]
     assert record["speed"]["network_calls"] == 1
+    table = (output_dir / "steps.md").read_text()
+    assert table.startswith("# Quality and time\n") and "solver" not in table
     for seed, row in enumerate(record["numbers"]):
         report = json.loads((output_dir / "once" / f"NOR-{seed}" / "report.json").read_text())
         assert (

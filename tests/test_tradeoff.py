@@ -193,6 +193,23 @@ def test_the_script_writes_a_whole_picture(tmp_path, monkeypatch, capsys):
         assert picture.format == "PNG" and picture.width == 1000
 
 
+def test_only_a_png_is_written(tmp_path):
+    write_report(tmp_path / "vae")
+    with pytest.raises(InputError, match=r"figure.md must end in .png"):
+        draw_tradeoff(tmp_path / "figure.md", [("paper", tmp_path)])
+    assert not (tmp_path / "figure.md").exists()
+
+
+def test_real_patients_stand_with_each_value_that_they_have(tmp_path):
+    write_report(tmp_path / "vae")
+    path = write_report(tmp_path / "gan")
+    report = json.loads(path.read_text())
+    report["rows"]["real"] = row(0.8)
+    write(path, report)
+    line = render_tradeoff(collect([("paper", tmp_path)])).splitlines()[-3]
+    assert "| 0.900 [0.800, 1.000]; 0.800 [0.700, 0.900] |" in line
+
+
 def test_the_table_has_every_setting_and_the_real_patients(tmp_path):
     write_report(tmp_path / "vae", spectrum_distance={"value": 2.0, "low": 1.5, "high": 2.5})
     masks = {MASK_WALLS: {"value": 0.6, "low": 0.5, "high": 0.7}}

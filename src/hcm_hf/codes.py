@@ -26,6 +26,7 @@ from hcm_hf.version import __version__
 
 CODES_FILE = "codes.json"
 RESAMPLES = 1000  # of the images
+LEAST = 20  # images that count; of fewer an interval would be too sure of itself
 _BATCH_SIZE = 16
 
 
@@ -49,11 +50,12 @@ def examine_codes(
         InputError: on bad arguments, or if the model has no codes.
     """
     output_dir = Path(output_dir)
-    if num_images < 20:
-        raise InputError(f"--num_images is {num_images}; it must be at least 20.")
+    if num_images < LEAST:
+        raise InputError(f"--num_images is {num_images}; it must be at least {LEAST}.")
     if seed < 0:
         raise InputError(f"--seed is {seed}; it must be 0 or more.")
-    pipeline = HCMPipeline.from_pretrained(model)
+    folder = find_pipeline(model)
+    pipeline = HCMPipeline.from_pretrained(folder)
     network = pipeline.components.get("network")
     if network is None or not any(network.num_codes):
         raise InputError(f"--model {model} has no codes; name an InfoGAN.")
@@ -75,7 +77,7 @@ def examine_codes(
         found[f"continuous {code + 1}"] = {
             name: rank_correlation(values, measurement, seed) for name, measurement in measured.items()
         }
-    about = {"model_hash": hash_model(find_pipeline(model)), "encoder": judge.hash, "n_generated": num_images}
+    about = {"model_hash": hash_model(folder), "encoder": judge.hash, "n_generated": num_images}
     about |= {"seed": seed, "hcm_hf_version": __version__}
     write_text(output_dir / CODES_FILE, json.dumps(about | {"codes": found}, indent=2, allow_nan=False) + "\n")
     lines = [[name, *(cell(row[column], "correlation") for column in measured)] for name, row in found.items()]
@@ -84,7 +86,8 @@ def examine_codes(
         f"the images. Of {num_images} images of model {about['model_hash']}, seed {seed}, by encoder {judge.hash}; "
         f"hcm_hf {__version__}. Walls are of the slices that the encoder takes for end diastole; areas are 0 where it "
         "sees nothing. The categorical code's values are put in the order of their means over one half of the images "
-        "and correlated in the other, so that chance alone gives 0."
+        "and correlated in the other: chance alone gives 0 on average, and what there is comes out too low rather "
+        "than too high, as the order is uncertain, which the interval does not see."
     )
     table = markdown_table([["code", *measured], *lines])
     write_text(output_dir / "codes.md", f"# What the codes do\n\n{table}\n\n{below}\n")
@@ -115,7 +118,7 @@ def measure_slices(images: np.ndarray, encoder: Encoder) -> dict[str, np.ndarray
 
 
 def rank_correlation(values: np.ndarray, measurement: np.ndarray, seed: int = 0) -> dict:
-    """Spearman's rank correlation with its 95 % interval by bootstrap over the images.
+    """Spearman's rank correlation with its 95 % interval by bootstrap over the images, as `number` gives it.
 
     Args:
         values: of a code, (N,).
@@ -123,8 +126,8 @@ def rank_correlation(values: np.ndarray, measurement: np.ndarray, seed: int = 0)
         seed: of the resamples.
 
     Returns:
-        A number as in a report: value in [-1, 1], low, high, n_generated; null where fewer than three images count
-        or one side is constant.
+        A number as in a report: value in [-1, 1], low, high, n_generated; null where fewer than `LEAST` images
+        count or one side is constant.
     """
     known = np.isfinite(measurement)
     values, measurement = values[known], measurement[known]
@@ -159,6 +162,6 @@ def correlate_categories(categories: np.ndarray, measured: dict[str, np.ndarray]
 
 
 def _spearman(first: np.ndarray, second: np.ndarray) -> float:
-    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
+    if len(first) < LEAST or np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")
     return float(spearmanr(first, second).statistic)

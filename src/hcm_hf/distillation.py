@@ -112,8 +112,9 @@ class MomentMatching(PairedDiffusion):
     The first step starts from noise alone, at a timestep where the network would find some signal in it, and so makes
     of each noise another pair: a network that expects nothing but noise answers with one mean for all, from which
     students of one or two calls hardly get away (https://huggingface.co/papers/2404.04057 starts at the same noise).
-    It is held to the teacher's expectation at every noise from where it ends, also at more than it starts from: there
-    the kind of heart and the brightness are decided, which in less noise the teacher takes for granted.
+    Its z_s ~ q(z_s | x~) are of every noise from where it ends to the teacher's last timestep, also of more than it
+    starts from: there the kind of heart and the brightness are decided, which in less noise the teacher takes for
+    granted.
 
     Args:
         teacher: a diffusion model that samples in many calls.
@@ -164,7 +165,9 @@ class MomentMatching(PairedDiffusion):
         noise, fresh = self.draw_noise(batch, pairs), self.draw_noise(batch, pairs)
         noisy = torch.where(first, noise, scheduler.add_noise(pairs, noise, timesteps))
         guess = predict_origin(scheduler, self.unet, noisy, labels, timesteps)
-        again = posterior_sample(scheduler, noisy, guess.detach(), timesteps, lower, fresh)
+        again = posterior_sample(
+            scheduler, noisy, guess.detach(), timesteps, torch.minimum(lower, timesteps - 1), fresh
+        )
         again = torch.where(first, scheduler.add_noise(guess.detach(), fresh, lower), again)
         with torch.no_grad():
             expected = predict_origin(scheduler, self.teacher.unet, again, labels, lower)

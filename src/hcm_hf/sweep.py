@@ -29,6 +29,11 @@ REAL = "**real patients**"  # the row of the level to reach
 WALLS = ("mask_thick_share_{}_ed", "mask_wall_distance_{}_ed")  # of a group asked for
 SCHEDULERS, STEPS = ("ddpm", "unipc"), (1, 2, 4, 10, 20, 50)
 ONCE = "once"  # the row of a model that is called once
+ONCE_WARNING = "The distances do not see blur: read them with spectrum_distance and the shares of thick walls."
+STEPS_WARNING = (
+    "The distances prefer blurred images of few steps, and do not see walls that a solver has thickened: read them "
+    "with spectrum_distance and the shares of thick walls."
+)
 
 
 def sweep_steps(
@@ -50,7 +55,7 @@ def sweep_steps(
     is kept, so the same call goes on after an interruption, and schedulers, steps, groups and seeds may be added.
 
     Args:
-        model: folder of a model or of its training run.
+        model: folder or repository of a model or of its training run.
         output_dir: the folder to write to.
         dataset: as in `score`.
         encoder: as in `score`.
@@ -67,15 +72,15 @@ def sweep_steps(
         The folder.
 
     Raises:
-        InputError: if the model takes no steps or has no such groups, or as `score`.
+        InputError: if steps are named for a model that takes none, groups for one that has none, or as `score`.
     """
     output_dir = Path(output_dir)
     if not all(names is None or len(names) > 0 for names in (schedulers, steps, seeds, groups)):
         raise InputError("Name one or more of each with --schedulers, --steps, --seeds and --groups.")
     pipeline = HCMPipeline.from_pretrained(model)
     classes = pipeline.config.get("axes") or ("network" in pipeline.components and pipeline.network.class_names)
-    if not classes and len(groups) > 1:
-        raise InputError(f"--groups {' '.join(groups)}: this model is not asked for groups; name the one it makes.")
+    if not pipeline.config.get("axes") and len(groups) > 1:
+        raise InputError(f"--groups {' '.join(groups)}: this model makes no masks, whose walls to compare; name one.")
     asked = {group: {"class_labels": group} if classes else {} for group in groups}
     settings = _list_settings(pipeline, schedulers, steps)
     for one in settings.values():
@@ -124,19 +129,21 @@ def sweep_steps(
     made_by, compared_with = (  # not where they are on this machine
         name if parse_repository(name) else Path(name).name for name in (generator["model"], data["name"])
     )
+    title, warning = "Quality and time by the number of steps", STEPS_WARNING
+    if ONCE in settings:
+        title, warning = "Quality and time", ONCE_WARNING
     below = (
         f"{num_images} images each of {made_by} ({generator['model_hash']}), seeds "
         f"{', '.join(map(str, seeds))}; dataset {compared_with} ({data['fingerprint']}), split {split} with "
         f"{first['n_heldout']} slices of {first['n_heldout_patients']} patients; hcm_hf {first['hcm_hf_version']}. "
-        f"In brackets: {brackets}. The distances prefer blurred images of few steps, and do not see walls that a "
-        "solver has thickened: read them with spectrum_distance and the shares of thick walls."
+        f"In brackets: {brackets}. {warning}"
     )
     record = {
         name: {"speed": speeds.get(name), "seeds": list(seeds)[: len(found)], "numbers": found}
         for name, found in rows.items()
     }
     write_text(output_dir / "steps.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
-    write_text(output_dir / "steps.md", f"# Quality and time by the number of steps\n\n{table}\n\n{below}\n")
+    write_text(output_dir / "steps.md", f"# {title}\n\n{table}\n\n{below}\n")
     return output_dir
 
 

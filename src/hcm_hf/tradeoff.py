@@ -102,7 +102,7 @@ def draw_tradeoff(
     show end diastole.
 
     Args:
-        output_file: the PNG file to write.
+        output_file: the PNG file to write, and with `.md` in place of `.png` the table; those that are there are replaced.
         reports: as in `collect`.
         sweeps: as in `collect`.
 
@@ -110,13 +110,16 @@ def draw_tradeoff(
         What was drawn.
 
     Raises:
-        InputError: as `collect`.
+        InputError: as `collect`, or if the file is no PNG.
     """
+    if Path(output_file).suffix != ".png":
+        raise InputError(f"--output_file {output_file} must end in .png.")
     entries = collect(reports, sweeps)
+    table = render_tradeoff(entries)
     buffer = io.BytesIO()
     plot_tradeoff(entries).savefig(buffer, dpi=100, format="png")
     save_png(Image.open(buffer).convert("RGB").quantize(method=Image.Quantize.MAXCOVERAGE), output_file)
-    write_text(Path(output_file).with_suffix(".md"), render_tradeoff(entries))
+    write_text(Path(output_file).with_suffix(".md"), table)
     return entries
 
 
@@ -255,14 +258,17 @@ def render_tradeoff(entries: Sequence[Entry]) -> str:
     """The table of `draw_tradeoff` in Markdown, and what it must say for itself.
 
     Args:
-        entries: one or more, in the order of the rows.
+        entries: one or more; rows stand in the families' order, most calls first.
     """
     lines = [["", "recipe", "sampler", "calls", "milliseconds per image", *COLUMNS]]
     for one in sorted(entries, key=lambda entry: (list(FAMILIES).index(entry.family), -entry.calls)):
         setting = [one.family, one.recipe, one.sampler, str(one.calls), brief(one.milliseconds)]
         lines.append([*setting, *(_told_number(one.numbers, column) for column in COLUMNS)])
-    real = {column: entry.real[column] for entry in reversed(entries) for column in COLUMNS if column in entry.real}
-    lines.append([REAL, "", "", "", "", *(_told_number(real, column) for column in COLUMNS)])
+    real = {}  # of the values that the files have, as they differ in what the models have seen and were asked for
+    for column in COLUMNS:
+        told = dict.fromkeys(_told_number(one.real, column) for one in entries if column in one.real)
+        real[column] = "; ".join(told)
+    lines.append([REAL, "", "", "", "", *real.values()])
     return f"# Quality and time\n\n{markdown_table(lines)}\n\n{_note(entries, 'In brackets')}\n"
 
 
