@@ -102,7 +102,8 @@ def draw_tradeoff(
     show end diastole.
 
     Args:
-        output_file: the PNG file to write, and with `.md` in place of `.png` the table; those that are there are replaced.
+        output_file: the PNG file to write, and with `.md` in place of `.png` the table; both replace what is
+            there.
         reports: as in `collect`.
         sweeps: as in `collect`.
 
