@@ -6,9 +6,11 @@ import torch
 from test_judge import save
 from tiny import build_tiny
 
+from hcm_hf import codes
 from hcm_hf.codes import correlate_categories, examine_codes, measure_slices, rank_correlation
 from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
 from hcm_hf.errors import InputError
+from hcm_hf.generation import generate_images
 from hcm_hf.judge import load_encoder
 from hcm_hf.models import SliceEncoder
 
@@ -54,7 +56,10 @@ def test_walls_are_those_of_end_diastole(encoder):
     measured = measure_slices(images, load_encoder(encoder))
     seen = load_encoder(encoder).look(images)
     assert np.isnan(measured["wall_thickness_ed"][seen.phases != PHASES.index("ED")]).all()
-    np.testing.assert_array_equal(measured["left_area"], (seen.masks == 3).sum((1, 2)) * 8.0**2)
+    shown = (seen.phases == PHASES.index("ED")) & (seen.masks == 3).any((1, 2))
+    areas = np.where(shown, (seen.masks == 3).sum((1, 2)) * 8.0**2, np.nan)
+    np.testing.assert_array_equal(measured["lv_area_ed"], areas)
+    np.testing.assert_array_equal(measured["end_diastole"], seen.phases == PHASES.index("ED"))
     np.testing.assert_allclose(measured["brightness"], images.mean((1, 2)), rtol=1e-6)
 
 
@@ -73,6 +78,30 @@ def test_a_code_that_brightens_is_found_and_written_down(encoder, tmp_path):
     assert written["codes"] == found and written["n_generated"] == 60
     table = (tmp_path / "codes" / "codes.md").read_text()
     assert all(f"| {name} |" in table for name in found) and written["encoder"] in table
+
+
+def test_the_images_are_those_that_the_seed_generates(encoder, tmp_path, monkeypatch):
+    build_tiny("infogan").pipeline().save_pretrained(tmp_path / "infogan")
+    seen = []
+    watched = lambda images, judge: seen.append(images) or measure_slices(images, judge)  # noqa: E731
+    monkeypatch.setattr(codes, "measure_slices", watched)
+    examine_codes(tmp_path / "infogan", encoder, tmp_path / "codes", num_images=20, seed=3)
+    folder = generate_images(tmp_path / "infogan", tmp_path / "images", 20, seed=3, save_npy=True)
+    generated = np.stack([np.load(path)[..., 0] for path in sorted(folder.glob("*.npy"))])
+    np.testing.assert_allclose(seen[0], generated, atol=1e-6)
+
+
+def test_an_encoder_of_another_size_and_a_folder_that_holds_something_are_refused(encoder, tmp_path):
+    build_tiny("infogan").pipeline().save_pretrained(tmp_path / "infogan")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "kept.txt").write_text("kept")
+    with pytest.raises(InputError, match="--output_dir .*mine exists and holds something else"):
+        examine_codes(tmp_path / "infogan", encoder, tmp_path / "mine", num_images=20)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["kept.txt"]
+    larger = save(tmp_path / "larger", SliceEncoder(STRUCTURES, GROUPS, PHASES, 32, (4, 8)).eval())
+    with pytest.raises(InputError, match="--encoder .*larger is for images of 32 px, those of --model .* have 16"):
+        examine_codes(tmp_path / "infogan", larger, tmp_path / "codes", num_images=20)
+    assert not (tmp_path / "codes").exists()
 
 
 def test_bad_arguments_leave_nothing(encoder, tmp_path):

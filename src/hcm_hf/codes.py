@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy.stats import spearmanr
 from tqdm.auto import tqdm
 
@@ -16,6 +15,7 @@ from hcm_hf.data.acdc import PHASES
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.errors import InputError
 from hcm_hf.files import require_empty, write_text
+from hcm_hf.generation import image_generator
 from hcm_hf.judge import Encoder, load_encoder
 from hcm_hf.metrics.anatomy import LEFT, MYOCARDIUM, chamber_areas, wall_thickness
 from hcm_hf.metrics.protocols import number
@@ -34,6 +34,8 @@ def examine_codes(
     model: str | Path, encoder: str | Path, output_dir: str | Path, num_images: int = 1000, seed: int = 0
 ) -> dict:
     """Generate images with codes drawn as in training, and correlate the codes with what the encoder sees in them.
+
+    The images are those of `generate_images` with this seed.
 
     Args:
         model: folder or repository of an InfoGAN or its run.
@@ -67,7 +69,7 @@ def examine_codes(
         )
     require_empty(output_dir, "--output_dir")
     pipeline.set_progress_bar_config(disable=True)
-    latents = network.sample_latents(num_images, torch.Generator().manual_seed(seed))
+    latents = network.sample_latents(num_images, [image_generator(seed, index) for index in range(num_images)])
     batches = tqdm(latents.split(_BATCH_SIZE), unit="batch")
     images = np.concatenate([pipeline(latents=part, output_type="np").images[..., 0] for part in batches])
     measured = measure_slices(images, judge)
@@ -78,20 +80,27 @@ def examine_codes(
             name: rank_correlation(values, measurement, seed) for name, measurement in measured.items()
         }
     about = {"model_hash": hash_model(folder), "encoder": judge.hash, "n_generated": num_images}
-    about |= {"seed": seed, "hcm_hf_version": __version__}
-    write_text(output_dir / CODES_FILE, json.dumps(about | {"codes": found}, indent=2, allow_nan=False) + "\n")
-    lines = [[name, *(cell(row[column], "correlation") for column in measured)] for name, row in found.items()]
+    about |= {"seed": seed, "hcm_hf_version": __version__, "codes": found}
+    write_text(output_dir / CODES_FILE, json.dumps(about, indent=2, allow_nan=False) + "\n")
+    write_text(output_dir / "codes.md", render_codes(about))
+    return found
+
+
+def render_codes(record: dict) -> str:
+    """The correlations of `codes.json` as a table in Markdown."""
+    codes = record["codes"]
+    columns = list(codes["categorical"])
+    lines = [[name, *(cell(row[column], "correlation") for column in columns)] for name, row in codes.items()]
     below = (
         f"Spearman's rank correlation of each code with a measurement, in [-1, 1]; in brackets its 95 % interval over "
-        f"the images. Of {num_images} images of model {about['model_hash']}, seed {seed}, by encoder {judge.hash}; "
-        f"hcm_hf {__version__}. Walls are of the slices that the encoder takes for end diastole; areas are 0 where it "
-        "sees nothing. The categorical code's values are put in the order of their means over one half of the images "
+        f"the images. Of {record['n_generated']} images of model {record['model_hash']}, seed {record['seed']}, by "
+        f"encoder {record['encoder']}; hcm_hf {record['hcm_hf_version']}. Names in _ed are of the slices that the "
+        "encoder takes for end diastole, where it sees the structure. The categorical code's values "
+        "are put in the order of their means over one half of the images "
         "and correlated in the other: chance alone gives 0 on average, and what there is comes out too low rather "
         "than too high, as the order is uncertain, which the interval does not see."
     )
-    table = markdown_table([["code", *measured], *lines])
-    write_text(output_dir / "codes.md", f"# What the codes do\n\n{table}\n\n{below}\n")
-    return found
+    return f"# What the codes do\n\n{markdown_table([['code', *columns], *lines])}\n\n{below}\n"
 
 
 def measure_slices(images: np.ndarray, encoder: Encoder) -> dict[str, np.ndarray]:
@@ -102,16 +111,20 @@ def measure_slices(images: np.ndarray, encoder: Encoder) -> dict[str, np.ndarray
         encoder: to segment them.
 
     Returns:
-        Each (N,): `wall_thickness_ed` in mm, not a number where the encoder sees no wall or another phase;
-        `myocardium_area` and `left_area` in mm^2; `position` from base, 0, to apex, 1; `brightness` in [0, 1].
+        Each (N,), not a number where it cannot be measured: `wall_thickness_ed` in mm, `myocardium_area_ed` and
+        `lv_area_ed` in mm^2, of slices that the encoder takes for end diastole and where it sees the structure;
+        `end_diastole`, 1 or 0; `position` from base, 0, to apex, 1; `brightness` in [0, 1].
     """
     seen = encoder.look(images)
     spacing = FIELD_OF_VIEW / images.shape[-1]
     walls, areas = wall_thickness(seen.masks, spacing), chamber_areas(seen.masks, spacing)
+    end_diastole = seen.phases == PHASES.index("ED")
+    areas[(areas == 0) | ~end_diastole[:, None]] = np.nan
     return {
-        "wall_thickness_ed": np.where(seen.phases == PHASES.index("ED"), walls, np.nan),
-        "myocardium_area": areas[:, MYOCARDIUM - 1],
-        "left_area": areas[:, LEFT - 1],
+        "wall_thickness_ed": np.where(end_diastole, walls, np.nan),
+        "myocardium_area_ed": areas[:, MYOCARDIUM - 1],
+        "lv_area_ed": areas[:, LEFT - 1],
+        "end_diastole": end_diastole.astype(float),
         "position": seen.positions.astype(float),
         "brightness": images.mean((1, 2)).astype(float),
     }
@@ -131,11 +144,12 @@ def rank_correlation(values: np.ndarray, measurement: np.ndarray, seed: int = 0)
     """
     known = np.isfinite(measurement)
     values, measurement = values[known], measurement[known]
-    draws = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values))) if known.any() else []
+    value, counts = _spearman(values, measurement), {"protocol": "measured", "n_generated": len(values)}
+    if np.isnan(value):
+        return number(value, np.empty(0), (-1.0, 1.0), **counts)
+    draws = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
     resampled = np.array([_spearman(values[draw], measurement[draw]) for draw in draws])
-    value = _spearman(values, measurement)
-    resampled = resampled if np.isfinite(value) else resampled[:0]
-    return number(value, resampled, (-1.0, 1.0), protocol="segmented", n_generated=len(values))
+    return number(value, resampled, (-1.0, 1.0), **counts)
 
 
 def correlate_categories(categories: np.ndarray, measured: dict[str, np.ndarray], seed: int = 0) -> dict[str, dict]:

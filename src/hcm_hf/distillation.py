@@ -158,16 +158,14 @@ class MomentMatching(PairedDiffusion):
         timesteps, end = stops[starts], stops[starts - 1].clamp(min=0)
         first = starts == self.num_inference_steps
         beyond = torch.where(first, scheduler.config.num_train_timesteps, timesteps)
-        lower = (
-            end + (places * (beyond - end)).long()
-        )  # from where the student's step ends to t - 1, or to the noisiest
+        # From where the student's step ends to t - 1, of the first step to the noisiest of all.
+        lower = end + (places * (beyond - end)).long()
         first = first[:, None, None, None]
         noise, fresh = self.draw_noise(batch, pairs), self.draw_noise(batch, pairs)
         noisy = torch.where(first, noise, scheduler.add_noise(pairs, noise, timesteps))
         guess = predict_origin(scheduler, self.unet, noisy, labels, timesteps)
-        again = posterior_sample(
-            scheduler, noisy, guess.detach(), timesteps, torch.minimum(lower, timesteps - 1), fresh
-        )
+        within = torch.minimum(lower, timesteps - 1)
+        again = posterior_sample(scheduler, noisy, guess.detach(), timesteps, within, fresh)
         again = torch.where(first, scheduler.add_noise(guess.detach(), fresh, lower), again)
         with torch.no_grad():
             expected = predict_origin(scheduler, self.teacher.unet, again, labels, lower)

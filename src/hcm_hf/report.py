@@ -121,7 +121,11 @@ GLANCE = (
 )
 DIGITS = {"mse": 4, "wall": 1, "rv": 0, "myocardium": 0, "lv": 0, "fd": 1, "relative": 2}  # by how a name begins
 DIGITS |= {"mask_wall_thickness": 1, "mask_wall_distance": 2}
-COUNTED = ("segmented", "asked")  # protocols whose numbers are of different slices: they stand with their count
+COUNTED = (
+    "segmented",
+    "asked",
+    "measured",
+)  # protocols whose numbers are of different slices: with a count
 FIGURES = {  # by part: the file and what it shows
     "appearance": {"spectra.png": "power spectra; the band is 80 % of held-out slices"},
     "features": {"precision_recall_*.png": "precision and recall of the distributions (Sajjadi et al. 2018)"},

@@ -51,8 +51,8 @@ def sweep_steps(
     """Generate and score images of a model by seed, those of a diffusion model by scheduler and number of steps too.
 
     The folder gets a report in `SCHEDULER-STEPS/GROUP-SEED` for each, in `once/GROUP-SEED` of models that are called
-    once, and `steps.json` and `steps.md`. What is there
-    is kept, so the same call goes on after an interruption, and schedulers, steps, groups and seeds may be added.
+    once, and `steps.json` and `steps.md`. What is there is kept, so the same call goes on after an interruption, and
+    schedulers, steps, groups and seeds may be added.
 
     Args:
         model: folder or repository of a model or of its training run.

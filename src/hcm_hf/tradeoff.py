@@ -102,8 +102,7 @@ def draw_tradeoff(
     show end diastole.
 
     Args:
-        output_file: the PNG file to write, and with `.md` in place of `.png` the table; both replace what is
-            there.
+        output_file: the PNG file to write, and with `.md` for `.png` the table; both replace what is there.
         reports: as in `collect`.
         sweeps: as in `collect`.
 
