@@ -456,7 +456,7 @@ PARTS = {
     "membership": Part(
         membership_rows,
         lambda comparison: (
-            comparison.model is not None and min(len(comparison.training.hashes), len(comparison.heldout.hashes)) > 1
+            comparison.model is not None and min(len(comparison.training.identities), len(comparison.heldout.identities)) > 1
         ),
     ),
 }

@@ -8,6 +8,7 @@ from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard,
 
 from hcm_hf.data.acdc import GROUPS, PHASES
 from hcm_hf.data.dataset import ACDC_CITATION, LICENSES
+from hcm_hf.data.identity import count_patients
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.report import GLANCE, PROTOCOLS, markdown_table, transposed_table
 
@@ -73,7 +74,7 @@ def render_card(
             [["asks for", "answers"], *([name, ", ".join(answers)] for name, answers in (axes or {}).items())]
         ),
         asked=bool(axes),
-        num_patients=len(set(training["train_patients"].values())),  # a student's teacher may have seen the same ones
+        num_patients=count_patients(training["train_patients"]),
         repo_id=repo_id,
         training=training,
         library_name=library_name,

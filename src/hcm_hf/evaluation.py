@@ -22,6 +22,7 @@ from hcm_hf.assessment import PARTS, similarity_rows
 from hcm_hf.assessment_masks import asked_groups, check_pairs
 from hcm_hf.comparison import Comparison, Rows
 from hcm_hf.data.dataset import load_dataset
+from hcm_hf.data.identity import Identities, read_identities, shared_patients
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.errors import InputError
 from hcm_hf.features import Extractor, load_extractor
@@ -112,13 +113,18 @@ def score(
     (generated, source), pairs = read_images(images), read_pairs(images)
     if model is not None and source["model_hash"] not in (None, hash_model(folder)):
         raise InputError(f"The images in {images} were made by {source['model']}, not by --model {model}.")
-    written = read_training(folder or source["model"]) or _noted(Path(images))
-    for name, digest in everyone.hashes.items():
-        if digest in written.get("train_patients", {}).values():
-            raise InputError(
-                f"{source['model']} was trained on patient {name}, who is held out in split '{split}'; name the "
-                "--dataset that it was trained on."
-            )
+    seen_by = _seen_patients(Path(images), folder, source)
+    if seen_by is None:
+        print(
+            f"note: {images} do not say which patients their model was trained on; whether those of split '{split}' are "
+            "among them is not checked."
+        )
+    elif shared := shared_patients(everyone.identities, seen_by):
+        raise InputError(
+            f"{source['model']} was trained on patient {shared[0]}, who is held out in split '{split}'; name the "
+            "--dataset that it was trained on."
+        )
+    written = _noted(Path(images)) or (read_training(folder) if folder else {})
     if (output_dir / REPORT_FILE).exists():
         before = json.loads((output_dir / REPORT_FILE).read_text(encoding="utf-8"))["generator"]
         if before != source:
@@ -151,8 +157,20 @@ def score(
     return report
 
 
+def _seen_patients(images: Path, model: Path | None, source: dict) -> Identities | None:
+    """The patients that the model of generated images was trained on, by all that is known; None for nothing.
+
+    The images carry a note of it. The model's own counts where it is given, never what lies at the path where it was.
+    """
+    notes = {str(images): _noted(images)} | ({} if model is None else {str(source["model"]): read_training(model)})
+    known = [
+        read_identities(note["train_patients"], name) for name, note in notes.items() if "train_patients" in note
+    ]
+    return {f"{index}:{name}": volumes for index, one in enumerate(known) for name, volumes in one.items()} or None
+
+
 def _noted(images: Path) -> dict:
-    """What generated images say of their model's training, for a model that is no longer at hand."""
+    """What generated images say of their model's training; nothing for images from elsewhere."""
     path = images / SETTINGS_FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
@@ -233,9 +251,8 @@ def evaluate_images(
         InputError: if images, segmentations, dataset and encoder do not fit together, or there are too few images.
     """
     training, heldout = (read_split(dataset, name, groups) for name in ("train", split))
-    shared = sorted(set(training.hashes.values()) & set(heldout.hashes.values()))
-    shared = [name for name, digest in heldout.hashes.items() if digest in shared or name in training.hashes]
-    if shared:
+    shared = shared_patients(heldout.identities, training.identities)
+    if shared := shared or [name for name in heldout.identities if name in training.identities]:
         raise InputError(
             f"Patient {shared[0]} is both in split 'train' and in split '{split}'; prepare the data again."
         )
@@ -287,11 +304,11 @@ def evaluate_images(
         "n_reference": reference_size(training.patients, heldout.patients),
         "seen_groups": list(seen_groups or groups),
         "n_seen": len(seen.images),
-        "n_seen_patients": len(seen.hashes),
+        "n_seen_patients": len(seen.identities),
         "n_train": len(training.images),
-        "n_train_patients": len(training.hashes),
+        "n_train_patients": len(training.identities),
         "n_heldout": len(heldout.images),
-        "n_heldout_patients": len(heldout.hashes),
+        "n_heldout_patients": len(heldout.identities),
         "definitions": DEFINITIONS,
         "encoder": None,
         "left_out": left_out,

@@ -121,4 +121,5 @@ def _row(image_dir: Path, entry: Mapping, report: PreparationReport) -> dict:
         "slice_thickness": None,
         "height": None,
         "weight": None,
+        "volume_sha256": hash_voxels(read_picture(image_dir / entry["file"])),
     }

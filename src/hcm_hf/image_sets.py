@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from hcm_hf.data.acdc import GROUPS, LEVELS, PHASES, STRUCTURES
 from hcm_hf.data.dataset import check_groups
+from hcm_hf.data.identity import Identities
 from hcm_hf.data.slices import Slices
 from hcm_hf.errors import InputError
 from hcm_hf.generation import MANIFEST_FILE, find_images
@@ -32,7 +33,7 @@ class RealSlices:
         groups: (N,), the index in `GROUPS`.
         phases: (N,), the index in `PHASES`; -1 for the frames between.
         positions: (N,) in [0, 1], from the first to the last slice of the volume.
-        hashes: of each patient's pixels, by name.
+        identities: who each patient is, by name.
     """
 
     images: np.ndarray
@@ -41,7 +42,7 @@ class RealSlices:
     groups: np.ndarray
     phases: np.ndarray
     positions: np.ndarray
-    hashes: dict[str, str]
+    identities: Identities
 
     @property
     def levels(self) -> np.ndarray:
@@ -51,9 +52,9 @@ class RealSlices:
     def of_groups(self, groups: Sequence[str]) -> "RealSlices":
         """Those of some groups."""
         kept = np.isin(self.groups, [GROUPS.index(group) for group in groups])
-        arrays = {name: value[kept] for name, value in vars(self).items() if name != "hashes"}
-        hashes = {name: self.hashes[name] for name in np.unique(arrays["patients"]).tolist()}
-        return RealSlices(**arrays, hashes=hashes)
+        arrays = {name: value[kept] for name, value in vars(self).items() if name != "identities"}
+        identities = {name: self.identities[name] for name in np.unique(arrays["patients"]).tolist()}
+        return RealSlices(**arrays, identities=identities)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def read_split(
         groups=slices.class_labels.numpy()[kept],
         phases=slices.phases.numpy()[kept],
         positions=slices.positions.numpy()[kept],
-        hashes=slices.patient_hashes(),
+        identities=slices.identities(),
     )
 
 

@@ -12,6 +12,7 @@ import torch
 
 from hcm_hf.config import CONFIG_FILE
 from hcm_hf.data.acdc import GROUPS, STRUCTURES
+from hcm_hf.data.identity import Identities, read_identities, shared_patients
 from hcm_hf.errors import InputError
 from hcm_hf.image_sets import RealSlices, find_levels
 from hcm_hf.metrics.anatomy import dice
@@ -54,7 +55,7 @@ class Encoder:
         source: the folder it came from.
         version: of the package that trained it.
         hash: the first 16 digits of SHA-256 over its configuration and weights.
-        train_patients: hashes of the patients it was trained on, by name.
+        train_patients: the patients it was trained on, by name.
         device: where it is.
     """
 
@@ -62,7 +63,7 @@ class Encoder:
     source: str
     version: str
     hash: str
-    train_patients: dict[str, str]
+    train_patients: Identities
     device: str | torch.device = "cpu"
 
     @property
@@ -113,13 +114,14 @@ def load_encoder(folder: str | Path, device: str | torch.device = "cpu") -> Enco
         raise InputError(f"The encoder in {found} is damaged; train it again.") from error
     if name != SliceEncoder.__name__:
         raise InputError(f"--encoder {folder} holds another model; train one with scripts/train_encoder.py.")
-    return Encoder(network, str(folder), version, digest.hexdigest()[:16], patients, device)
+    known = read_identities(patients, f"--encoder {folder}")
+    return Encoder(network, str(folder), version, digest.hexdigest()[:16], known, device)
 
 
 def check_encoder(encoder: Encoder, training: RealSlices, heldout: RealSlices) -> None:
     """Refuse an encoder that is not the instrument for these slices.
 
-    Patients are known by their pixels, whatever they are called.
+    Patients are known by their volumes, whatever they are called and however they were prepared.
 
     Raises:
         InputError: if the encoder has seen a held-out patient, or was trained on other data or another image size.
@@ -129,19 +131,17 @@ def check_encoder(encoder: Encoder, training: RealSlices, heldout: RealSlices) -
         raise InputError(
             f"--encoder {encoder.source} was trained on slices of {own} px, the dataset's have {size}; train another."
         )
-    seen = set(encoder.train_patients.values())
-    for name, digest in heldout.hashes.items():
-        if digest in seen:
-            raise InputError(
-                f"--encoder {encoder.source} was trained on patient {name}, who is held out here; train it on the "
-                "training patients of this dataset."
-            )
-    for name, digest in training.hashes.items():
-        if digest not in seen:
-            raise InputError(
-                f"--encoder {encoder.source} was trained on other data: it has not seen {name}, a training patient "
-                "here; train it on this dataset."
-            )
+    if shared := shared_patients(heldout.identities, encoder.train_patients):
+        raise InputError(
+            f"--encoder {encoder.source} was trained on patient {shared[0]}, who is held out here; train it on the "
+            "training patients of this dataset."
+        )
+    known = shared_patients(training.identities, encoder.train_patients)
+    if unknown := [name for name in training.identities if name not in known]:
+        raise InputError(
+            f"--encoder {encoder.source} was trained on other data: it has not seen {unknown[0]}, a training patient "
+            "here; train it on this dataset."
+        )
 
 
 def encoder_quality(encoder: Encoder, heldout: RealSlices, groups: Sequence[str], seed: int = 0) -> dict[str, dict]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from hcm_hf.assessment import COMPONENTS
-from hcm_hf.data.acdc import find_patients, read_volumes
+from hcm_hf.data.acdc import find_cohort, read_volumes
 from hcm_hf.data.dataset import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.data.dataset import SPLITS, load_dataset
 from hcm_hf.data.phantom import DESCRIPTION
@@ -216,8 +216,8 @@ def _identify(acdc: str | Path | None, dataset: str | Path | None, resolution: i
         return prepared["source"], prepared["resolution"], fingerprint(*(read_split(splits, name) for name in SPLITS))
     if acdc is None:
         return "synthetic", resolution or 64, DESCRIPTION
-    patients = find_patients(acdc)
-    synthetic = next(read_volumes(patients[0])).description.startswith(DESCRIPTION)
+    patients = find_cohort(acdc).patients
+    synthetic = all(next(read_volumes(one)).description.startswith(DESCRIPTION) for one in patients)
     known = [(one.name, one.half, one.group, one.phases, one.height, one.weight) for one in patients]
     digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
     return "synthetic" if synthetic else "acdc", resolution or 64, digest

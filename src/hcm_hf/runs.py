@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from hcm_hf.checkpoints import STATE_FILE, TrainingState
 from hcm_hf.config import CONFIG_FILE, Recipe, TrainingConfig
 from hcm_hf.data.dataset import read_preparation
+from hcm_hf.data.identity import Identities, read_identities
 from hcm_hf.data.slices import SliceBatch, Slices
 from hcm_hf.devices import describe_environment
 from hcm_hf.errors import InputError
@@ -208,7 +209,7 @@ def resolved_config(
     resolved |= {
         "resolution": train_slices.images.shape[-1],
         "dataset_fingerprint": train_slices.fingerprint() + validation_slices.fingerprint(),
-        "train_patients": train_slices.patient_hashes() | _behind(config.dataset),
+        "train_patients": train_slices.identities() | _behind(config.dataset),
         "num_train_slices": len(train_slices),
         "dataset_repository": config.dataset and (parse_repository(config.dataset) or (None,))[0],
         "dataset_source": read_preparation(config.dataset).get("source", "other"),
@@ -221,10 +222,11 @@ def resolved_config(
     return json.loads(json.dumps(resolved))
 
 
-def _behind(dataset: str | None) -> dict[str, str]:
-    """Hashes of the patients that the generator of a generated dataset has seen; of any other, none."""
+def _behind(dataset: str | None) -> Identities:
+    """The patients that the generator of a generated dataset has seen; of any other, none."""
     seen = (read_preparation(dataset).get("generator") or {}).get("train_patients", {})
-    return {f"generator:{name}": digest for name, digest in seen.items()}
+    known = read_identities(seen, f"The generator of --dataset {dataset}")
+    return {f"generator:{name}": volumes for name, volumes in known.items()}
 
 
 def _cut_metrics(path: Path, step: int) -> None:

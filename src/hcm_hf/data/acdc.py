@@ -9,19 +9,16 @@ Problem Solved?", IEEE TMI 37(11), 2018, https://doi.org/10.1109/TMI.2018.283750
     [training|testing]/patientXXX/patientXXX_4d.nii.gz          the whole cine, optional
 """
 
-import gzip
+import codecs
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel
 import numpy as np
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
+from hcm_hf.data.nifti import AnyPath, Nifti, find_nifti, read_nifti, reading
 from hcm_hf.errors import InputError
 
 
@@ -30,15 +27,16 @@ PHASES = ("ED", "ES")
 LEVELS = ("base", "mid", "apex")  # thirds of a volume's slices, in the order stored
 AXES = {"group": GROUPS, "phase": PHASES, "level": LEVELS}  # what a slice can be asked to show
 STRUCTURES = ("background", "RV cavity", "myocardium", "LV cavity")  # the mask's values 0 to 3
-HALVES = ("training", "testing")
+# What a folder of patients may be called, and which part of the official split it stands for.
+HALVES = {
+    **dict.fromkeys(("training", "train"), "training"),
+    **dict.fromkeys(("validation", "valid", "val"), "validation"),
+    **dict.fromkeys(("testing", "test"), "testing"),
+}
 
 _PATIENT = re.compile(r"patient\d+")
 _SEARCH_DEPTH = 4  # an official archive is ACDC/database/training/patientXXX
-# What Python, zipfile (a damaged or encrypted member) and nibabel raise for files that are not whole.
-_UNREADABLE = (
-    *(OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile),
-    *(nibabel.filebasedimages.ImageFileError, HeaderDataError, WrapStructError),
-)
+_LABEL_ERROR = 1e-3  # how far a mask's value may lie from a whole number: scaled or resampled masks are rounded
 
 
 @dataclass(frozen=True)
@@ -47,13 +45,14 @@ class Patient:
 
     Attributes:
         name: the folder's name, such as "patient021".
-        half: "training" or "testing" where the source has both, else "".
+        half: "training", "validation" or "testing" where the source is split by folders, else "".
         group: one of `GROUPS`.
         phases: frame number (from 1) of each phase, `{"ED": 1, "ES": 12}`.
         height: in cm, None where unknown.
         weight: in kg, None where unknown.
         source: the folder or `.zip` that was searched.
         folder: the patient's folder inside `source`.
+        notes: what is odd in `Info.cfg`, a sentence each.
     """
 
     name: str
@@ -64,6 +63,22 @@ class Patient:
     weight: float | None
     source: str
     folder: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The patients that were found in a source, and what was not taken for one.
+
+    Attributes:
+        patients: sorted by name.
+        split_rule: how they are split into training, validation and test, and on what grounds.
+        left_out: a sentence for each folder or patient that was passed over.
+    """
+
+    patients: list[Patient]
+    split_rule: str
+    left_out: list[str]
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,7 @@ class Volume:
         phase: "ED", "ES", or None for the frames between.
         description: what the image's NIfTI header says of itself.
         file: the file it came from, for messages.
+        affine: (4, 4) from voxels to the scanner, None where the header has none.
     """
 
     image: np.ndarray
@@ -87,25 +103,41 @@ class Volume:
     phase: str | None
     description: str
     file: str
+    affine: np.ndarray | None = None
 
 
-def find_patients(source: str | Path) -> list[Patient]:
-    """Find and check the patients in a folder or a `.zip` in the ACDC layout, sorted by name; reads no voxels.
+def find_cohort(source: str | Path) -> Cohort:
+    """Find and check the patients in a folder or a `.zip` in the ACDC layout; reads no voxels.
+
+    Patients in a folder `testing` or `test` are held out where there are others. Then those in a third folder, beside
+    `training` or `train`, are left out.
 
     Raises:
         InputError: if nothing is there, it is not ACDC, an `Info.cfg` is incomplete, or a file it names is missing.
     """
     source = str(Path(source))
     root = _open(source)
-    folders = sorted(_patient_folders(root), key=lambda folder: folder.name)
+    folders, left_out = _search(root)
     if not folders:
         raise InputError(f"{source} holds no ACDC patients: it should contain training/patient001/Info.cfg and so on.")
+    folders.sort(key=lambda folder: folder.name)
     for before, after in zip(folders, folders[1:], strict=False):
         if before.name == after.name:
             raise InputError(f"{source} holds {after.name} twice ({before} and {after}); name the folder of one copy.")
-    halves = {_half(folder) for folder in folders}
-    official = halves == set(HALVES)
-    return [_read_info(folder, _half(folder) if official else "", source) for folder in folders]
+    halves = {folder: _half(folder, source) for folder in folders}
+    found = set(halves.values())
+    if "testing" not in found or found == {"testing"}:
+        rule = "70/10/20 of each group, as no folder testing/ or test/ beside others holds patients out"
+        return Cohort([_read_info(folder, "", source) for folder in folders], rule, left_out)
+    if "training" in found or "validation" in found:
+        left_out += [
+            f"{_inside(folder, source)}: neither in training/ nor in testing/" for folder in folders if not halves[folder]
+        ]
+    else:
+        halves = {folder: half or "training" for folder, half in halves.items()}
+    validation = "the folder validation/" if "validation" in found else "10 % of each group of the others"
+    rule = f"test is the folder testing/ or test/ of the source, validation is {validation}"
+    return Cohort([_read_info(folder, half, source) for folder, half in halves.items() if half], rule, left_out)
 
 
 def read_volumes(patient: Patient, all_frames: bool = False) -> Iterator[Volume]:
@@ -119,120 +151,163 @@ def read_volumes(patient: Patient, all_frames: bool = False) -> Iterator[Volume]
     """
     folder = _folder(patient)
     for phase, frame in patient.phases.items():
-        path = _image_path(folder, f"{patient.name}_frame{frame:02d}")
-        image, spacing, description = _read_nifti(path, ndim=3)
-        mask_path = _image_path(folder, f"{patient.name}_frame{frame:02d}_gt")
-        mask, *_ = _read_nifti(mask_path, ndim=3)
-        if mask.shape != image.shape:
-            raise InputError(f"{mask_path} has shape {mask.shape} and its image {image.shape}; they must be equal.")
-        if not np.isin(mask, range(len(STRUCTURES))).all():
-            raise InputError(f"{mask_path} holds values other than 0, 1, 2 and 3; it is not an ACDC segmentation.")
-        if not mask.any():
-            raise InputError(f"{mask_path} marks no voxel; the heart cannot be located without a segmentation.")
-        _check_voxels(image, path)
-        yield Volume(image, mask.astype(np.uint8), spacing, frame, phase, description, str(path))
-    cine_path = _image_path(folder, f"{patient.name}_4d")
+        path = find_nifti(folder, f"{patient.name}_frame{frame:02d}")
+        image = read_nifti(path, ndim=3)
+        mask_path = find_nifti(folder, f"{patient.name}_frame{frame:02d}_gt")
+        mask = _read_mask(mask_path, image)
+        _check_voxels(image.voxels, path)
+        yield Volume(
+            image.voxels, mask, image.spacing, frame, phase, image.description, str(path), affine=image.affine
+        )
+    cine_path = find_nifti(folder, f"{patient.name}_4d")
     if all_frames and cine_path.exists():
-        cine, spacing, description = _read_nifti(cine_path, ndim=4)
-        if cine.shape[:3] != image.shape:
-            raise InputError(f"{cine_path} has frames of shape {cine.shape[:3]}, not {image.shape} as {path.name}.")
-        for index in sorted(set(range(cine.shape[3])) - {frame - 1 for frame in patient.phases.values()}):
-            _check_voxels(cine[..., index], cine_path)
-            yield Volume(cine[..., index], None, spacing, index + 1, None, description, str(cine_path))
+        cine = read_nifti(cine_path, ndim=4)
+        if cine.voxels.shape[:3] != mask.shape:
+            raise InputError(
+                f"{cine_path} has frames of shape {cine.voxels.shape[:3]}, not {mask.shape} as {path.name}."
+            )
+        for index in sorted(set(range(cine.voxels.shape[3])) - {frame - 1 for frame in patient.phases.values()}):
+            voxels = cine.voxels[..., index]
+            _check_voxels(voxels, cine_path)
+            yield Volume(
+                voxels, None, cine.spacing, index + 1, None, cine.description, str(cine_path), affine=cine.affine
+            )
 
 
-def _open(source: str | Path) -> Path | zipfile.Path:
+def _open(source: str | Path) -> AnyPath:
     path = Path(source)
-    if path.is_dir():
-        return path
-    if not path.exists():
-        raise InputError(f"{source} does not exist; name the ACDC folder or its .zip.")
-    try:
-        return zipfile.Path(zipfile.ZipFile(path))
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{source} is neither a folder nor a complete .zip ({error}); fetch it again.") from error
+    with reading(path):
+        if path.is_dir():
+            return path
+        if not path.exists():
+            raise InputError(f"{source} does not exist; name the ACDC folder or its .zip.")
+        try:
+            return zipfile.Path(zipfile.ZipFile(path))
+        except zipfile.BadZipFile as error:
+            raise InputError(f"{source} is neither a folder nor a complete .zip ({error}); copy it again.") from error
 
 
-def _folder(patient: Patient) -> Path | zipfile.Path:
+def _folder(patient: Patient) -> AnyPath:
     return _open(patient.source).joinpath(patient.folder)
 
 
-def _half(folder: Path | zipfile.Path) -> str:
-    return folder.parent.name.lower()
+def _inside(folder: AnyPath, source: str) -> str:
+    """The folder's path from the source, with slashes; "" for the source itself."""
+    inside = folder.at if isinstance(folder, zipfile.Path) else folder.relative_to(source).as_posix()
+    return inside.strip("/").removeprefix(".")
 
 
-def _patient_folders(folder: Path | zipfile.Path, depth: int = 0) -> Iterator[Path | zipfile.Path]:
-    """Patient folders at or below `folder`; hidden ones and those that macOS adds to archives are passed over."""
+def _half(folder: AnyPath, source: str) -> str:
+    """The half that the nearest folder of such a name between source and patient stands for, or ""."""
+    parts = _inside(folder, source).lower().split("/")[:-1]
+    return next((HALVES[part] for part in reversed(parts) if part in HALVES), "")
+
+
+def _search(folder: AnyPath, depth: int = 0) -> tuple[list[AnyPath], list[str]]:
+    """Patient folders at or below `folder`, and a sentence for each other one that holds none."""
     if _PATIENT.fullmatch(folder.name):
-        yield folder
-    elif depth < _SEARCH_DEPTH:
-        for child in folder.iterdir():
-            if child.is_dir() and not child.name.startswith((".", "__")):
-                yield from _patient_folders(child, depth + 1)
+        return [folder], []
+    if folder.name.startswith((".", "__")) and depth:
+        return [], [f"folder {folder}: its name begins as those of system folders do"]
+    if depth > _SEARCH_DEPTH:
+        return [], [f"folder {folder}: more than {_SEARCH_DEPTH} folders deep"]
+    found, left_out = [], []
+    try:
+        children = sorted((child for child in folder.iterdir() if child.is_dir()), key=lambda child: child.name)
+    except OSError as error:
+        return [], [f"folder {folder}: it cannot be read ({error.strerror})"]
+    for child in children:
+        patients, passed_over = _search(child, depth + 1)
+        found += patients
+        left_out += passed_over
+    if found or not depth:
+        return found, left_out
+    few = [sentence for sentence in left_out if "cannot be read" in sentence]
+    return [], few or [f"folder {folder}: it is not called patient001 or the like, and holds no folder that is"]
 
 
-def _read_info(folder: Path | zipfile.Path, half: str, source: str) -> Patient:
+def _read_info(folder: AnyPath, half: str, source: str) -> Patient:
     path = folder.joinpath("Info.cfg")
-    if not path.exists():
-        raise InputError(f"{path} is missing; every patient folder of ACDC has one.")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    with reading(path):
+        if not path.exists():
+            raise InputError(f"{path} is missing; every patient folder of ACDC has one.")
+        lines = _decode(path.read_bytes()).splitlines()
     pairs = (line.split(":", 1) for line in lines if ":" in line)
-    info = {key.strip(): value.strip() for key, value in pairs}
+    info = {key.strip().lower(): value.strip() for key, value in pairs}
     for key in ("Group", *PHASES):
-        if key not in info:
+        if key.lower() not in info:
             raise InputError(f"{path} has no line '{key}:'; add it as in the original ACDC file.")
-    if info["Group"] not in GROUPS:
-        raise InputError(f"{path} has the group '{info['Group']}', which is not one of {', '.join(GROUPS)}.")
-    phases = {phase: _number(info[phase], phase, path, int) for phase in PHASES}
+    group = info["group"].upper()
+    if group not in GROUPS:
+        raise InputError(f"{path} has the group '{info['group']}', which is not one of {', '.join(GROUPS)}.")
+    phases = {phase: _whole_number(info[phase.lower()], phase, path) for phase in PHASES}
+    if phases["ED"] == phases["ES"]:
+        raise InputError(f"{path} gives frame {phases['ED']} for both ED and ES; correct it.")
     for phase, frame in phases.items():
         for suffix, what in (("", "image"), ("_gt", "mask")):
-            file = _image_path(folder, f"{folder.name}_frame{frame:02d}{suffix}")
-            if not file.exists():
+            with reading(folder):
+                file = find_nifti(folder, f"{folder.name}_frame{frame:02d}{suffix}")
+                there = file.exists()
+            if not there:
                 raise InputError(f"{path} says {phase}: {frame}, but its {what} {file.name} is not there.")
-    height, weight = (_number(info[key], key, path) if info.get(key) else None for key in ("Height", "Weight"))
+    sizes = {key: _size(info.get(key, "")) for key in ("height", "weight")}
+    notes = [
+        f"{folder.name}: Info.cfg has '{key.capitalize()}: {info[key]}', which is no number; left empty"
+        for key, size in sizes.items()
+        if size is None and info.get(key)
+    ]
     return Patient(
-        name=folder.name,
-        half=half,
-        group=info["Group"],
-        phases=phases,
-        height=height,
-        weight=weight,
-        source=source,
-        folder=str(folder)[len(source) :].strip("/\\"),
+        folder.name, half, group, phases, **sizes, source=source, folder=_inside(folder, source), notes=tuple(notes)
     )
 
 
-def _number(text: str, key: str, path: Path | zipfile.Path, kind: type = float) -> float:
+def _decode(data: bytes) -> str:
+    """Text of a file that may begin with the mark that Windows' editors put there."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace")
+    return data.decode("utf-8-sig", errors="replace")
+
+
+def _whole_number(text: str, key: str, path: AnyPath) -> int:
     try:
-        return kind(text)
+        return int(text)
     except ValueError as error:
-        what = "a whole number" if kind is int else "a number"
-        raise InputError(f"{path} has '{key}: {text}', which is not {what}.") from error
+        raise InputError(f"{path} has '{key}: {text}', which is not a whole number.") from error
 
 
-def _image_path(folder: Path | zipfile.Path, stem: str) -> Path | zipfile.Path:
-    """The compressed file, or the plain one where only that is there, as on some mirrors."""
-    plain = folder.joinpath(f"{stem}.nii")
-    return plain if plain.exists() else folder.joinpath(f"{stem}.nii.gz")
-
-
-def _read_nifti(path: Path | zipfile.Path, ndim: int) -> tuple[np.ndarray, tuple[float, float, float], str]:
-    """Voxels in the type that they are stored in, spacing in mm, and the header's description."""
+def _size(text: str) -> float | None:
+    """A height or weight, which is only descriptive: None for what is no positive number."""
     try:
-        data = path.read_bytes()
-        file = nibabel.Nifti1Image.from_bytes(gzip.decompress(data) if path.name.endswith(".gz") else data)
-        voxels = np.asarray(file.dataobj)
-    except _UNREADABLE as error:
-        raise InputError(f"{path} cannot be read as NIfTI ({error}); fetch the file again.") from error
-    if voxels.ndim != ndim or 0 in voxels.shape:
-        raise InputError(f"{path} has shape {voxels.shape}; {ndim} dimensions are needed.")
-    spacing = tuple(float(size) for size in file.header.get_zooms()[:3])
-    if not all(0 < size < np.inf for size in spacing):
-        raise InputError(f"{path} gives the voxel size {spacing} mm; positive numbers are needed.")
-    return voxels, spacing, bytes(file.header["descrip"]).split(b"\0")[0].decode("ascii", "replace")
+        size = float(text.replace(",", "."))
+    except ValueError:
+        return None
+    return size if 0 < size < float("inf") else None
 
 
-def _check_voxels(voxels: np.ndarray, path: Path | zipfile.Path) -> None:
+def _read_mask(path: AnyPath, image: Nifti) -> np.ndarray:
+    """The labels of a mask, uint8, which lies on its image."""
+    mask = read_nifti(path, ndim=3)
+    if mask.voxels.shape != image.voxels.shape:
+        raise InputError(
+            f"{path} has shape {mask.voxels.shape} and its image {image.voxels.shape}; they must be equal."
+        )
+    same = np.allclose(mask.spacing, image.spacing, rtol=1e-3)
+    if same and mask.affine is not None and image.affine is not None:
+        same = np.allclose(mask.affine, image.affine, rtol=1e-3, atol=0.05)
+    if not same:
+        raise InputError(
+            f"{path} lies in another frame than its image (voxel size or affine differ); resample it onto the image."
+        )
+    values = np.asarray(mask.voxels, np.float64)
+    labels = np.rint(values)
+    if not (np.abs(values - labels) <= _LABEL_ERROR).all() or not np.isin(labels, range(len(STRUCTURES))).all():
+        raise InputError(f"{path} holds values other than 0, 1, 2 and 3; it is not an ACDC segmentation.")
+    if not labels.any():
+        raise InputError(f"{path} marks no voxel; the heart cannot be located without a segmentation.")
+    return labels.astype(np.uint8)
+
+
+def _check_voxels(voxels: np.ndarray, path: AnyPath) -> None:
     if not np.isfinite(voxels).all():
         raise InputError(f"{path} holds values that are not finite; export the volume again.")
     if voxels.min() == voxels.max():

@@ -1,8 +1,8 @@
 """Patients to a `datasets.DatasetDict`, split by patient.
 
 One row per slice. Splits are by patient and a function of the patients' names and the seed alone: where the source
-has `training/` and `testing/`, test is the official testing half and validation a tenth of each group of training;
-where it has one tree, each group is split 70/10/20. Patients whose volumes are identical never stand in two splits.
+has a folder `testing/` or `test/`, that is the test split, and validation a tenth of each group of the others; where
+it has none, each group is split 70/10/20. Copies of a patient, also with other grey values, stand in one split.
 """
 
 import hashlib
@@ -25,7 +25,8 @@ from huggingface_hub import DatasetCard, constants
 from tqdm.auto import tqdm
 
 from hcm_hf.data import phantom
-from hcm_hf.data.acdc import GROUPS, PHASES, Patient, find_patients
+from hcm_hf.data.acdc import GROUPS, PHASES, Patient, find_cohort
+from hcm_hf.data.identity import find_copies
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW, PERCENTILES, PreparedPatient, prepare_patient
 from hcm_hf.errors import InputError
 from hcm_hf.files import replacing, require_empty, write_text
@@ -34,7 +35,7 @@ from hcm_hf.version import __version__
 
 
 SPLITS = ("train", "validation", "test")
-VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2
+_SHARES = {"test": 0.2, "validation": 0.1}  # of a group's patients, where the source says nothing of the split
 REPORT_FILE = "preparation.json"
 # By source; so are models that learnt from it. Generated slices have that of what their model learnt from.
 LICENSES = {"acdc": "cc-by-nc-sa-4.0", "synthetic": "apache-2.0", "generated": None}
@@ -55,6 +56,7 @@ FEATURES = datasets.Features(
         "slice_thickness": datasets.Value("float32"),  # mm
         "height": datasets.Value("float32"),  # cm
         "weight": datasets.Value("float32"),  # kg
+        "volume_sha256": datasets.Value("string"),  # of the voxels as stored: who a patient is, whatever the preparation
     }
 )
 
@@ -74,10 +76,11 @@ class PreparationReport:
         resolution: pixels a side.
         pixel_spacing: mm.
         seed: of the split.
+        split_rule: how the patients were split, and on what grounds.
         patients: names of the patients per split.
         slices: number of slices per split, group and phase.
-        left_out: a sentence for each patient or kind of slice that is not in the dataset.
-        notes: what a user of the data should know: duplicates, empty masks, what the crop cut.
+        left_out: a sentence for each folder, patient or kind of slice that is not in the dataset.
+        notes: what a user of the data should know: copies, voxel sizes, what is odd about a patient, what the crop cut.
         generator: of generated slices their model, how it was sampled, the source of what it learnt from, and its
             licence.
         version: of this package.
@@ -87,6 +90,7 @@ class PreparationReport:
     resolution: int
     pixel_spacing: float
     seed: int
+    split_rule: str = ""
     patients: dict[str, list[str]] = field(default_factory=dict)
     slices: list[dict] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -103,6 +107,7 @@ class PreparationReport:
         total = {key: sum(row[key] for row in self.slices) for key in ("patients", "slices", *phases)}
         counts = " ".join(f"{total[phase]:>6}" for phase in phases)
         lines.append(f"{'all':<11} {'':<6} {total['patients']:>8} {total['slices']:>7} {counts}")
+        lines.append(f"split: {self.split_rule}")
         lines += [f"left out: {sentence}" for sentence in self.left_out or ["nothing"]]
         lines += [f"note: {sentence}" for sentence in self.notes]
         return "\n".join(lines)
@@ -135,22 +140,31 @@ def build_dataset(
         raise InputError(f"--seed is {seed}; it must be 0 or more.")
     if resolution < 16:
         raise InputError(f"--resolution is {resolution}; use 16 pixels or more.")
-    everyone = find_patients(source)
-    patients = [patient for patient in everyone if patient.group in groups]
+    cohort = find_cohort(source)
+    patients = [patient for patient in cohort.patients if patient.group in groups]
     prepared = _prepare(patients, resolution, all_frames, num_proc)
 
-    synthetic = any(one.description.startswith(phantom.DESCRIPTION) for one in prepared.values())
+    drawn = [name for name, one in prepared.items() if _is_drawn(one)]
+    synthetic = len(drawn) == len(prepared) > 0
     report = PreparationReport(
         source="synthetic" if synthetic else "acdc",
         resolution=resolution,
         pixel_spacing=FIELD_OF_VIEW / resolution,
         seed=seed,
+        split_rule=cohort.split_rule,
     )
-    others = Counter(patient.group for patient in everyone if patient.group not in groups)
+    if drawn and not synthetic:  # the stricter licence holds for the whole
+        report.notes.append(
+            f"{', '.join(drawn)} of the synthetic cohort among real patients; the dataset counts as one of real patients"
+        )
+    report.left_out += cohort.left_out
+    others = Counter(patient.group for patient in cohort.patients if patient.group not in groups)
     report.left_out += [f"{count} patients of group {group}, not asked for" for group, count in sorted(others.items())]
-    duplicates = _duplicates(prepared)
-    patients = _drop_training_copies(patients, duplicates, report)
-    report.patients = split_patients(patients, seed, duplicates)
+    copies = find_copies(
+        {name: one.volumes for name, one in prepared.items()}, {name: one.texture for name, one in prepared.items()}
+    )
+    patients = _drop_copies(patients, copies, report)
+    report.patients = split_patients(patients, seed, copies)
     for split, names in report.patients.items():
         if not names:
             raise InputError(f"No patient is left in the {split} split: {source} has too few ({len(patients)}).")
@@ -311,19 +325,20 @@ def split_patients(
     presence of other groups moves anyone.
     """
     splits = {split: [] for split in SPLITS}
-    splits["test"] += [patient.name for patient in patients if patient.half == "testing"]
-    official = any(patient.half for patient in patients)
+    for split, half in (("test", "testing"), ("validation", "validation")):
+        splits[split] += [patient.name for patient in patients if patient.half == half]
+    test_share, validation_share = (0 if splits[split] else share for split, share in _SHARES.items())
     units: dict[str, list[Patient]] = {}
     for patient in sorted(patients, key=lambda patient: patient.name):
-        if patient.half != "testing":
+        if patient.half in ("", "training"):
             unit = min((min(names) for names in duplicates if patient.name in names), default=patient.name)
             units.setdefault(unit, []).append(patient)
     room = {}
     for group in GROUPS:
         count = sum(len(members) for members in units.values() if members[0].group == group)
         room[group] = {  # in a group of three or more, everyone gets one
-            "test": 0 if official else max(round(TEST_SHARE * count), min(1, count // 3)),
-            "validation": max(round(VALIDATION_SHARE * count), min(1, count // 3)),
+            "test": test_share and max(round(test_share * count), min(1, count // 3)),
+            "validation": validation_share and max(round(validation_share * count), min(1, count // 3)),
             "train": count,
         }
     for unit in sorted(units, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()):
@@ -349,39 +364,32 @@ def _prepare(patients: list[Patient], resolution: int, all_frames: bool, num_pro
             raise
 
 
-def _duplicates(prepared: dict[str, PreparedPatient]) -> list[set[str]]:
-    """Sets of patients that share a volume, by the content of the voxels."""
-    sets: list[set[str]] = []
-    holders: dict[str, str] = {}
-    for name, one in prepared.items():
-        merged = {name} | {holders[digest] for digest in one.digests if digest in holders}
-        for known in [known for known in sets if known & merged]:
-            sets.remove(known)
-            merged |= known
-        holders |= dict.fromkeys(one.digests, name)
-        sets.append(merged)
-    return [names for names in sets if len(names) > 1]
+def _is_drawn(patient: PreparedPatient) -> bool:
+    """Whether all volumes of a patient say that they belong to the synthetic cohort."""
+    return all(description.startswith(phantom.DESCRIPTION) for description in patient.descriptions)
 
 
-def _drop_training_copies(
-    patients: list[Patient], duplicates: list[set[str]], report: PreparationReport
-) -> list[Patient]:
-    """The patients without those of `training/` that are also in `testing/`; every duplicate goes into the report."""
+def _drop_copies(patients: list[Patient], copies: list[set[str]], report: PreparationReport) -> list[Patient]:
+    """The patients without those who are also in a half that is held out; all copies go into the report."""
     halves = {patient.name: patient.half for patient in patients}
     dropped = set()
-    for names in duplicates:
-        in_test = sorted(name for name in names if halves[name] == "testing")
-        copies = sorted(names - set(in_test))
-        if in_test and copies:
-            dropped |= set(copies)
-            report.left_out += [f"{name}: the same volumes as {in_test[0]} of the testing half" for name in copies]
+    for names in copies:
+        half = next((half for half in ("testing", "validation") if half in {halves[name] for name in names}), None)
+        kept = sorted(name for name in names if halves[name] == half)
+        others = sorted(names - set(kept))
+        if half and others:
+            dropped |= set(others)
+            report.left_out += [f"{name}: the same volumes as {kept[0]} of the {half} half" for name in others]
         else:
             report.notes.append(f"{' and '.join(sorted(names))} hold the same volumes; they are kept in one split")
     return [patient for patient in patients if patient.name not in dropped]
 
 
 def _note(report: PreparationReport, prepared: dict[str, PreparedPatient], all_frames: bool) -> None:
-    kept = [prepared[name] for names in report.patients.values() for name in names]
+    names = sorted(name for names in report.patients.values() for name in names)
+    kept = [prepared[name] for name in names]
+    report.notes += [note for one in kept for note in one.notes]
+    report.notes += _voxel_sizes(dict(zip(names, kept, strict=True)))
     without_cine = sum(not one.has_cine for one in kept)
     if all_frames and without_cine:
         report.left_out.append(f"frames between ED and ES of {without_cine} patients without a 4-D cine")
@@ -390,6 +398,16 @@ def _note(report: PreparationReport, prepared: dict[str, PreparedPatient], all_f
     )
     cropped = 100 * np.mean([one.cropped for one in kept])
     report.notes.append(f"{cropped:.2f} % of the segmented heart lies outside the {FIELD_OF_VIEW:g} mm crop")
+
+
+def _voxel_sizes(prepared: dict[str, PreparedPatient]) -> list[str]:
+    """The smallest and the largest voxels, with the patients who have them."""
+    notes = []
+    for what, axis in (("pixels", 0), ("distances of slices", 2)):
+        sizes = {name: one.spacings[0][axis] for name, one in prepared.items()}
+        low, high = min(sizes, key=sizes.get), max(sizes, key=sizes.get)
+        notes.append(f"{what} of {sizes[low]:.2f} mm ({low}) to {sizes[high]:.2f} mm ({high})")
+    return notes
 
 
 def _count(report: PreparationReport, split: str, rows: list[dict], names: list[str]) -> None:

@@ -4,15 +4,17 @@ In this order: orientation as stored (rows along Y, columns along X), in-plane r
 around the centre of the mask, clip to the volume's percentiles, scale to 8 bit.
 """
 
-import hashlib
 import io
 import math
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from PIL import Image
 
 from hcm_hf.data.acdc import STRUCTURES, Patient, Volume, read_volumes
+from hcm_hf.data.checks import examine
+from hcm_hf.data.identity import TEXTURE_SIZE, hash_voxels, take_texture
 from hcm_hf.errors import InputError
 
 
@@ -26,32 +28,43 @@ class PreparedPatient:
 
     Attributes:
         rows: one dict per slice; `image` and `mask` are PNG bytes.
-        digests: SHA-256 of each labelled volume's voxel values, whatever type they are stored in.
+        volumes: SHA-256 of each labelled volume's voxels, as `hash_voxels` has it.
+        texture: of each slice of the labelled volumes, as `take_texture` has it.
+        spacings: voxel sizes of the labelled volumes, mm.
         has_cine: whether the frames between ED and ES were there.
         empty_masks: slices whose mask marks nothing inside the crop.
         cropped: share of the mask's voxels that lies outside the crop.
-        description: the NIfTI description of the first volume.
+        descriptions: what the NIfTI headers of the labelled volumes say of themselves.
+        notes: what is odd about this patient, a sentence each.
     """
 
     rows: list[dict]
-    digests: tuple[str, ...]
+    volumes: tuple[str, ...]
+    texture: np.ndarray
+    spacings: tuple[tuple[float, float, float], ...]
     has_cine: bool
     empty_masks: int
     cropped: float
-    description: str
+    descriptions: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def prepare_patient(patient: Patient, resolution: int, all_frames: bool = False) -> PreparedPatient:
     """Read a patient's volumes once and turn them into the dataset's rows."""
-    rows, digests, descriptions, outside = [], [], [], []
-    centre = None
-    for volume in read_volumes(patient, all_frames):
+    volumes = read_volumes(patient, all_frames)
+    labelled = [next(volumes) for _ in patient.phases]
+    turn, notes = examine(patient.name, labelled)
+    rows, textures, outside = [], [], []
+    for volume in chain(labelled, volumes):
+        identity = hash_voxels(volume.image)  # of the voxels as they are stored
+        volume = turn(volume)
         if volume.mask is not None:  # a frame without a mask takes the centre of the labelled frame before it
             centre = mask_centre(volume.mask)
-            digests.append(hashlib.sha256(np.ascontiguousarray(volume.image, dtype=np.float32)).hexdigest())
             outside.append(share_outside(volume.mask, centre, volume.spacing))
         images, masks = prepare_volume(volume, centre, resolution)
-        descriptions.append(volume.description)
+        if masks is not None:
+            same = resolution == TEXTURE_SIZE
+            textures.append(take_texture(images if same else prepare_volume(volume, centre, TEXTURE_SIZE)[0]))
         for index, image in enumerate(images):
             rows.append(
                 {
@@ -67,16 +80,20 @@ def prepare_patient(patient: Patient, resolution: int, all_frames: bool = False)
                     "slice_thickness": volume.spacing[2],
                     "height": patient.height,
                     "weight": patient.weight,
+                    "volume_sha256": identity,
                     "marked": masks is not None and bool(masks[index].any()),
                 }
             )
     return PreparedPatient(
         rows=rows,
-        digests=tuple(digests),
+        volumes=tuple(hash_voxels(volume.image) for volume in labelled),
+        texture=np.concatenate(textures),
+        spacings=tuple(volume.spacing for volume in labelled),
         has_cine=any(row["phase"] is None for row in rows),
         empty_masks=sum(not row.pop("marked") and row["mask"] is not None for row in rows),
         cropped=float(np.mean(outside)),
-        description=descriptions[0],
+        descriptions=tuple(volume.description for volume in labelled),
+        notes=(*patient.notes, *notes),
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from hcm_hf.data.acdc import GROUPS
+from hcm_hf.data.identity import Identities, identify
 from hcm_hf.errors import InputError
 
 
@@ -73,6 +74,7 @@ class Slices:
         masks = [blank if mask is None else np.asarray(mask) for mask in split["mask"]]
         self.masks = torch.from_numpy(np.stack(masks).astype(np.int8))
         self.patients = labels["patient"]
+        self.volumes = labels["volume_sha256"]
         self.class_labels = torch.tensor([GROUPS.index(names[group]) for group in labels["group"]])
         self.phases = torch.tensor([-1 if phase is None else phase for phase in labels["phase"]])
         last = np.maximum(np.array(labels["num_slices"]) - 1, 1)
@@ -93,13 +95,10 @@ class Slices:
             num_processes=num_processes,
         )
 
-    def patient_hashes(self) -> dict[str, str]:
-        """The first 16 digits of SHA-256 over each patient's pixels: who he is, whatever he is called."""
-        names = np.array(self.patients)
-        return {
-            name: hashlib.sha256(self.images[names == name].numpy()).hexdigest()[:16]
-            for name in np.unique(names).tolist()
-        }
+    def identities(self) -> Identities:
+        """Who each patient is, whatever he is called: the SHA-256 of each of his labelled volumes."""
+        labelled = [index for index, phase in enumerate(self.phases.tolist()) if phase >= 0] or range(len(self))
+        return identify([self.patients[index] for index in labelled], [self.volumes[index] for index in labelled])
 
     def fingerprint(self) -> str:
         """SHA-256 over pixels and groups: the identity of the data, wherever it is stored."""

@@ -1,0 +1,170 @@
+"""What the headers and masks of one patient's volumes give away: lost voxel sizes, other labels, other axes.
+
+All 150 patients of ACDC have the right ventricle at smaller x than the left one, the base in the first slice, a left
+cavity enclosed by myocardium and larger at ED, blood brighter than myocardium, and image and mask in one frame.
+Up and down cannot be told from a mask: the right ventricle of ACDC lies above the left one or below.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from hcm_hf.data.acdc import Volume
+from hcm_hf.errors import InputError
+
+
+RV, MYOCARDIUM, LV = 1, 2, 3
+_MM = {"in plane": (0.3, 5.0), "between slices": (0.5, 25.0)}  # voxel sizes of short-axis cine, with room
+_SIDE = -3.0  # mm in x from the left to the right ventricle's cavity; at most -9.5 in ACDC
+_WIDTHS = (40.0, 200.0)  # mm in plane of the whole segmented heart; 62 to 150 in ACDC
+_LENGTH = 30.0  # mm between the first and the last marked slice of three or more; at least 50 in ACDC
+
+
+def examine(name: str, volumes: Sequence[Volume]) -> tuple[Callable[[Volume], Volume], list[str]]:
+    """Check a patient's labelled volumes: refuse what cannot be right, and note what is odd.
+
+    Args:
+        name: the patient's.
+        volumes: ED and ES, with their masks.
+
+    Returns:
+        A function that turns a volume of this patient to ACDC's axes, and a sentence for each odd thing.
+
+    Raises:
+        InputError: if a voxel size was lost or is no millimetres, ED and ES are the same volume, or the labels are
+            not ACDC's.
+    """
+    for volume in volumes:
+        _check_size(volume)
+        _check_labels(volume)
+    for before, after in zip(volumes, volumes[1:], strict=False):
+        if np.array_equal(before.image, after.image):
+            raise InputError(
+                f"{before.file} and {after.file} hold the same voxels as {before.phase} and {after.phase}; copy the "
+                "missing one again or correct Info.cfg."
+            )
+    turned, notes = [], []
+    if sum(map(_depth, volumes)) > 0:
+        turned.append(2)
+        notes.append("slices go from apex to base; turned")
+    sides = [side for side in map(_side, volumes) if np.isfinite(side)]
+    if not sides:
+        notes.append("the mask marks no RV cavity or no LV cavity; the side of the right ventricle is not checked")
+    elif np.mean(sides) > _SIDE and all(_is_canonical(volume) for volume in volumes) and np.mean(sides) > -_SIDE:
+        turned += [0, 1]
+        notes.append("stored with R A S axes by its affine; turned to ACDC's L P S")
+    elif np.mean(sides) > _SIDE:
+        notes.append(
+            "the right ventricle does not lie at smaller x than the left one, as in ACDC: the volume is mirrored or "
+            "turned; store it with L P S axes"
+        )
+    notes += _odd_sizes(volumes)
+    for volume in volumes:
+        if not _mean(volume, LV) > _mean(volume, MYOCARDIUM):
+            notes.append(
+                f"at {volume.phase} the blood under the mask is darker than the myocardium; check that the mask "
+                "belongs to the image"
+            )
+    if len(volumes) == 2 and _cavity(volumes[0]) < _cavity(volumes[1]):
+        notes.append("the left cavity is larger at ES than at ED; check that they are not exchanged")
+    return lambda volume: _turn(volume, turned), [f"{name}: {note}" for note in notes]
+
+
+def _check_size(volume: Volume) -> None:
+    if np.allclose(volume.spacing, 1, atol=1e-4):
+        raise InputError(
+            f"{volume.file} gives the voxel size 1 x 1 x 1 mm, so the true one was lost when it was saved (ACDC's "
+            "affine does not hold it); save it with the header of the original."
+        )
+    for sizes, (axes, (low, high)) in zip((volume.spacing[:2], volume.spacing[2:]), _MM.items(), strict=True):
+        if not all(low <= size <= high for size in sizes):
+            raise InputError(
+                f"{volume.file} gives a voxel size of {' x '.join(f'{size:.4g}' for size in sizes)} mm {axes}; "
+                f"expected {low:g} to {high:g} mm, so write it in millimetres."
+            )
+    if volume.affine is None:
+        return
+    sizes = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    if not np.allclose(sizes, 1, atol=1e-4) and not np.allclose(sizes, volume.spacing, rtol=0.01):
+        first, second = (" x ".join(f"{size:.4g}" for size in one) for one in (volume.spacing, sizes))
+        raise InputError(
+            f"{volume.file} gives two voxel sizes, {first} mm in pixdim and {second} mm in its affine; save it with "
+            "the true one in both."
+        )
+
+
+def _check_labels(volume: Volume) -> None:
+    ring = _contact(volume.mask, LV, MYOCARDIUM)
+    outside = _contact(volume.mask, LV, 0) + _contact(volume.mask, LV, RV)
+    if (volume.mask == LV).any() and (ring <= outside or ring <= _contact(volume.mask, RV, MYOCARDIUM)):
+        raise InputError(
+            f"The mask of {volume.file} has label 3 outside the ring of label 2; number the structures as ACDC: 1 "
+            "RV cavity, 2 myocardium, 3 LV cavity (M&Ms has 1 and 3 the other way round)."
+        )
+
+
+def _contact(mask: np.ndarray, first: int, second: int) -> int:
+    """Number of edges between neighbouring pixels of two labels, within slices."""
+    one, other = mask == first, mask == second
+    along_x = (one[1:] & other[:-1]) | (other[1:] & one[:-1])
+    along_y = (one[:, 1:] & other[:, :-1]) | (other[:, 1:] & one[:, :-1])
+    return np.count_nonzero(along_x) + np.count_nonzero(along_y)
+
+
+def _odd_sizes(volumes: Sequence[Volume]) -> list[str]:
+    notes = []
+    if any(np.allclose(volume.spacing[:2], 1, atol=1e-4) for volume in volumes):
+        notes.append("its pixels are exactly 1 x 1 mm; check that the true size was not lost")
+    if len({(volume.spacing, volume.image.shape) for volume in volumes}) > 1:
+        notes.append("ED and ES differ in voxel size or shape")
+    for volume in volumes:
+        marked = [np.flatnonzero(volume.mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+        width, height, length = (
+            (one[-1] - one[0] + 1) * size for one, size in zip(marked, volume.spacing, strict=True)
+        )
+        if not all(_WIDTHS[0] <= side <= _WIDTHS[1] for side in (width, height)):
+            notes.append(f"at {volume.phase} the heart is {width:.0f} x {height:.0f} mm wide; check the voxel size")
+        if len(marked[2]) > 2 and length < _LENGTH:
+            notes.append(f"at {volume.phase} the heart is {length:.0f} mm long; check the distance of slices")
+    return notes
+
+
+def _depth(volume: Volume) -> float:
+    """Where the marked area lies, from -1 for the first marked slice to 1 for the last; below 0 in ACDC."""
+    area = volume.mask.astype(bool).sum((0, 1))
+    marked = np.flatnonzero(area)
+    middle, reach = (marked[0] + marked[-1]) / 2, max(1, marked[-1] - marked[0]) / 2
+    return float((area * (np.arange(len(area)) - middle)).sum() / area.sum() / reach)
+
+
+def _side(volume: Volume) -> float:
+    """Distance in x, mm, from the left to the right ventricle's cavity; not a number without both."""
+    centres = [np.argwhere(volume.mask == label)[:, 0] for label in (RV, LV)]
+    if not all(map(len, centres)):
+        return np.nan
+    return float((centres[0].mean() - centres[1].mean()) * volume.spacing[0])
+
+
+def _is_canonical(volume: Volume) -> bool:
+    """Whether the affine says that x goes to the right and y to the front, with the slices along z."""
+    if volume.affine is None:
+        return False
+    axes = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
+    return bool(np.allclose(axes, np.diag([1, 1, axes[2, 2]]), atol=0.05))
+
+
+def _mean(volume: Volume, label: int) -> float:
+    marked = volume.mask == label
+    return float(volume.image[marked].mean()) if marked.any() else (np.inf if label == LV else -np.inf)
+
+
+def _cavity(volume: Volume) -> float:
+    return float(np.count_nonzero(volume.mask == LV) * np.prod(volume.spacing))
+
+
+def _turn(volume: Volume, axes: list[int]) -> Volume:
+    if not axes:
+        return volume
+    mask = None if volume.mask is None else np.flip(volume.mask, axes)
+    return replace(volume, image=np.flip(volume.image, axes), mask=mask)

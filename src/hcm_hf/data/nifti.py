@@ -1,0 +1,190 @@
+"""One NIfTI volume from one file, read by its content: names say little about compression, folders or axes."""
+
+import gzip
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import nibabel
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
+
+from hcm_hf.errors import InputError
+
+
+AnyPath = Path | zipfile.Path  # of a folder, or of a member of a `.zip`
+
+MOST_BYTES = 2**31  # of one volume, uncompressed; a 4-D cine of ACDC has a twentieth of it
+_SIZES = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}  # by the header's first number
+_GZIP = b"\x1f\x8b"
+_CHUNK = 2**20
+# What gzip, zipfile and nibabel raise for files that are not whole, or not NIfTI.
+_DAMAGES = (
+    *(EOFError, ValueError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile),
+    *(nibabel.filebasedimages.ImageFileError, HeaderDataError, WrapStructError),
+)
+
+
+@dataclass(frozen=True)
+class Nifti:
+    """What one file holds.
+
+    Attributes:
+        voxels: in the type that they are stored in, or scaled where the header asks for it.
+        spacing: voxel size along the first three axes, mm.
+        affine: (4, 4) from voxels to the scanner, None where the header has none.
+        description: what the header says of itself.
+    """
+
+    voxels: np.ndarray
+    spacing: tuple[float, float, float]
+    affine: np.ndarray | None
+    description: str
+
+
+def find_nifti(folder: AnyPath, stem: str) -> AnyPath:
+    """The file `stem.nii` or `stem.nii.gz`, or the only file in a folder of that name, as some unpackers leave it.
+
+    Returns:
+        The file, or `stem.nii.gz` where there is none.
+
+    Raises:
+        InputError: if a folder of that name holds more than one file.
+    """
+    paths = [folder.joinpath(f"{stem}{suffix}") for suffix in (".nii", ".nii.gz")]
+    path = next((path for path in paths if path.exists()), paths[-1])
+    if not path.is_dir():
+        return path
+    files = [one for one in path.iterdir() if one.is_file() and not one.name.startswith(".")]
+    if len(files) != 1:
+        raise InputError(f"{path} is a folder of {len(files)} files where a volume belongs; leave one volume in it.")
+    return files[0]
+
+
+@contextmanager
+def reading(path: AnyPath) -> Iterator[None]:
+    """Turn what is raised while `path` is read into one sentence that names it.
+
+    Raises:
+        InputError: if the file may not be read, or a `.zip` cannot be unpacked.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # of zipfile, for an encrypted member
+        if "encrypted" not in str(error) and "password" not in str(error):
+            raise
+        raise InputError(f"{path} is encrypted; unpack the .zip with its password and name the folder.") from error
+    except NotImplementedError as error:  # of zipfile, for Deflate64 and others
+        raise InputError(
+            f"{path} is compressed in a way that Python cannot read; unpack the .zip and name the folder."
+        ) from error
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions and its disk.") from error
+
+
+def read_nifti(path: AnyPath, ndim: int) -> Nifti:
+    """Read a volume, compressed or not, whatever its name says.
+
+    Axes of length 1 at the end are dropped. What follows the volume in the file is passed over.
+
+    Args:
+        path: the file.
+        ndim: number of axes.
+
+    Raises:
+        InputError: if the file cannot be read, is not NIfTI, holds colours or complex numbers, has another number of
+            axes, or gives no voxel size in millimetres. The sentence names the file.
+    """
+    try:
+        with reading(path), path.open("rb") as stream:
+            file = _load(stream)
+            voxels = np.asarray(file.dataobj)
+    except _DAMAGES as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} cannot be read as NIfTI ({error}); copy it again from where it came.") from error
+    if voxels.dtype.names is not None or np.iscomplexobj(voxels):
+        kind = "colours" if voxels.dtype.names is not None else "complex numbers"
+        raise InputError(f"{path} holds {kind}; save grey values, one real number a voxel.")
+    while voxels.ndim > ndim and voxels.shape[-1] == 1:
+        voxels = voxels[..., 0]
+    if voxels.ndim != ndim or 0 in voxels.shape:
+        raise InputError(f"{path} has shape {voxels.shape}; {ndim} dimensions are needed.")
+    spacing = tuple(float(size) for size in file.header.get_zooms()[:3])
+    if not all(0 < size < np.inf for size in spacing):
+        raise InputError(f"{path} gives the voxel size {spacing} mm; positive numbers are needed.")
+    placed = file.header["sform_code"] > 0 or file.header["qform_code"] > 0
+    description = bytes(file.header["descrip"]).split(b"\0")[0].decode("ascii", "replace")
+    return Nifti(voxels, spacing, file.affine if placed else None, description)
+
+
+def _load(stream: BinaryIO) -> nibabel.Nifti1Image:
+    """The image in a stream, of which no more is kept than the header asks for."""
+    start = stream.read(2)
+    rest = _Rest(start, stream)
+    content = gzip.GzipFile(fileobj=rest) if start == _GZIP else rest
+    data = content.read(4)
+    sizes = {int.from_bytes(data, order) for order in ("little", "big")} & set(_SIZES)
+    if not sizes:
+        raise ValueError("its header is of another kind")
+    size = sizes.pop()
+    data += content.read(size - 4)
+    header = _SIZES[size](data)
+    needed = int(header["vox_offset"] or size) + _count_bytes(header)
+    if needed > MOST_BYTES:
+        raise ValueError(
+            f"its header announces {needed / 2**30:.0f} GiB, and {MOST_BYTES // 2**30} GiB are read at most"
+        )
+    data += content.read(max(0, needed - size))
+    if len(data) < needed:
+        raise ValueError(f"it ends after {len(data)} of {needed} bytes")
+    _check_end(content)
+    kind = nibabel.Nifti1Image if size == 348 else nibabel.Nifti2Image
+    return kind.from_bytes(data)
+
+
+def _count_bytes(header: nibabel.Nifti1Header) -> int:
+    count = 1
+    for length in header.get_data_shape():  # whole numbers of Python: a product of numpy's overflows
+        if length < 0:
+            raise ValueError(f"its header gives the shape {header.get_data_shape()}")
+        count *= int(length)
+    return count * header.get_data_dtype().itemsize
+
+
+def _check_end(content: BinaryIO) -> None:
+    """Read on to the checksum at the end of a compressed stream; what is not compressed any more is passed over."""
+    left = MOST_BYTES
+    try:
+        while left > 0 and (chunk := content.read(_CHUNK)):
+            left -= len(chunk)
+    except gzip.BadGzipFile as error:
+        if not str(error).startswith("Not a gzipped file"):
+            raise
+    if left <= 0:
+        raise ValueError("it holds much more than its header announces")
+
+
+class _Rest(io.RawIOBase):
+    """A stream whose first bytes have been read already; the members of a `.zip` cannot always go back."""
+
+    def __init__(self, start: bytes, stream: BinaryIO):
+        self._start, self._stream = start, stream
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes, or all."""
+        if size < 0:
+            data, self._start = self._start, b""
+            return data + self._stream.read()
+        data, self._start = self._start[:size], self._start[size:]
+        while len(data) < size and (more := self._stream.read(size - len(data))):
+            data += more
+        return data
