@@ -74,6 +74,6 @@ def paired_model(tmp_path_factory):
     objective.pipeline().save_pretrained(folder)
     (folder / "training_config.json").write_text(
         '{"dataset_source": "acdc", "dataset_license": "cc-by-nc-sa-4.0", "dataset": "acdc-16", '
-        '"train_patients": {"patient001": "0123456789abcdef"}}\n'
+        '"train_patients": {"patient001": ["0123456789abcdef"]}}\n'
     )
     return folder

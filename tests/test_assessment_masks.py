@@ -52,7 +52,7 @@ def real_slices(walls=WALLS, group: int = HCM, name: str = "test") -> RealSlices
         groups=np.full(len(masks), group),
         phases=np.repeat([0, 1], len(walls)),
         positions=np.full(len(masks), 0.5, np.float32),
-        hashes=dict.fromkeys(patients.tolist(), ""),
+        identities={name: [name] for name in patients.tolist()},
     )
 
 
@@ -65,7 +65,7 @@ def encoder_of(size: int, slices: RealSlices) -> Encoder:
     """A real one that has learnt nothing."""
     torch.manual_seed(0)
     network = SliceEncoder(STRUCTURES, GROUPS, PHASES, size, (4, 8)).eval()
-    return Encoder(network, "tiny", "1", "0" * 16, dict(slices.hashes))
+    return Encoder(network, "tiny", "1", "0" * 16, dict(slices.identities))
 
 
 def compare(pairs: GeneratedPairs, images=None, encoder=None, heldout=None, training=None) -> dict:
@@ -149,9 +149,9 @@ def test_phases_and_groups_are_never_pooled():
         **{
             name: np.concatenate([vars(one)[name] for one in everyone])
             for name in vars(everyone[0])
-            if name != "hashes"
+            if name != "identities"
         },
-        hashes={},
+        identities={},
     )
     rows = mask_rows(compare(as_pairs(merged), heldout=merged, training=merged))
     assert {name for name in rows["generated"] if "distance" in name} == {
@@ -249,7 +249,7 @@ def test_a_report_has_the_part_its_definitions_and_figures(splits, tmp_path):
 
 
 def head(slices: RealSlices, count: int) -> RealSlices:
-    return replace(slices, **{name: array[:count] for name, array in vars(slices).items() if name != "hashes"})
+    return replace(slices, **{name: array[:count] for name, array in vars(slices).items() if name != "identities"})
 
 
 def test_without_an_encoder_the_walls_are_still_measured_and_levels_are_those_asked_for(splits):

@@ -22,7 +22,7 @@ TRAINING = {
     "adam_betas": [0.5, 0.999],
     "objective": {"label_smoothing": 0.1},
     "num_train_slices": 262,
-    "train_patients": {"patient021": "78de4df6a3acb85b", "patient022": "922166c57e47852f"},
+    "train_patients": {"patient021": ["78de4df6a3acb85b"], "patient022": ["922166c57e47852f"]},
     "version": "0.1.0",
     "progress": {"step": 900, "best_step": 639, "best_loss": 2.4532, "seconds": 943.5},
 }

@@ -27,6 +27,7 @@ FEATURES = datasets.Features(
         "phase": datasets.ClassLabel(names=["ED", "ES"]),
         "slice_index": datasets.Value("int32"),
         "num_slices": datasets.Value("int32"),
+        "volume_sha256": datasets.Value("string"),
     }
 )
 
@@ -39,7 +40,7 @@ def make_split(patients: dict[str, str], seed: int) -> datasets.Dataset:
         look = generator.integers(0, 200, (SIZE, SIZE))
         for index, phase in enumerate(("ED", "ED", "ED", "ES", "ES", None)):
             pixels = look + generator.integers(0, 55, (SIZE, SIZE))
-            values = Image.fromarray(pixels.astype(np.uint8)), None, patient, group, phase, index % 3, 3
+            values = Image.fromarray(pixels.astype(np.uint8)), None, patient, group, phase, index % 3, 3, f"{patient} {phase}"
             for key, value in zip(FEATURES, values, strict=True):
                 rows[key].append(value)
     return datasets.Dataset.from_dict(rows, features=FEATURES)
@@ -191,9 +192,9 @@ def test_copies_of_other_groups_are_found_among_what_the_generator_has_seen(data
 
 def test_a_model_that_has_seen_a_held_out_patient_is_refused(splits, dataset_dir, tmp_path):
     build_tiny("dcgan").pipeline().save_pretrained(tmp_path / "run" / "best")
-    hashes = read_split(splits, "test").hashes
-    name = sorted(read_split(splits, "test", ["HCM"]).hashes)[0]
-    written = {"groups": ["HCM"], "train_patients": {"somebody": hashes[name]}}
+    known = read_split(splits, "test", ["HCM"]).identities
+    name = sorted(known)[0]
+    written = {"groups": ["HCM"], "train_patients": {"somebody": known[name]}}
     (tmp_path / "run" / "training_config.json").write_text(json.dumps(written))
     with pytest.raises(InputError, match=f"was trained on patient {name}, who is held out"):
         score(tmp_path / "report", model=tmp_path / "run", dataset=dataset_dir, num_images=3)

@@ -91,7 +91,7 @@ def test_models_train_on_it_and_inherit_its_licence(images, tmp_path, monkeypatc
     written = json.loads((output_dir / "training_config.json").read_text())
     assert written["finished"] and written["num_train_slices"] == len(hcm_hf.load_dataset(dataset)["train"])
     assert (written["dataset_source"], written["dataset_license"]) == ("generated", "cc-by-nc-sa-4.0")
-    assert written["train_patients"]["generator:patient001"] == "0123456789abcdef"  # who must not be held out
+    assert written["train_patients"]["generator:patient001"] == ["0123456789abcdef"]  # who must not be held out
     if family == "ddpm":
         card = render_card("user/hearts", written, "hcm_hf")
         assert "license: cc-by-nc-sa-4.0" in card and "Synthetic slices of" in card and "One hospital" not in card

@@ -32,7 +32,15 @@ def make_split(patients: dict[str, str], seed: int = 0, rename: str = "", unmask
             image = Image.fromarray(generator.integers(0, 256, (SIZE, SIZE)).astype(np.uint8))
             row = {"image": image, "mask": mask if known else None, "patient": rename + patient, "group": group}
             row |= {"phase": phase, "frame": 1, "slice_index": index, "num_slices": count, "pixel_spacing": 2.0}
-            rows.append(row | {"slice_thickness": 5.0, "height": 170.0, "weight": 70.0})
+            rows.append(
+                row
+                | {
+                    "slice_thickness": 5.0,
+                    "height": 170.0,
+                    "weight": 70.0,
+                    "volume_sha256": f"{patient} {phase} {seed}",
+                }
+            )
     return datasets.Dataset.from_list(rows, features=FEATURES)
 
 
@@ -68,20 +76,21 @@ def test_a_slice_without_a_segmentation_is_all_minus_one(dataset):
 
 def test_groups_are_chosen_at_reading_or_later(dataset):
     chosen, later = read_split(dataset, "test", ["HCM"]), read_split(dataset, "test").of_groups(["HCM"])
-    assert set(chosen.patients) == {"b", "c"} == set(chosen.hashes)
+    assert set(chosen.patients) == {"b", "c"} == set(chosen.identities)
     for name, value in vars(chosen).items():
-        if name == "hashes":
-            assert value == later.hashes
+        if name == "identities":
+            assert value == later.identities
         else:
             np.testing.assert_array_equal(value, getattr(later, name))
 
 
-def test_hashes_know_patients_by_their_pixels(dataset):
+def test_patients_are_known_by_their_volumes_whatever_they_are_called(dataset):
     real = read_split(dataset, "test")
     renamed = read_split(datasets.DatasetDict(test=make_split(PATIENTS, rename="new-")), "test")
     others = read_split(datasets.DatasetDict(test=make_split(PATIENTS, seed=1)), "test")
-    assert {f"new-{name}": digest for name, digest in real.hashes.items()} == renamed.hashes
-    assert len(set(real.hashes.values()) | set(others.hashes.values())) == 6
+    assert {f"new-{name}": volumes for name, volumes in real.identities.items()} == renamed.identities
+    assert real.identities["b"] == ["b ED 0", "b ES 0"]  # and not the frames between
+    assert len({volume for one in (real, others) for own in one.identities.values() for volume in own}) == 12
 
 
 def test_the_fingerprint_is_that_of_pixels_and_patients(dataset):

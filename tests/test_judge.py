@@ -26,7 +26,7 @@ def save(folder, network=None, **written):
     """As a training run leaves it."""
     (network or build()).save_pretrained(folder)
     (folder / "training_config.json").write_text(
-        json.dumps({"train_patients": {"patient001": "abc"}, "version": "9.9"} | written)
+        json.dumps({"train_patients": {"patient001": ["abc"]}, "version": "9.9"} | written)
     )
     return folder
 
@@ -38,7 +38,7 @@ def save(folder, network=None, **written):
 def test_a_run_or_its_best_is_loaded(tmp_path, inside):
     save(tmp_path / inside)
     encoder = load_encoder(tmp_path)
-    assert (encoder.source, encoder.version, encoder.train_patients) == (str(tmp_path), "9.9", {"patient001": "abc"})
+    assert (encoder.source, encoder.version, encoder.train_patients) == (str(tmp_path), "9.9", {"patient001": ["abc"]})
     assert len(encoder.hash) == 16 and int(encoder.hash, 16) >= 0
     images = np.random.default_rng(0).random((3, 16, 16), np.float32)
     expected = build()(torch.from_numpy(images)[:, None] * 2 - 1).features
@@ -138,7 +138,7 @@ def real(splits):
 
 @pytest.fixture
 def encoder(real):
-    return Encoder(build(), "runs/encoder", "1", "0", dict(real["train"].hashes))
+    return Encoder(build(), "runs/encoder", "1", "0", dict(real["train"].identities))
 
 
 def test_the_instrument_of_a_dataset_passes_whatever_the_groups(encoder, real):
@@ -153,11 +153,11 @@ def refusal(*arguments):
     return str(caught.value)
 
 
-def test_a_heldout_patient_that_was_seen_is_known_by_pixels_not_by_name(encoder, real):
-    name, digest = next(iter(real["test"].hashes.items()))
-    seen = replace(encoder, train_patients=encoder.train_patients | {"somebody": digest})
+def test_a_heldout_patient_that_was_seen_is_known_by_a_volume_not_by_name(encoder, real):
+    name, volumes = next(iter(real["test"].identities.items()))
+    seen = replace(encoder, train_patients=encoder.train_patients | {"somebody": ["another", volumes[-1]]})
     assert f"trained on patient {name}, who is held out here" in refusal(seen, real["train"], real["test"])
-    namesake = replace(encoder, train_patients=encoder.train_patients | {name: "other pixels"})
+    namesake = replace(encoder, train_patients=encoder.train_patients | {name: ["another"]})
     check_encoder(namesake, real["train"], real["test"])
     renamed = dict(zip("abcdefghijk", encoder.train_patients.values(), strict=False))
     check_encoder(replace(encoder, train_patients=renamed), real["train"], real["test"])
@@ -165,7 +165,7 @@ def test_a_heldout_patient_that_was_seen_is_known_by_pixels_not_by_name(encoder,
 
 def test_a_training_patient_that_was_not_seen_means_other_data(encoder, real):
     name = list(encoder.train_patients)[-1]
-    for changed in ({name: "other pixels"}, {name: None}):
+    for changed in ({name: ["another"]}, {name: []}):
         message = refusal(
             replace(encoder, train_patients=encoder.train_patients | changed), real["train"], real["test"]
         )
@@ -204,7 +204,7 @@ def slices(n_patients=6, per_patient=4, seed=0):
         groups=np.where(patients % 2, GROUPS.index("HCM"), GROUPS.index("NOR")),
         phases=np.arange(n) % 2,
         positions=generator.random(n).astype(np.float32),
-        hashes={},
+        identities={},
     )
 
 

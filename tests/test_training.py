@@ -21,6 +21,7 @@ from tiny import MODELS, build_tiny, sample, tiny_families
 from hcm_hf import checkpoints, runs
 from hcm_hf.config import TrainingConfig
 from hcm_hf.data.acdc import GROUPS
+from hcm_hf.data.identity import shared_patients
 from hcm_hf.data.slices import Slices
 from hcm_hf.errors import InputError, Interrupted
 from hcm_hf.families import FAMILIES, INSTRUMENTS
@@ -511,20 +512,20 @@ def test_a_trained_encoder_is_loaded_as_the_judge_that_it_was_validated_as(encod
     assert encoder.network.config.sample_size == 16
 
 
-def test_the_configuration_holds_the_hashes_of_the_training_patients_alone(encoder_config, splits):
+def test_the_configuration_says_who_the_training_patients_are_and_nobody_else(encoder_config, splits):
     output_dir = train(replace(encoder_config, num_epochs=1))
-    hashes = {name: Slices(split, GROUPS).patient_hashes() for name, split in splits.items()}
+    hashes = {name: Slices(split, GROUPS).identities() for name, split in splits.items()}
     for folder in (output_dir, output_dir / "best", output_dir / "last"):
         assert json.loads((folder / "training_config.json").read_text())["train_patients"] == hashes["train"]
     assert load_encoder(output_dir).train_patients == hashes["train"]
     assert set(hashes["train"]) == set(splits["train"]["patient"])
-    assert not set(hashes["train"].values()) & (set(hashes["validation"].values()) | set(hashes["test"].values()))
+    assert not any(shared_patients(hashes[split], hashes["train"]) for split in ("validation", "test"))
 
 
 def test_a_generator_notes_its_patients_too_and_only_of_its_groups(config, splits):
     written = json.loads((train(replace(config, num_epochs=1)) / "training_config.json").read_text())
     hcm = Slices(splits["train"], ("HCM",))
-    assert written["train_patients"] == hcm.patient_hashes() and set(written["train_patients"]) == set(hcm.patients)
+    assert written["train_patients"] == hcm.identities() and set(written["train_patients"]) == set(hcm.patients)
 
 
 def test_the_encoders_script_trains_it_and_says_where_it_is(encoder_config, dataset_dir, tmp_path, capsys):

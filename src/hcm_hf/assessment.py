@@ -456,7 +456,8 @@ PARTS = {
     "membership": Part(
         membership_rows,
         lambda comparison: (
-            comparison.model is not None and min(len(comparison.training.identities), len(comparison.heldout.identities)) > 1
+            comparison.model is not None
+            and min(len(comparison.training.identities), len(comparison.heldout.identities)) > 1
         ),
     ),
 }

@@ -114,12 +114,7 @@ def score(
     if model is not None and source["model_hash"] not in (None, hash_model(folder)):
         raise InputError(f"The images in {images} were made by {source['model']}, not by --model {model}.")
     seen_by = _seen_patients(Path(images), folder, source)
-    if seen_by is None:
-        print(
-            f"note: {images} do not say which patients their model was trained on; whether those of split '{split}' are "
-            "among them is not checked."
-        )
-    elif shared := shared_patients(everyone.identities, seen_by):
+    if seen_by and (shared := shared_patients(everyone.identities, seen_by)):
         raise InputError(
             f"{source['model']} was trained on patient {shared[0]}, who is held out in split '{split}'; name the "
             "--dataset that it was trained on."
@@ -149,6 +144,10 @@ def score(
         seed=seed,
         output_dir=output_dir,
     )
+    if seen_by is None:
+        report["left_out"]["patients"] = (
+            "whether the model was trained on held-out patients: neither the images nor a model say whom it has seen."
+        )
     if pipeline is not None and ("scheduler" in source) == ("scheduler" in pipeline.components):
         report["speed"] = measure_speed(pipeline, source)
     write_grid(heldout.images, generated, output_dir / GRID_FILE, seed=seed)
@@ -163,9 +162,7 @@ def _seen_patients(images: Path, model: Path | None, source: dict) -> Identities
     The images carry a note of it. The model's own counts where it is given, never what lies at the path where it was.
     """
     notes = {str(images): _noted(images)} | ({} if model is None else {str(source["model"]): read_training(model)})
-    known = [
-        read_identities(note["train_patients"], name) for name, note in notes.items() if "train_patients" in note
-    ]
+    known = [read_identities(note["train_patients"], name) for name, note in notes.items() if "train_patients" in note]
     return {f"{index}:{name}": volumes for index, one in enumerate(known) for name, volumes in one.items()} or None
 
 

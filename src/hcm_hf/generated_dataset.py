@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from diffusers import DiffusionPipeline
+from PIL import Image
 
 from hcm_hf.data.acdc import AXES, LEVELS, Patient
 from hcm_hf.data.dataset import (
@@ -14,6 +16,7 @@ from hcm_hf.data.dataset import (
     save_splits,
     split_patients,
 )
+from hcm_hf.data.identity import hash_voxels
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.errors import InputError
 from hcm_hf.paired_pipeline import PairedDDPMPipeline
@@ -66,7 +69,8 @@ def plan_dataset(
         "license": LICENSES.get(source) or training.get("dataset_license") or "unknown",
         "train_patients": training.get("train_patients", {}),  # whoever trains on these slices has seen them too
     }
-    report = PreparationReport("generated", resolution, FIELD_OF_VIEW / resolution, seed, generator=generator)
+    rule = "70/10/20 of the slices of each group, each of which stands for a patient"
+    report = PreparationReport("generated", resolution, FIELD_OF_VIEW / resolution, seed, rule, generator=generator)
     unknown = {"half": "", "phases": {}, "height": None, "weight": None, "source": "", "folder": ""}
     patients = [Patient(name=_patient(entry), group=entry["group"], **unknown) for entry in entries]
     report.patients = split_patients(patients, seed)
@@ -108,6 +112,8 @@ def _patient(entry: Mapping) -> str:
 
 
 def _row(image_dir: Path, entry: Mapping, report: PreparationReport) -> dict:
+    with Image.open(image_dir / entry["file"]) as image:
+        pixels = np.asarray(image)
     return {
         "image": (image_dir / entry["file"]).read_bytes(),
         "mask": (image_dir / entry["mask"]).read_bytes(),
@@ -121,5 +127,5 @@ def _row(image_dir: Path, entry: Mapping, report: PreparationReport) -> dict:
         "slice_thickness": None,
         "height": None,
         "weight": None,
-        "volume_sha256": hash_voxels(read_picture(image_dir / entry["file"])),
+        "volume_sha256": hash_voxels(pixels),
     }

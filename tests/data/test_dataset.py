@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from hcm_hf.data.acdc import GROUPS, Patient, find_patients, read_volumes
+from hcm_hf.data.acdc import GROUPS, Patient, find_cohort, read_volumes
 from hcm_hf.data.dataset import (
     FEATURES,
     SPLITS,
@@ -82,7 +82,7 @@ def test_small_groups_reach_every_split(number):
 
 
 def test_dataset_holds_what_the_files_hold(cohort, splits):
-    everyone = {patient.name: patient for patient in find_patients(cohort)}
+    everyone = {patient.name: patient for patient in find_cohort(cohort).patients}
     assert splits["train"].features == FEATURES
     seen = []
     for split in splits.values():
@@ -219,7 +219,9 @@ def test_fingerprint_follows_the_content(splits):
 def test_real_acdc_has_its_known_counts_and_a_duplicate():
     splits, report = build_dataset(ACDC, num_proc=2)
     rows = (
-        [row for row in report.slices if row["split"] != "test"] if len(find_patients(ACDC)) > 100 else report.slices
+        [row for row in report.slices if row["split"] != "test"]
+        if len(find_cohort(ACDC).patients) > 100
+        else report.slices
     )
     assert sum(row["slices"] for row in rows) == 1902 and sum(row["patients"] for row in rows) == 100
     assert sum(row["slices"] for row in rows if row["group"] == "HCM") == 378

@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 
 from hcm_hf.data import phantom
-from hcm_hf.data.acdc import GROUPS, find_patients, read_volumes
+from hcm_hf.data.acdc import GROUPS, find_cohort, read_volumes
 from hcm_hf.errors import InputError
 
 
@@ -25,7 +25,7 @@ def cohort(tmp_path_factory) -> Path:
 def volumes(cohort) -> dict[str, list[dict]]:
     """{group: [{"ED": Volume, "ES": Volume}]}, read as any ACDC."""
     found = {group: [] for group in GROUPS}
-    for patient in find_patients(cohort):
+    for patient in find_cohort(cohort).patients:
         found[patient.group].append({volume.phase: volume for volume in read_volumes(patient)})
     return found
 
@@ -141,7 +141,7 @@ def test_another_seed_is_another_cohort(cohort, tmp_path):
 def test_cine_holds_the_frames_and_a_smooth_beat(cohort, tmp_path):
     phantom.write_cohort(tmp_path / "cine", 1, groups=("HCM",), cine=True, num_proc=1)
     folder = tmp_path / "cine/training/patient001"
-    cine, (patient,) = voxels(folder / "patient001_4d.nii.gz"), find_patients(tmp_path / "cine")
+    cine, (patient,) = voxels(folder / "patient001_4d.nii.gz"), find_cohort(tmp_path / "cine").patients
     info = dict(line.split(": ") for line in (folder / "Info.cfg").read_text().splitlines())
     assert cine.shape[3] == int(info["NbFrame"])
     for phase, frame in patient.phases.items():

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from skimage.measure import block_reduce
 
-from hcm_hf.data.acdc import Volume, find_patients
+from hcm_hf.data.acdc import Volume, find_cohort
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW, mask_centre, prepare_patient, prepare_volume, share_outside
 from hcm_hf.errors import InputError
 
@@ -84,10 +84,10 @@ def test_nearly_constant_volume_is_refused():
 
 
 def test_rows_of_a_patient(cohort):
-    patient = find_patients(cohort)[0]
+    patient = find_cohort(cohort).patients[0]
     prepared = prepare_patient(patient, resolution=32)
     assert {row["phase"] for row in prepared.rows} == {"ED", "ES"}
-    assert len(prepared.digests) == 2 and not prepared.has_cine and 0 <= prepared.cropped < 0.05
+    assert len(prepared.volumes) == 2 and not prepared.has_cine and 0 <= prepared.cropped < 0.05
     row = prepared.rows[0]
     assert (row["pixel_spacing"], row["patient"], row["group"]) == (4.0, patient.name, patient.group)
     assert row["num_slices"] * 2 == len(prepared.rows)

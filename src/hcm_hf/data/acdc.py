@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hcm_hf.data.nifti import AnyPath, Nifti, find_nifti, read_nifti, reading
+from hcm_hf.data.nifti import AnyPath, Nifti, find_nifti, read_nifti
 from hcm_hf.errors import InputError
+from hcm_hf.files import explained
 
 
 GROUPS = ("DCM", "HCM", "MINF", "NOR", "RV")
@@ -131,7 +132,9 @@ def find_cohort(source: str | Path) -> Cohort:
         return Cohort([_read_info(folder, "", source) for folder in folders], rule, left_out)
     if "training" in found or "validation" in found:
         left_out += [
-            f"{_inside(folder, source)}: neither in training/ nor in testing/" for folder in folders if not halves[folder]
+            f"{_inside(folder, source)}: neither in training/ nor in testing/"
+            for folder in folders
+            if not halves[folder]
         ]
     else:
         halves = {folder: half or "training" for folder, half in halves.items()}
@@ -153,9 +156,8 @@ def read_volumes(patient: Patient, all_frames: bool = False) -> Iterator[Volume]
     for phase, frame in patient.phases.items():
         path = find_nifti(folder, f"{patient.name}_frame{frame:02d}")
         image = read_nifti(path, ndim=3)
-        mask_path = find_nifti(folder, f"{patient.name}_frame{frame:02d}_gt")
-        mask = _read_mask(mask_path, image)
         _check_voxels(image.voxels, path)
+        mask = _read_mask(find_nifti(folder, f"{patient.name}_frame{frame:02d}_gt"), image)
         yield Volume(
             image.voxels, mask, image.spacing, frame, phase, image.description, str(path), affine=image.affine
         )
@@ -176,7 +178,7 @@ def read_volumes(patient: Patient, all_frames: bool = False) -> Iterator[Volume]
 
 def _open(source: str | Path) -> AnyPath:
     path = Path(source)
-    with reading(path):
+    with explained(path):
         if path.is_dir():
             return path
         if not path.exists():
@@ -228,7 +230,7 @@ def _search(folder: AnyPath, depth: int = 0) -> tuple[list[AnyPath], list[str]]:
 
 def _read_info(folder: AnyPath, half: str, source: str) -> Patient:
     path = folder.joinpath("Info.cfg")
-    with reading(path):
+    with explained(path):
         if not path.exists():
             raise InputError(f"{path} is missing; every patient folder of ACDC has one.")
         lines = _decode(path.read_bytes()).splitlines()
@@ -245,7 +247,7 @@ def _read_info(folder: AnyPath, half: str, source: str) -> Patient:
         raise InputError(f"{path} gives frame {phases['ED']} for both ED and ES; correct it.")
     for phase, frame in phases.items():
         for suffix, what in (("", "image"), ("_gt", "mask")):
-            with reading(folder):
+            with explained(folder):
                 file = find_nifti(folder, f"{folder.name}_frame{frame:02d}{suffix}")
                 there = file.exists()
             if not there:

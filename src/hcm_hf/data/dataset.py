@@ -56,7 +56,9 @@ FEATURES = datasets.Features(
         "slice_thickness": datasets.Value("float32"),  # mm
         "height": datasets.Value("float32"),  # cm
         "weight": datasets.Value("float32"),  # kg
-        "volume_sha256": datasets.Value("string"),  # of the voxels as stored: who a patient is, whatever the preparation
+        "volume_sha256": datasets.Value(
+            "string"
+        ),  # of the voxels as stored: who a patient is, whatever the preparation
     }
 )
 
@@ -80,7 +82,7 @@ class PreparationReport:
         patients: names of the patients per split.
         slices: number of slices per split, group and phase.
         left_out: a sentence for each folder, patient or kind of slice that is not in the dataset.
-        notes: what a user of the data should know: copies, voxel sizes, what is odd about a patient, what the crop cut.
+        notes: what a user of the data should know: copies, voxel sizes, what is odd about a patient, what was cut off.
         generator: of generated slices their model, how it was sampled, the source of what it learnt from, and its
             licence.
         version: of this package.
@@ -155,7 +157,7 @@ def build_dataset(
     )
     if drawn and not synthetic:  # the stricter licence holds for the whole
         report.notes.append(
-            f"{', '.join(drawn)} of the synthetic cohort among real patients; the dataset counts as one of real patients"
+            f"{', '.join(drawn)} are of the synthetic cohort; the dataset counts as one of real patients"
         )
     report.left_out += cohort.left_out
     others = Counter(patient.group for patient in cohort.patients if patient.group not in groups)

@@ -90,6 +90,8 @@ def find_copies(volumes: Mapping[str, Sequence[str]], textures: Mapping[str, np.
         volumes: of each patient, the SHA-256 of each volume.
         textures: of each patient, (N, D) of `take_texture`.
     """
+    if not textures:
+        return []
     names = list(textures)
     everything = np.concatenate([textures[name] for name in names]).astype(np.float32)
     starts = np.cumsum([0, *(len(textures[name]) for name in names)])

@@ -3,9 +3,6 @@
 import gzip
 import io
 import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +13,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from hcm_hf.errors import InputError
+from hcm_hf.files import explained
 
 
 AnyPath = Path | zipfile.Path  # of a folder, or of a member of a `.zip`
@@ -24,11 +22,8 @@ MOST_BYTES = 2**31  # of one volume, uncompressed; a 4-D cine of ACDC has a twen
 _SIZES = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}  # by the header's first number
 _GZIP = b"\x1f\x8b"
 _CHUNK = 2**20
-# What gzip, zipfile and nibabel raise for files that are not whole, or not NIfTI.
-_DAMAGES = (
-    *(EOFError, ValueError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile),
-    *(nibabel.filebasedimages.ImageFileError, HeaderDataError, WrapStructError),
-)
+# What nibabel raises for a file that is no NIfTI.
+_OTHER_KINDS = (ValueError, nibabel.filebasedimages.ImageFileError, HeaderDataError, WrapStructError)
 
 
 @dataclass(frozen=True)
@@ -67,29 +62,6 @@ def find_nifti(folder: AnyPath, stem: str) -> AnyPath:
     return files[0]
 
 
-@contextmanager
-def reading(path: AnyPath) -> Iterator[None]:
-    """Turn what is raised while `path` is read into one sentence that names it.
-
-    Raises:
-        InputError: if the file may not be read, or a `.zip` cannot be unpacked.
-    """
-    try:
-        yield
-    except RuntimeError as error:  # of zipfile, for an encrypted member
-        if "encrypted" not in str(error) and "password" not in str(error):
-            raise
-        raise InputError(f"{path} is encrypted; unpack the .zip with its password and name the folder.") from error
-    except NotImplementedError as error:  # of zipfile, for Deflate64 and others
-        raise InputError(
-            f"{path} is compressed in a way that Python cannot read; unpack the .zip and name the folder."
-        ) from error
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions and its disk.") from error
-
-
 def read_nifti(path: AnyPath, ndim: int) -> Nifti:
     """Read a volume, compressed or not, whatever its name says.
 
@@ -103,14 +75,12 @@ def read_nifti(path: AnyPath, ndim: int) -> Nifti:
         InputError: if the file cannot be read, is not NIfTI, holds colours or complex numbers, has another number of
             axes, or gives no voxel size in millimetres. The sentence names the file.
     """
-    try:
-        with reading(path), path.open("rb") as stream:
+    with explained(path), path.open("rb") as stream:
+        try:
             file = _load(stream)
             voxels = np.asarray(file.dataobj)
-    except _DAMAGES as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} cannot be read as NIfTI ({error}); copy it again from where it came.") from error
+        except _OTHER_KINDS as error:
+            raise InputError(f"{path} cannot be read as NIfTI: {error}.") from error
     if voxels.dtype.names is not None or np.iscomplexobj(voxels):
         kind = "colours" if voxels.dtype.names is not None else "complex numbers"
         raise InputError(f"{path} holds {kind}; save grey values, one real number a voxel.")
