@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import datasets
 import numpy as np
@@ -40,7 +41,16 @@ def make_split(patients: dict[str, str], seed: int) -> datasets.Dataset:
         look = generator.integers(0, 200, (SIZE, SIZE))
         for index, phase in enumerate(("ED", "ED", "ED", "ES", "ES", None)):
             pixels = look + generator.integers(0, 55, (SIZE, SIZE))
-            values = Image.fromarray(pixels.astype(np.uint8)), None, patient, group, phase, index % 3, 3, f"{patient} {phase}"
+            values = (
+                Image.fromarray(pixels.astype(np.uint8)),
+                None,
+                patient,
+                group,
+                phase,
+                index % 3,
+                3,
+                f"{patient} {phase}",
+            )
             for key, value in zip(FEATURES, values, strict=True):
                 rows[key].append(value)
     return datasets.Dataset.from_dict(rows, features=FEATURES)
@@ -199,6 +209,33 @@ def test_a_model_that_has_seen_a_held_out_patient_is_refused(splits, dataset_dir
     with pytest.raises(InputError, match=f"was trained on patient {name}, who is held out"):
         score(tmp_path / "report", model=tmp_path / "run", dataset=dataset_dir, num_images=3)
     assert not (tmp_path / "report" / "report.json").exists()
+
+
+def test_who_was_trained_on_is_told_by_the_images_not_by_what_lies_at_a_path(
+    splits, dataset_dir, tmp_path, monkeypatch
+):
+    """The manifest names the model by a relative path, where another run may lie by now."""
+    monkeypatch.chdir(tmp_path)
+    known = read_split(splits, "test", ["HCM"]).identities
+    name = sorted(known)[0]
+    for run, patients in (("run", known), ("innocent", {"patient": ["0"]})):
+        build_tiny("dcgan").pipeline().save_pretrained(tmp_path / run / "best")
+        notes = {"groups": ["HCM"], "train_patients": patients}
+        (tmp_path / run / "training_config.json").write_text(json.dumps(notes))
+    generate_images("run", "images", 3)
+    shutil.rmtree("run")
+    (tmp_path / "innocent").rename(tmp_path / "run")
+    with pytest.raises(InputError, match=f"was trained on patient {name}, who is held out"):
+        score("report", images="images", dataset=dataset_dir)
+    # The same weights with other notes: who is in either has been seen.
+    with pytest.raises(InputError, match=f"was trained on patient {name}, who is held out"):
+        score("report", images="images", model="run", dataset=dataset_dir)
+
+
+def test_the_report_says_so_where_nobody_knows_who_was_trained_on(dataset_dir, tmp_path):
+    build_tiny("dcgan").pipeline().save_pretrained(tmp_path / "model")
+    report = score(tmp_path / "report", model=tmp_path / "model", dataset=dataset_dir, num_images=3)
+    assert "neither the images nor a model say whom it has seen" in report["left_out"]["patients"]
 
 
 def test_images_of_another_model_are_refused(dataset_dir, tmp_path):

@@ -81,6 +81,127 @@ def test_halves_are_told_apart_where_both_are_there(cohort, tmp_path):
     assert set(halves.values()) == {"training"}
 
 
+def tree(cohort, target, **folders):
+    """Patients of the cohort in folders: by folder, how many."""
+    sources = iter(sorted(cohort.rglob("patient*/")))
+    for folder, count in folders.items():
+        for source in [next(sources) for _ in range(count)]:
+            shutil.copytree(source, target / folder.replace("__", "/") / source.name)
+    return target
+
+
+@pytest.mark.parametrize(
+    "names", [("training", "testing"), ("train", "test"), ("Train", "TEST"), ("train", "test__HCM")]
+)
+def test_halves_are_known_by_their_usual_names(cohort, tmp_path, names):
+    found = find_cohort(tree(cohort, tmp_path / "acdc", **dict.fromkeys(names, 2)))
+    assert [one.half for one in found.patients] == ["training"] * 2 + ["testing"] * 2
+    assert found.left_out == [] and found.split_rule.startswith("test is the folder testing/ or test/ of the source")
+
+
+def test_a_third_folder_beside_the_halves_is_left_out_by_name(cohort, tmp_path):
+    found = find_cohort(tree(cohort, tmp_path / "acdc", training=2, testing=2, excluded=1))
+    assert [one.half for one in found.patients] == ["training"] * 2 + ["testing"] * 2
+    assert found.left_out == ["excluded/patient005: neither in training/ nor in testing/"]
+
+
+def test_a_validation_folder_is_the_validation_split(cohort, tmp_path):
+    found = find_cohort(tree(cohort, tmp_path / "acdc", train=2, val=1, test=2))
+    assert [one.half for one in found.patients] == ["training"] * 2 + ["validation"] + ["testing"] * 2
+    assert "validation is the folder validation/" in found.split_rule
+
+
+def test_patients_beside_a_test_folder_are_its_training_half(cohort, tmp_path):
+    found = find_cohort(tree(cohort, tmp_path / "acdc", mine=2, test=2))
+    assert [one.half for one in found.patients] == ["training"] * 2 + ["testing"] * 2
+
+
+@pytest.mark.parametrize("names", [("training",), ("testing",), ("train", "val"), ("test/one", "test/two")])
+def test_without_a_held_out_half_the_rule_says_so(cohort, tmp_path, names):
+    folders = {name.replace("/", "__"): 2 for name in names}
+    source = tmp_path / "test" / "acdc"  # the name of what lies above the source says nothing
+    found = find_cohort(tree(cohort, source, **folders))
+    assert {one.half for one in found.patients} == {""} and found.split_rule.startswith(
+        "70/10/20 of each group, as no"
+    )
+
+
+def test_every_folder_that_is_passed_over_is_named(cohort, tmp_path, monkeypatch):
+    source = tree(cohort, tmp_path / "acdc", training=2)
+    for name in ("patient_003", "Patient004", "patient005 (1)", "patient006_copy", ".hidden", "__MACOSX", "empty"):
+        (source / "training" / name / "inside").mkdir(parents=True)
+    (source / "a/b/c/d/e/patient007").mkdir(parents=True)
+    monkeypatch.chdir(source)
+    for found in (find_cohort(source), find_cohort(".")):
+        assert len(found.patients) == 2 and len(found.left_out) == 8
+        for name in ("patient_003", "Patient004", "patient005 (1)", "patient006_copy", ".hidden", "__MACOSX", "empty"):
+            assert sum(f"training/{name}: " in sentence for sentence in found.left_out) == 1
+    assert next(read_volumes(find_cohort(".").patients[0])).image.any()
+
+
+def test_a_folder_that_may_not_be_read_is_named_and_a_file_refused(cohort, tmp_path, monkeypatch):
+    """As `lost+found` at the root of a disk, or somebody else's file."""
+    source = tree(cohort, tmp_path / "acdc", training=2)
+    (source / "lost+found").mkdir()
+    iterdir, open_ = Path.iterdir, Path.open
+
+    def closed(name, call):
+        def checked(path, *arguments, **options):
+            if path.name == name:
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path, *arguments, **options)
+
+        return checked
+
+    monkeypatch.setattr(Path, "iterdir", closed("lost+found", iterdir))
+    found = find_cohort(source)
+    assert len(found.patients) == 2 and "lost+found: it cannot be read (Permission denied)" in found.left_out[0]
+    for name in ("Info.cfg", "patient001_frame01.nii.gz"):
+        monkeypatch.setattr(Path, "open", closed(name, open_))
+        with pytest.raises(InputError, match=rf"Cannot read .*{name} \(Permission denied\); change its rights"):
+            [list(read_volumes(patient)) for patient in find_cohort(source).patients]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_info_is_read_as_editors_of_windows_save_it(broken, encoding):
+    path, mark = broken / "Info.cfg", "\ufeff" if encoding == "utf-16-le" else ""
+    before = find_cohort(broken.parents[1]).patients
+    path.write_bytes((mark + path.read_text()).encode(encoding))
+    assert find_cohort(broken.parents[1]).patients == before
+
+
+def test_what_only_describes_a_patient_stops_nothing(broken):
+    info = broken / "Info.cfg"
+    lines = [line for line in info.read_text().splitlines() if not line.startswith(("Height", "Weight", "Group"))]
+    info.write_text("\n".join([*lines, "group: hcm", "HEIGHT: 170,5", "Weight: N/A"]))
+    (patient,) = find_cohort(broken.parents[1]).patients
+    assert (patient.group, patient.height, patient.weight) == ("HCM", 170.5, None)
+    assert patient.notes == ("patient001: Info.cfg has 'Weight: N/A', which is no number; left empty",)
+
+
+@pytest.mark.parametrize("change", [lambda mask: mask * (3 / 255) * 85.00001, lambda mask: mask + 4e-4 * (mask > 0)])
+def test_masks_that_are_off_by_rounding_are_read(broken, change):
+    before = np.asarray(nibabel.load(mask_of(broken)).dataobj)
+    save(change(before).astype(np.float32), mask_of(broken))
+    np.testing.assert_array_equal(read_all(broken)[0][0].mask, before)
+
+
+def test_a_mask_in_another_frame_is_refused(broken):
+    path = mask_of(broken)
+    for change in ("zooms", "affine"):
+        image = nibabel.load(path)
+        header, affine = image.header.copy(), image.affine.copy()
+        if change == "zooms":
+            header.set_zooms([2 * size for size in header.get_zooms()])
+        else:
+            affine[0, 3] = 30
+        nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), affine, header), path)
+        with pytest.raises(InputError, match="_gt.nii.gz lies in another frame than its image"):
+            read_all(broken)
+        nibabel.save(image, path)
+        header.set_zooms(image.header.get_zooms())
+
+
 def test_cine_yields_the_frames_between(tmp_path, broken):
     stored = np.asarray(nibabel.load(images(broken)[0]).dataobj)
     save(np.stack([stored + i for i in range(4)], axis=-1), broken / f"{broken.name}_4d.nii.gz")
@@ -113,6 +234,10 @@ def edit_info(folder, old, new):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
+
+
+def es_frame(folder):
+    return next(line for line in (folder / "Info.cfg").read_text().splitlines() if line.startswith("ES")).split()[1]
 
 
 def truncate(path):
@@ -161,6 +286,7 @@ def with_nan(path):
         (lambda f: (f / "Info.cfg").write_bytes(b"Group: \xe9\nED: 1\nES: 2"), "which is not one of DCM, HCM"),
         (lambda f: images(f)[0].write_bytes(gzip.compress(b"x" * 400)), "frame01.nii.gz cannot be read as NIfTI"),
         (lambda f: images(f)[0].write_bytes(gzip.compress(b"x" * 40)), "frame01.nii.gz cannot be read as NIfTI"),
+        (lambda f: edit_info(f, "ED: 1", f"ED: {es_frame(f)}"), r"Info.cfg gives frame \d+ for both ED and ES"),
         (lambda f: edit_info(f, "ED: 1", "ED: 99"), r"says ED: 99, but its image patient\d+_frame99.nii.gz is not"),
     ],
 )

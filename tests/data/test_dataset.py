@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import datasets
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -143,6 +144,77 @@ def test_duplicates_are_found_by_content(cohort, tmp_path):
     everyone = set().union(*(split["patient"] for split in splits.values()))
     assert not {source.name, "patient201"} & everyone
     assert f"{source.name}: the same volumes as patient301 of the testing half" in report.left_out
+
+
+def rescale(folder, change):
+    for path in folder.glob("*frame??.nii.gz"):
+        image = nibabel.load(path)
+        voxels = change(np.asarray(image.dataobj).astype(np.float64))
+        image.header.set_data_dtype(voxels.dtype)
+        nibabel.save(nibabel.Nifti1Image(voxels, image.affine, image.header), path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda voxels: (voxels * 1.23).astype(np.float32),
+        lambda voxels: np.rint(voxels / voxels.max() * 250).astype(np.uint8),
+    ],
+)
+def test_copies_with_other_grey_values_stand_in_one_split(cohort, tmp_path, change):
+    tree = tmp_path / "acdc"
+    shutil.copytree(cohort, tree)
+    source = sorted((tree / "training").iterdir())[0]
+    copies = {source.name, "patient201", "patient202"}
+    for name in copies - {source.name}:
+        copy_patient(source, name, tree / "training")
+        rescale(tree / "training" / name, change)
+    splits, report = build_dataset(tree, resolution=16)
+    assert f"{' and '.join(sorted(copies))} hold the same volumes" in "\n".join(report.notes)
+    assert sum(bool(copies & set(split["patient"])) for split in splits.values()) == 1
+
+
+def test_drawn_patients_among_real_ones_make_no_synthetic_dataset(cohort, tmp_path):
+    """One patient whose files do not say that they are drawn counts as real, and the whole with him."""
+    tree = tmp_path / "acdc"
+    shutil.copytree(cohort, tree)
+    for path in (tree / "training/patient001").glob("*.nii.gz"):
+        image = nibabel.load(path)
+        image.header["descrip"] = "MR of a hospital"
+        nibabel.save(image, path)
+    splits, report = build_dataset(tree, resolution=16)
+    assert report.source == "acdc" and splits["train"].info.license == "cc-by-nc-sa-4.0"
+    assert any("of the synthetic cohort; the dataset counts as one of real patients" in note for note in report.notes)
+
+
+def test_the_preparation_says_how_it_split_and_what_it_met(cohort, tmp_path):
+    tree = tmp_path / "acdc"
+    shutil.copytree(cohort, tree)
+    for path in (tree / "training/patient002").glob("*.nii.gz"):
+        image = nibabel.load(path)
+        nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj)[..., ::-1], image.affine, image.header), path)
+    straight, turned = (prepare_dataset(source, tmp_path / name, 16) for source, name in ((cohort, "a"), (tree, "b")))
+    written = json.loads((tmp_path / "b/preparation.json").read_text())
+    assert "split: 70/10/20 of each group" in str(turned) and written["split_rule"] == turned.split_rule
+    assert "patient002: slices go from apex to base; turned" in written["notes"]
+    assert any("pixels of 1." in note and "(patient" in note for note in written["notes"])
+    assert not any("patient002: " in note for note in straight.notes)
+    first, second = (
+        {
+            (row["patient"], row["phase"], row["slice_index"]): np.asarray(row["mask"]).tolist()
+            for split in load_dataset(tmp_path / name).values()
+            for row in split
+        }
+        for name in ("a", "b")
+    )
+    assert first == second
+
+
+def test_a_patient_is_the_same_at_every_resolution(cohort, splits):
+    larger, _ = build_dataset(cohort, resolution=32)
+    for split in SPLITS:
+        small, large = (Slices(one[split], ("HCM", "NOR")).identities() for one in (splits, larger))
+        assert small == large and all(len(volumes) == 2 for volumes in small.values())
 
 
 def test_bad_arguments_leave_nothing_behind(cohort, tmp_path):
