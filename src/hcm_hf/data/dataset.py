@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 import datasets
 import numpy as np
 import pyarrow
+import yaml
 from huggingface_hub import DatasetCard, constants
 from tqdm.auto import tqdm
 
@@ -28,39 +29,17 @@ from hcm_hf.data import phantom
 from hcm_hf.data.acdc import GROUPS, PHASES, Patient, find_cohort
 from hcm_hf.data.identity import find_copies
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW, PERCENTILES, PreparedPatient, prepare_patient
+from hcm_hf.data.schema import FEATURES, SPLITS, check_preparation, check_splits
 from hcm_hf.errors import InputError
-from hcm_hf.files import replacing, require_empty, write_text
+from hcm_hf.files import explained, replacing, require_empty, write_text
 from hcm_hf.repositories import download, parse_repository
 from hcm_hf.version import __version__
 
 
-SPLITS = ("train", "validation", "test")
 _SHARES = {"test": 0.2, "validation": 0.1}  # of a group's patients, where the source says nothing of the split
 REPORT_FILE = "preparation.json"
 # By source; so are models that learnt from it. Generated slices have that of what their model learnt from.
 LICENSES = {"acdc": "cc-by-nc-sa-4.0", "synthetic": "apache-2.0", "generated": None}
-
-FEATURES = datasets.Features(
-    {
-        "image": datasets.Image(mode="L"),
-        "mask": datasets.Image(
-            mode="L"
-        ),  # 0 background, 1 RV cavity, 2 myocardium, 3 LV cavity; null where unlabelled
-        "patient": datasets.Value("string"),
-        "group": datasets.ClassLabel(names=list(GROUPS)),
-        "phase": datasets.ClassLabel(names=list(PHASES)),  # null for the frames between
-        "frame": datasets.Value("int32"),  # from 1
-        "slice_index": datasets.Value("int32"),  # from 0, in the order stored
-        "num_slices": datasets.Value("int32"),
-        "pixel_spacing": datasets.Value("float32"),  # mm of the written image
-        "slice_thickness": datasets.Value("float32"),  # mm
-        "height": datasets.Value("float32"),  # cm
-        "weight": datasets.Value("float32"),  # kg
-        "volume_sha256": datasets.Value(
-            "string"
-        ),  # of the voxels as stored: who a patient is, whatever the preparation
-    }
-)
 
 ACDC_CITATION = (
     "O. Bernard, A. Lalande, C. Zotti, F. Cervenansky, et al. Deep Learning Techniques for Automatic MRI Cardiac "
@@ -254,16 +233,11 @@ def load_dataset(dataset: str | Path | None, resolution: int | None = None) -> d
         raise InputError(f"--dataset {dataset} does not exist; make it with scripts/prepare_dataset.py.")
     try:
         splits = datasets.load_from_disk(dataset) if repository is None else _from_hub(*repository)
+        splits = check_splits(splits, f"--dataset {dataset}")
     except InputError:
         raise
-    except (OSError, ValueError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, TypeError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"--dataset {dataset} is not a dataset; make it with scripts/prepare_dataset.py.") from error
-    for split in SPLITS:
-        if not isinstance(splits, datasets.DatasetDict) or split not in splits or not len(splits[split]):
-            raise InputError(f"--dataset {dataset} has no slices in a split '{split}'; prepare it again.")
-        missing = [key for key in FEATURES if key not in splits[split].features]
-        if missing:
-            raise InputError(f"--dataset {dataset} has no column '{missing[0]}' in '{split}'; prepare it again.")
     size = splits["train"][0]["image"].size[0]
     if resolution is not None and size != resolution:
         raise InputError(
@@ -283,10 +257,10 @@ def read_preparation(dataset: str | Path | None) -> dict:
     repository = parse_repository(dataset)
     folder = Path(dataset) if repository is None else _snapshot(*repository)
     path = folder / REPORT_FILE
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise InputError(f"{path} is damaged; prepare the dataset again.") from error
+    if not path.is_file():
+        return {}
+    with explained(path):
+        return check_preparation(json.loads(path.read_text(encoding="utf-8")), str(path))
 
 
 def _snapshot(repo_id: str, revision: str | None) -> Path:
@@ -305,7 +279,10 @@ def _from_hub(repo_id: str, revision: str | None) -> datasets.DatasetDict:
         raise InputError(f"--dataset {repo_id} holds no data/*.parquet; push one with scripts/push.py --dataset.")
     splits = datasets.load_dataset("parquet", data_files=files)
     card = folder / constants.REPOCARD_NAME
-    license_name = DatasetCard.load(card).data.license if card.is_file() else None
+    try:
+        license_name = DatasetCard.load(card).data.license if card.is_file() else None
+    except (ValueError, yaml.YAMLError):  # a card that is no card says nothing
+        license_name = None
     for split in splits.values():
         split.info.license = license_name if isinstance(license_name, str) else ""
     return splits

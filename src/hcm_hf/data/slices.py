@@ -4,12 +4,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import datasets
 import numpy as np
 import torch
 
-from hcm_hf.data.acdc import GROUPS
+from hcm_hf.data.acdc import GROUPS, STRUCTURES
 from hcm_hf.data.identity import Identities, identify
 from hcm_hf.errors import InputError
+from hcm_hf.pictures import read_picture
 
 
 @dataclass
@@ -69,9 +71,11 @@ class Slices:
             raise InputError(f"No slice of --groups {' '.join(groups)} is in the split '{split.split}'.")
         split = split.select(rows)
         labels = split.remove_columns(["image", "mask"]).to_dict()
-        self.images = torch.from_numpy(np.stack([np.asarray(image) for image in split["image"]]))  # (N, H, W) uint8
+        self.images = torch.from_numpy(np.stack(_decode(split, "image")))  # (N, H, W) uint8
         blank = np.full(self.images.shape[1:], -1)
-        masks = [blank if mask is None else np.asarray(mask) for mask in split["mask"]]
+        masks = [blank if mask is None else mask for mask in _decode(split, "mask")]
+        if any(mask.max() >= len(STRUCTURES) for mask in masks):
+            raise InputError(f"A mask of the dataset has labels above {len(STRUCTURES) - 1}; prepare it again.")
         self.masks = torch.from_numpy(np.stack(masks).astype(np.int8))
         self.patients = labels["patient"]
         self.volumes = labels["volume_sha256"]
@@ -105,3 +109,12 @@ class Slices:
         digest = hashlib.sha256(self.images.numpy())
         digest.update(self.class_labels.numpy())
         return digest.hexdigest()
+
+
+def _decode(split, column: str) -> list[np.ndarray | None]:
+    """Pixels of a column of pictures, uint8 (H, W) each, or None where there is none."""
+    raw = split.cast_column(column, datasets.Image(decode=False))[column]
+    return [
+        None if one is None else read_picture(one["bytes"], f"The {column} of slice {index} of the dataset")
+        for index, one in enumerate(raw)
+    ]
