@@ -111,18 +111,19 @@ def restore(path: str | Path) -> None:
         _remove(stale)
 
 
-def require_empty(path: str | Path, argument: str) -> None:
+def require_empty(path: str | Path, argument: str, besides: str | None = None) -> None:
     """Raise an `InputError` unless `path` is an empty folder or can be made: to be asked before long work.
 
     Args:
         path: of the folder.
         argument: that named it, for the sentence.
+        besides: the name of a file that may lie there.
     """
     path = Path(path).absolute()
     with explained(path, "write"):
         with suppress(FileNotFoundError):
             path.lstat()  # speaks up for a name that is too long or lies below a file
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(child.name != besides for child in path.iterdir())):
             raise InputError(f"{argument} {path} exists and holds something else; name an empty or new folder.")
         there = next(folder for folder in (path, *path.parents) if folder.exists())
         if not os.access(there, os.W_OK | os.X_OK):
