@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -65,6 +66,7 @@ def test_a_signal_that_was_ignored_stays_ignored(number):
         (InputError("Bad."), 2, "error: Bad.\n"),
         (Diverged("Worse."), 1, "error: Worse.\n"),
         (Interrupted("Later.", signal.SIGHUP), 129, "Later.\n"),
+        (OSError(errno.EIO, "", "/x"), 2, "error: Cannot use /x (Input/output error); look after its disk.\n"),
     ],
 )
 def test_the_status_tells_what_went_wrong(error, status, said, monkeypatch, capsys):

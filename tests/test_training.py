@@ -318,6 +318,7 @@ def test_seeds_differ_by_step_and_seed():
         ({"sample_epochs": 0}, "--sample_epochs is 0"),
         ({"report_to": ("wandb",)}, "--report_to wandb is not installed"),
         ({"seed": -1}, "--seed is -1"),
+        ({"output_dir": "n" * 300}, "Cannot .*nnn.* .File name too long.; choose a shorter name"),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(config, change, message):

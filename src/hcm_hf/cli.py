@@ -9,15 +9,16 @@ from types import FrameType
 import tyro
 
 from hcm_hf.errors import InputError, Interrupted
+from hcm_hf.files import explained
 from hcm_hf.process import stop_signals
 
 
 def run(function: Callable[..., None]) -> None:
     """Parse the command line into the arguments of `function` and call it.
 
-    An `InputError` is printed as one sentence and ends the process with its status: 2 for bad input, as for an unknown
-    flag, and 1 for a training that diverged. A signal that asks to stop ends it with 128 + its number, as shells have
-    it.
+    An `InputError`, or what the system says of a file, is printed as one sentence and ends the process with status 2,
+    as an unknown flag does; a training that diverged ends with 1. A signal that asks to stop ends it with 128 + its
+    number, as shells expect.
     """
     received = [signal.SIGINT]
 
@@ -26,7 +27,7 @@ def run(function: Callable[..., None]) -> None:
         raise KeyboardInterrupt  # so that what is half-written is removed
 
     try:
-        with stop_signals(interrupt):
+        with stop_signals(interrupt), explained():
             tyro.cli(function, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
     except InputError as error:
         if os.environ.get("RANK", "0") == "0":  # of several processes, all of which find the same, one speaks

@@ -97,11 +97,11 @@ class Run:
 
     def _check(self) -> None:
         path = self.output_dir / CONFIG_FILE
-        if not path.exists():
+        with explained(path):
+            before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if before is None:
             require_empty(self.output_dir, "--output_dir", besides=LOCK_FILE)
             return
-        with explained(path):
-            before = json.loads(path.read_text(encoding="utf-8"))
         for name, value in self.written.items():
             if name not in _FREE and before.get(name) != value:
                 other = f"with {name} {before.get(name)}, not {value}"
