@@ -16,11 +16,10 @@ import gradio as gr
 import numpy as np
 from copies import find_neighbours
 from generators import SERVED, Drawing, Generator, Request, check_whole
-from matplotlib.figure import Figure
 from PIL import Image
 
 from hcm_hf.errors import InputError
-from hcm_hf.figures import draw_masks, image_grid
+from hcm_hf.figures import draw_masks, image_grid, new_figure
 from hcm_hf.generation import MANIFEST_FILE, MASK_STACK_FILE, MASK_SUFFIX, STACK_FILE, write_stack
 from hcm_hf.models.conditions import OPEN, Conditions
 from hcm_hf.report import GLANCE, transposed_table
@@ -261,7 +260,7 @@ class Handlers:
             yield shown, f"{len(shown)} / {len(self.generators)} · {total:.3g} s"
 
     @explained
-    def nearest(self, made: Made | None, index: int) -> tuple[list, float, float, float, Figure]:
+    def nearest(self, made: Made | None, index: int) -> tuple[list, float, float, float, Any]:
         """The training slices most like one of the images made last in this session, by correlation.
 
         Args:
@@ -440,8 +439,8 @@ def _time(seconds: float, request: Request) -> str:
     return f"{request.num_images} × {seconds / request.num_images:.3g} s = {seconds:.3g} s"
 
 
-def _histogram(heldout: np.ndarray, value: float, threshold: float) -> Figure:
-    figure = Figure(figsize=(7, 2.4), layout="constrained")
+def _histogram(heldout: np.ndarray, value: float, threshold: float) -> Any:
+    figure = new_figure(7, 2.4)
     axes = figure.add_subplot(xlabel="CC", yticks=[])
     axes.hist(heldout, bins=24, color="#bbb")
     axes.axvline(threshold, color="#c33", linestyle=":", label="99 %")

@@ -74,7 +74,7 @@ def reproduce(
 
     Raises:
         InputError: on bad arguments, or folders that hold another reproduction.
-        Interrupted: on SIGINT or SIGTERM while training; everything is there to go on from.
+        Interrupted: on a signal that asks to stop while training; everything is there to go on from.
     """
     arguments = dict(locals())
     if acdc is not None and dataset is not None:

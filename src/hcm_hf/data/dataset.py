@@ -7,12 +7,10 @@ it has none, each group is split 70/10/20. Copies of a patient, also with other 
 
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,6 +30,7 @@ from hcm_hf.data.preprocessing import FIELD_OF_VIEW, PERCENTILES, PreparedPatien
 from hcm_hf.data.schema import FEATURES, SPLITS, check_preparation, check_splits
 from hcm_hf.errors import InputError
 from hcm_hf.files import explained, replacing, require_empty, write_text
+from hcm_hf.process import map_processes
 from hcm_hf.repositories import download, parse_repository
 from hcm_hf.version import __version__
 
@@ -331,16 +330,9 @@ def split_patients(
 def _prepare(patients: list[Patient], resolution: int, all_frames: bool, num_proc: int) -> dict[str, PreparedPatient]:
     names = [patient.name for patient in patients]
     prepare = partial(prepare_patient, resolution=resolution, all_frames=all_frames)
-    progress = partial(tqdm, total=len(patients), desc="Reading patients", unit="patient")
-    if num_proc <= 1:
-        return dict(zip(names, progress(map(prepare, patients)), strict=True))
-    # Not forked: the parent may hold threads of torch.
-    with ProcessPoolExecutor(num_proc, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return dict(zip(names, progress(pool.map(prepare, patients, chunksize=4)), strict=True))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    prepared = map_processes(prepare, patients, num_proc=num_proc)
+    progress = tqdm(prepared, total=len(patients), desc="Reading patients", unit="patient")
+    return dict(zip(names, progress, strict=True))
 
 
 def _is_drawn(patient: PreparedPatient) -> bool:

@@ -14,6 +14,10 @@ from hcm_hf.errors import InputError
 from hcm_hf.pictures import read_picture
 
 
+def _alone(values: torch.Tensor) -> torch.Tensor:
+    return values
+
+
 @dataclass
 class SliceBatch:
     """Slices as tensors.
@@ -26,6 +30,7 @@ class SliceBatch:
         positions: float32 (B,) in [0, 1], from the first to the last slice of the volume.
         process_index: whose part of the whole batch this is; processes hold every `num_processes`-th slice.
         num_processes: number of processes that share the whole batch, B slices each.
+        gather: stacks the tensors that the processes call it with, one below the other; the same in all of them.
     """
 
     images: torch.Tensor
@@ -35,6 +40,7 @@ class SliceBatch:
     positions: torch.Tensor
     process_index: int = 0
     num_processes: int = 1
+    gather: Callable[[torch.Tensor], torch.Tensor] = _alone
 
     def to(self, device: torch.device | str) -> "SliceBatch":
         """The same batch on `device`."""
@@ -47,6 +53,14 @@ class SliceBatch:
         So the numbers that go with a slice do not depend on how many processes share the batch.
         """
         return sample(len(self) * self.num_processes)[self.process_index :: self.num_processes]
+
+    def whole(self, values: torch.Tensor) -> torch.Tensor:
+        """Values (n, ...) found for these slices as those for the whole batch, in its order.
+
+        All processes call it and get the same: so what an objective remembers does not depend on the process.
+        """
+        gathered = self.gather(values.detach().contiguous())
+        return gathered.unflatten(0, (-1, len(values))).transpose(0, 1).flatten(0, 1)
 
     def __len__(self) -> int:
         return len(self.images)
