@@ -138,15 +138,15 @@ def test_a_rerun_makes_what_is_missing_and_nothing_else(reference, model, tmp_pa
 
 
 def test_an_interrupted_run_continues(reference, model, tmp_path, monkeypatch):
-    save, count = generation._save, iter(range(100))
+    write, count = generation.write_bytes, iter(range(100))
 
-    def interrupted(array, path):
+    def interrupted(path, data):
         if next(count) == 6:
             raise KeyboardInterrupt
-        save(array, path)
+        write(path, data)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(generation, "_save", interrupted)
+        patch.setattr(generation, "write_bytes", interrupted)
         generate_images(model, tmp_path / "images", num_images=11, batch_size=4)
     assert len(pictures(tmp_path / "images")) == 6 and not (tmp_path / "images/manifest.jsonl").exists()
     generate_images(model, tmp_path / "images", num_images=11)
@@ -302,15 +302,15 @@ def test_what_is_asked_for_is_shown_and_goes_into_the_settings(paired_model, tmp
 
 
 def test_an_interrupted_run_keeps_masks_and_labels_right(pairs, paired_model, tmp_path, monkeypatch):
-    save, count = generation._save, iter(range(100))
+    write, count = generation.write_bytes, iter(range(100))
 
-    def interrupted(array, path):
+    def interrupted(path, data):
         if next(count) == 5:  # between a mask and its image
             raise KeyboardInterrupt
-        save(array, path)
+        write(path, data)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(generation, "_save", interrupted)
+        patch.setattr(generation, "write_bytes", interrupted)
         generate_images(paired_model, tmp_path / "images", 9, **FEW_STEPS)
     assert len(find_images(tmp_path / "images")) == 2 and len(pictures(tmp_path / "images")) == 5
     generate_images(paired_model, tmp_path / "images", 9, **FEW_STEPS)

@@ -22,11 +22,12 @@ from hcm_hf.data.phantom import write_cohort
 from hcm_hf.data.slices import Slices
 from hcm_hf.devices import describe_environment
 from hcm_hf.errors import InputError
-from hcm_hf.evaluation import PARTS_FOLDER, score
+from hcm_hf.evaluation import score
 from hcm_hf.families import find_family
 from hcm_hf.files import write_bytes, write_text
 from hcm_hf.generation import MANIFEST_FILE, SETTINGS_FILE, find_images, generate_images
 from hcm_hf.judge import load_encoder
+from hcm_hf.kept_parts import PARTS_FOLDER
 from hcm_hf.objectives import Objective
 from hcm_hf.pipeline import hash_model, prepare_sampling
 from hcm_hf.report import REPORT_FILE, write_report
