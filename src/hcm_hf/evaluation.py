@@ -25,7 +25,7 @@ from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.errors import InputError
 from hcm_hf.features import Extractor, load_extractor
 from hcm_hf.figures import write_grid
-from hcm_hf.files import require_empty, write_bytes, write_text
+from hcm_hf.files import require_empty, write_bytes
 from hcm_hf.generation import SETTINGS_FILE, generate_images
 from hcm_hf.image_sets import GeneratedPairs, fingerprint, read_images, read_pairs, read_split
 from hcm_hf.judge import Encoder, check_encoder, encoder_quality, load_encoder

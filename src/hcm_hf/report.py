@@ -176,10 +176,9 @@ def render_markdown(report: dict) -> str:
     ]
     if "speed" in report:
         speed = report["speed"]
-        seconds, size = brief(speed["seconds_per_1000_images"]), speed["batch_size"]
         lines.append(
-            f"{seconds} s per 1,000 images, {speed['network_calls']} network call(s) each, by one batch of {size} "
-            f"on {speed['device']} with {speed['threads']} thread(s), {_precision(speed)}."
+            f"{brief(speed['seconds_per_1000_images'])} s per 1,000 images, {speed['network_calls']} network call(s) "
+            f"each, by {circumstances(speed)}."
         )
     lines += [f"Left out: {reason}" for reason in report["left_out"].values()]
     for part, names in report["parts"].items():
@@ -210,6 +209,14 @@ def render_markdown(report: dict) -> str:
     lines += ["## Definitions", "\n".join(f"- {name}: {text}." for name, text in report["definitions"].items())]
     lines.append(f"hcm_hf {report['hcm_hf_version']}, dataset {data['fingerprint']}, seed {report['seed']}.")
     return "\n\n".join(lines) + "\n"
+
+
+def circumstances(speed: dict) -> str:
+    """What the speed of a report was measured on."""
+    return (
+        f"one batch of {speed['batch_size']} on {speed['device']} with {speed['threads']} thread(s), "
+        f"{_precision(speed)}"
+    )
 
 
 def _precision(made: dict) -> str:

@@ -165,11 +165,13 @@ def _go(stages: list[Stage], plan: Plan) -> None:
             continue
         accelerator.print(f"\n== {stage.name}", flush=True)
         started = time.monotonic()
+        if accelerator.is_main_process and plan.dataset.is_dir():  # without one there is nothing to go on from
+            plan.note(stage.name)
         try:
             if stage.shared or accelerator.is_main_process:
                 stage.run()
         finally:
-            if accelerator.is_main_process and plan.dataset.is_dir():  # without one there is nothing to go on from
+            if accelerator.is_main_process and plan.dataset.is_dir():
                 plan.note(stage.name, time.monotonic() - started)
         if accelerator.is_main_process:
             print("\n" + describe(stages), flush=True)

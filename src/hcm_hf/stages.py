@@ -37,7 +37,7 @@ from hcm_hf.training import train
 from hcm_hf.version import __version__
 
 
-RECORD_FILE, TABLE_FILE = "reproduction.json", "table1.json"
+RECORD_FILE, TABLE_FILE, ENVIRONMENT_FILE = "reproduction.json", "table1.json", "environment.json"
 BATCH_SIZE = 32  # images per call of a pipeline
 
 
@@ -67,15 +67,36 @@ class Plan:
     num_epochs: int | None
     accelerator: Accelerator
 
-    def seconds(self) -> dict[str, float]:
-        """What each stage has taken so far, by name."""
-        return read_json(self.work_dir / RECORD_FILE).get("seconds", {})
+    def calls(self) -> list[dict]:
+        """What was done where: for calls alike their `environment`, their `arguments`, and `seconds` by stage.
 
-    def note(self, name: str, seconds: float) -> None:
-        """Add to what a stage has taken."""
-        taken = self.seconds()
-        taken[name] = taken.get(name, 0.0) + seconds
-        record = {"settings": self.settings, "seconds": taken}
+        The seconds are None for a stage that was begun and never came back to say.
+        """
+        record = read_json(self.work_dir / RECORD_FILE)
+        if "calls" in record or not record:
+            return record.get("calls", [])
+        return [{"environment": None, "arguments": None, "seconds": record["seconds"]}]  # not noted formerly
+
+    def seconds(self) -> dict[str, float]:
+        """What each stage has taken so far in all calls, by name."""
+        taken: dict[str, float] = {}
+        for call in self.calls():
+            for name, seconds in call["seconds"].items():
+                if seconds is not None:
+                    taken[name] = taken.get(name, 0.0) + seconds
+        return taken
+
+    def note(self, name: str, seconds: float | None = None) -> None:
+        """Note that a stage is begun here and now or, with `seconds`, what it has taken."""
+        environment = describe_environment(self.accelerator.device)
+        environment["num_processes"] = self.accelerator.num_processes
+        here = json.loads(json.dumps({"environment": environment, "arguments": self.arguments}))  # as it is read back
+        calls = self.calls()
+        if not calls or here != {key: calls[-1][key] for key in here}:
+            calls.append(here | {"seconds": {}})
+        taken = calls[-1]["seconds"]
+        taken[name] = taken.get(name) if seconds is None else (taken.get(name) or 0.0) + seconds
+        record = {"settings": self.settings, "calls": calls}
         write_text(self.work_dir / RECORD_FILE, json.dumps(record, indent=2) + "\n")
 
 
@@ -389,9 +410,9 @@ class Publication(Stage):
         plan, output_dir, scored = self.plan, self.plan.output_dir, self._scored()
         for one in scored:
             folder = output_dir / one.family
-            write_report(one.report(), folder)
             for picture in one.folder.glob("*.png"):
                 write_bytes(folder / picture.name, picture.read_bytes())
+            write_report(one.report(), folder)
             metrics = one.generation.training.folder / METRICS_FILE
             write_bytes(folder / METRICS_FILE, metrics.read_bytes())
         for name in (METRICS_FILE, LOSS_FIGURE):
@@ -399,9 +420,7 @@ class Publication(Stage):
         families = [one.family for one in scored]
         seed = plan.settings["seed"]
         draw_figures(plan.work_dir / "runs", plan.work_dir / "images", output_dir, plan.dataset, families, seed=seed)
-        environment = describe_environment(plan.accelerator.device)
-        environment |= {"arguments": plan.arguments, "seconds": plan.seconds()}
-        write_text(output_dir / "environment.json", json.dumps(environment, indent=2) + "\n")
+        write_text(output_dir / ENVIRONMENT_FILE, json.dumps({"calls": plan.calls()}, indent=2) + "\n")
         summary = self._summary(scored)
         write_text(output_dir / "table1.md", render_tables(summary))
         files = sorted(path.relative_to(output_dir).as_posix() for path in output_dir.rglob("*") if path.is_file())

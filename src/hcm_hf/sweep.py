@@ -15,7 +15,7 @@ from hcm_hf.generation import generate_images
 from hcm_hf.image_sets import fingerprint, read_split
 from hcm_hf.judge import load_encoder
 from hcm_hf.pipeline import HCMPipeline, prepare_sampling
-from hcm_hf.report import brief, cell, markdown_table, write_report
+from hcm_hf.report import brief, cell, circumstances, markdown_table, write_report
 from hcm_hf.repositories import parse_repository
 from hcm_hf.version import __version__
 
@@ -135,6 +135,7 @@ def sweep_steps(
         f"{num_images} images each of {made_by} ({generator['model_hash']}), seeds "
         f"{', '.join(map(str, seeds))}; dataset {compared_with} ({data['fingerprint']}), split {split} with "
         f"{first['n_heldout']} slices of {first['n_heldout_patients']} patients; hcm_hf {first['hcm_hf_version']}. "
+        f"Seconds: by {' or '.join(sorted(set(map(circumstances, speeds.values()))))}. "
         f"In brackets: {brackets}. {warning}"
     )
     record = {
