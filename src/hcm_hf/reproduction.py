@@ -16,18 +16,8 @@ from hcm_hf.devices import make_accelerator
 from hcm_hf.errors import InputError
 from hcm_hf.families import FAMILIES
 from hcm_hf.image_sets import fingerprint, read_split
-from hcm_hf.stages import (
-    RECORD_FILE,
-    TABLE_FILE,
-    Generation,
-    Plan,
-    Preparation,
-    Publication,
-    Scoring,
-    Stage,
-    Training,
-    read_json,
-)
+from hcm_hf.plan import RECORD_FILE, Plan, read_json
+from hcm_hf.stages import TABLE_FILE, Generation, Preparation, Publication, Scoring, Stage, Training
 
 
 WORK_FOLDERS = {"dataset", "runs", "images", "reports"}
