@@ -123,8 +123,8 @@ def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
 
     Returns:
         float32 (N, H, W) in [0, 1], and their `model` (without a manifest the folder's name), `model_hash`,
-        `version`, `scheduler` and `num_inference_steps` (of a diffusion model), `guidance_scale` (with classes), and
-        `classes`.
+        `version`, `scheduler` and `num_inference_steps` (of a diffusion model), `guidance_scale` (with classes),
+        `mixed_precision` (where it was not full), and `classes`.
 
     Raises:
         InputError: if the folder holds no images, images of several models or sizes, or what cannot be read.
@@ -139,7 +139,7 @@ def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
     if not entries:
         raise InputError(f"{folder} holds no images; generate some there first.")
     source: dict = {"model": None, "model_hash": None, "version": None}
-    for key in (*source, "scheduler", "num_inference_steps", "guidance_scale"):
+    for key in (*source, "scheduler", "num_inference_steps", "guidance_scale", "mixed_precision"):
         values = sorted({entry[key] for entry in entries if entry.get(key) is not None}, key=str)
         if len(values) > 1:
             listed = ", ".join(map(str, values))

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import evaluate
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from hcm_hf.errors import InputError
 from hcm_hf.metrics import SLICE_SIMILARITY
-from hcm_hf.metrics.pixel import cc_matrix, mse_matrix, ssim_matrix
+from hcm_hf.metrics.pixel import cc_matrix, compare_images, mse_matrix, ssim_matrix
 
 
 GENERATED, REAL = random_images(6, seed=0), random_images(9, seed=1)
@@ -26,6 +29,22 @@ def test_the_library_gives_the_numbers_of_the_package(metric):
         "cc": cc_matrix(GENERATED, REAL).mean(),
         "mse": mse_matrix(GENERATED, REAL).mean(),
     }
+
+
+@pytest.mark.parametrize("protocol", ["pairs", "all", "best"])
+@pytest.mark.parametrize("ranges", [{}, {"data_range": 255.0, "value_range": (-1.0, 1.0)}])
+def test_the_numbers_of_reports_are_those_of_the_library_bit_for_bit(metric, protocol, ranges):
+    images = {"predictions": GENERATED, "references": REAL[:6]}
+    theirs = metric.compute(**images, protocol=protocol, average=False, **ranges)
+    ours = compare_images(GENERATED, REAL[:6], protocol, **ranges)
+    assert list(ours) == list(theirs) == ["ssim", "cc", "mse"]
+    for name, values in ours.items():
+        np.testing.assert_array_equal(values, theirs[name])
+
+
+def test_reports_do_without_the_library_and_its_folders():
+    code = "import sys, hcm_hf; hcm_hf.score, hcm_hf.reproduce, hcm_hf.sweep_steps; print('evaluate' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 def test_best_is_the_most_alike_by_each_metric(metric):

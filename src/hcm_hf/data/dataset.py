@@ -7,7 +7,6 @@ it has none, each group is split 70/10/20. Copies of a patient, also with other 
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import datasets
 import numpy as np
 import pyarrow
 import yaml
+from filelock import FileLock
 from huggingface_hub import DatasetCard, constants
 from tqdm.auto import tqdm
 
@@ -394,12 +394,29 @@ def _count(report: PreparationReport, split: str, rows: list[dict], names: list[
 
 
 def _synthetic_dataset(resolution: int) -> Path:
-    """The prepared synthetic cohort, kept in the cache of the Hugging Face libraries."""
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    path = home / "hcm_hf" / f"synthetic-{phantom.PHANTOM_VERSION}-{__version__}-{resolution}"
-    if not path.is_dir():
-        with TemporaryDirectory() as folder:
-            cohort = Path(folder) / "cohort"
-            phantom.write_cohort(cohort, num_proc=1)
-            prepare_dataset(cohort, path, resolution)
-    return path
+    """The prepared synthetic cohort, kept in the cache of the Hugging Face libraries.
+
+    Of several jobs that need it at once the first one makes it, and the others wait.
+
+    Raises:
+        InputError: if there is no cache that can be written.
+    """
+    name, cache = f"synthetic-{phantom.PHANTOM_VERSION}-{__version__}-{resolution}", Path(constants.HF_HOME, "hcm_hf")
+    try:
+        cache = cache.expanduser()
+        if (cache / name).is_dir():
+            return cache / name
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(cache / f".{name}.lock")
+        lock.acquire()
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "there is no home"
+        raise InputError(
+            f"The synthetic cohort cannot be kept in {cache} ({reason}); set HF_HOME to a folder that you may write, "
+            "or name a --dataset."
+        ) from error
+    with lock, TemporaryDirectory() as folder:
+        if not (cache / name).is_dir():  # nobody has made it meanwhile
+            phantom.write_cohort(Path(folder) / "cohort", num_proc=1)
+            prepare_dataset(Path(folder) / "cohort", cache / name, resolution)
+    return cache / name

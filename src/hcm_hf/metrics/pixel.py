@@ -8,7 +8,8 @@ Images are floating-point numpy arrays of shape (N, H, W) with values in [0, 1];
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from threading import Barrier, Lock
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,48 @@ _PAIRED_CHUNK = 8  # pairs at a time: of every 64 similarities 8 are kept
 _SSIM_CHUNKS = 32, 192  # images of the first and of the second set at a time: what a block needs stays in the cache
 _SSIM_GROUP = 4 * _SSIM_CHUNKS[1]  # images of the second set for which the windows of the first are made once
 _BAND = 6  # neighbouring positions that share one small matrix product
+_THREADS = Lock()  # held while torch's number of threads is changed
+
+
+def compare_images(
+    first: np.ndarray,
+    second: np.ndarray,
+    protocol: Literal["pairs", "all", "best"] = "all",
+    data_range: float = 1.0,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    device: str | torch.device = "cpu",
+) -> dict[str, np.ndarray]:
+    """SSIM, CC and MSE of two sets of images, by their names `ssim`, `cc` and `mse`.
+
+    Args:
+        first: images, (N, H, W), H and W at least 11.
+        second: images, (M, H, W).
+        protocol: "pairs", the i-th with the i-th (N = M); "all", each of the first with each of the second; or
+            "best", each of the first with that of the second which is most alike by the metric at hand.
+        data_range: of SSIM: the width of the interval that values can take.
+        value_range: the interval itself; values outside are refused.
+        device: where to compute.
+
+    Returns:
+        (N, M) for "all", else (N,), for each metric.
+    """
+    first, second = (np.asarray(images, np.float32) for images in (first, second))
+    options = {"value_range": value_range, "device": device}
+    values = {}
+    for name, matrix, more, best in (
+        ("ssim", ssim_matrix, {"data_range": data_range}, np.max),
+        ("cc", cc_matrix, {}, np.max),
+        ("mse", mse_matrix, {}, np.min),
+    ):
+        if protocol == "pairs":
+            values[name] = paired(matrix, first, second, **more, **options)
+        elif protocol in ("all", "best"):
+            values[name] = matrix(first, second, **more, **options)
+            if protocol == "best":
+                values[name] = best(values[name], axis=1)
+        else:
+            raise InputError(f"protocol is '{protocol}'; choose 'pairs', 'all' or 'best'.")
+    return values
 
 
 def ssim_matrix(
@@ -200,12 +243,33 @@ def _thread_pool() -> Iterator[ThreadPoolExecutor]:
     Thousands of small operations that all wait for their slowest thread would be slower than one thread alone on a
     machine that has other work to do.
     """
-    threads = torch.get_num_threads()
+    with _THREADS:
+        pool = _start_pool(torch.get_num_threads())
+    with pool:
+        yield pool
+
+
+def _start_pool(threads: int) -> ThreadPoolExecutor:
+    """Threads in each of which torch uses one thread; in all others it goes on with `threads`.
+
+    The number that is set in one thread is also that of every thread which torch meets for the first time afterwards,
+    so it is put back before the work begins.
+    """
+    pool = ThreadPoolExecutor(threads)
+    if threads == 1:
+        return pool
+    all_there = Barrier(threads)
+
+    def use_one_thread(_: int) -> None:
+        torch.set_num_threads(1)
+        all_there.wait()  # or else one thread of the pool could serve for two
+
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool
+        list(pool.map(use_one_thread, range(threads)))
     finally:
-        torch.set_num_threads(threads)  # part of the setting is shared by all threads
+        torch.set_num_threads(threads)
+        all_there.abort()  # where the system starts no more threads, those that wait for them end too
+    return pool
 
 
 class _Windows(NamedTuple):

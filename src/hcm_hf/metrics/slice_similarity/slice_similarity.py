@@ -6,8 +6,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from hcm_hf.errors import InputError
-from hcm_hf.metrics.pixel import cc_matrix, mse_matrix, paired, ssim_matrix
+from hcm_hf.metrics.pixel import compare_images
 
 
 _DESCRIPTION = """Similarity of grey images: structural similarity (SSIM, Gaussian window 11x11, sigma 1.5,
@@ -89,20 +88,5 @@ class SliceSimilarity(evaluate.Metric):
         average: bool,
         device: str,
     ) -> dict[str, float | np.ndarray]:
-        images = [np.asarray(one, np.float32) for one in (predictions, references)]
-        options = {"value_range": value_range, "device": device}
-        values = {}
-        for name, matrix, more, best in (
-            ("ssim", ssim_matrix, {"data_range": data_range}, np.max),
-            ("cc", cc_matrix, {}, np.max),
-            ("mse", mse_matrix, {}, np.min),
-        ):
-            if protocol == "pairs":
-                values[name] = paired(matrix, *images, **more, **options)
-            elif protocol in ("all", "best"):
-                values[name] = matrix(*images, **more, **options)
-                if protocol == "best":
-                    values[name] = best(values[name], axis=1)
-            else:
-                raise InputError(f"protocol is '{protocol}'; choose 'pairs', 'all' or 'best'.")
+        values = compare_images(predictions, references, protocol, data_range, value_range, device)
         return {name: float(value.mean()) for name, value in values.items()} if average else values
