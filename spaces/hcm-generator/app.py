@@ -4,6 +4,7 @@ python app.py --models runs/ --dataset data/acdc-64 --reports reports/    # loca
 HCM_MODELS="user/hcm-dcgan user/hcm-ddpm" python app.py                   # repositories of the Hub
 """
 
+import json
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -269,7 +270,9 @@ def main(
         raise InputError(f"--dataset {dataset} does not exist; name a prepared dataset, or user/name on the Hub.")
     mcp = mcp or os.environ.get("GRADIO_MCP_SERVER", "").lower() in ("1", "true")
     front = yaml.safe_load((Path(__file__).parent / "README.md").read_text(encoding="utf-8").split("---\n")[1])
-    named = split_names(os.environ.get("HCM_MODELS", "")) or front.get("models") or []
+    pushed = Path(__file__).with_name("models.json")  # of push.py --models
+    of_space = json.loads(pushed.read_text(encoding="utf-8")) if pushed.is_file() else front.get("models") or []
+    named = split_names(os.environ.get("HCM_MODELS", "")) or of_space
     generators, problems = find_generators(models if models is not None else named, reports)
     demo = build_demo(generators, problems, dataset, for_agents=mcp)
     Thread(target=keep_tidy, daemon=True).start()

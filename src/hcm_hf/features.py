@@ -95,7 +95,7 @@ def load_dinov2(device: str | torch.device) -> Extractor:
         from transformers import Dinov2Model
     except ImportError as error:
         raise InputError(
-            "The extractor 'dinov2' needs the package transformers; run pip install 'hcm_hf[features]'."
+            "The extractor 'dinov2' needs the package transformers; run pip install transformers."
         ) from error
     try:
         config = Path(hf_hub_download(DINOV2_REPO, "config.json", revision=DINOV2_REVISION))
