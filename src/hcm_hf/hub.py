@@ -253,8 +253,8 @@ def check_repository(
             raise InputError(f"The token may only read, so {full} cannot be made; {LOGIN} with one that may write.")
     elif private and not existing.private:
         raise InputError(
-            f"The {repo_type} {full} is public, and it was to be private; make it private on its page, name another, or "
-            "push it as a public one (--public; in Python, private=False)."
+            f"The {repo_type} {full} is public, and it was to be private; make it private on its page, name another, "
+            "or push it as a public one (--public; in Python, private=False)."
         )
     elif private is False and existing.private:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What of a run, a dataset or a Space goes to the Hub: files by name, keys that this package writes, and nothing else."""
+"""What of a run, a dataset or a Space goes to the Hub: files by name, keys that are known, and nothing else."""
 
 import ast
 import inspect

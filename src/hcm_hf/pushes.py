@@ -1,4 +1,4 @@
-"""Pushes to the Hub: one commit or none, edits of a card kept, and what happened said after a look at the repository."""
+"""Pushes to the Hub: one commit or none, edits of a card kept, and what happened said after a look at it."""
 
 import fnmatch
 import hashlib
@@ -48,7 +48,7 @@ class Target:
 
 @dataclass(frozen=True)
 class _State:
-    """What a repository holds: commit, and the id of each file; `on_branch` is False where the branch is yet to be made."""
+    """What a repository holds: commit, and the id of each file; `on_branch` is False where there is no such branch."""
 
     sha: str
     ids: Mapping[str, str]
@@ -100,8 +100,9 @@ def push(
     if before is None or not before.holds({CARD: files[CARD]}):
         _check_card(target, files[CARD].decode())
     files |= {path: make() for path, make in slow.items()}
+    new = {path: content for path, content in files.items() if before is None or not before.holds({path: content})}
     try:
-        return _commit(target, before, files, stale, message)
+        return _commit(target, before, new, stale, message)
     except _FAULTS as error:
         return _arrived(target, before, files, stale, _reason(error, target))
 

@@ -208,4 +208,5 @@ def page_of(repo_id: str, repo_type: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """What an error says, without its trail: the client's messages go on with ids of requests."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).partition(" (Request ID")[0].rstrip(".")
+    line = next(iter(str(error).strip().splitlines()), "").partition("(Request ID")[0]
+    return line.strip().rstrip(".") or type(error).__name__
