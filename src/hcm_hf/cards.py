@@ -167,7 +167,7 @@ def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.Dat
 
 
 def _eval_results(training: Mapping, report: Mapping | None, names: list[str], source: str) -> list[EvalResult]:
-    """Numbers for the model index, each followed by that of real patients where there is one.
+    """Numbers for the model index, each followed by that of real patients; without one it is left out.
 
     The index asks for the dataset's id, so without a repository there are none.
     """
@@ -179,23 +179,23 @@ def _eval_results(training: Mapping, report: Mapping | None, names: list[str], s
         report["dataset"],
         [],
     )
-    rows = {row: report["rows"].get(row, {}) for row in ("generated", "real")}
     for name in names:
-        for row, suffix, whose in (("generated", "", ""), ("real", "_real", ", real patients")):
-            number = rows[row].get(name)
-            if number is not None and number["value"] is not None:
-                results.append(
-                    EvalResult(
-                        task_type=TASK,
-                        dataset_type=found[1],
-                        dataset_name=f"{called}, {', '.join(data['groups'])}, {data['resolution']} px",
-                        dataset_split=data["split"],
-                        dataset_revision=found[2],
-                        metric_type=f"{name}{suffix}",
-                        metric_name=f"{name}{whose} (protocol {number['protocol']})",
-                        metric_value=number["value"],
-                    )
+        pair = [report["rows"].get(row, {}).get(name, {"value": None}) for row in ("generated", "real")]
+        if any(number["value"] is None for number in pair):
+            continue
+        for number, suffix, whose in zip(pair, ("", "_real"), ("", ", real patients"), strict=True):
+            results.append(
+                EvalResult(
+                    task_type=TASK,
+                    dataset_type=found[1],
+                    dataset_name=f"{called}, {', '.join(data['groups'])}, {data['resolution']} px",
+                    dataset_split=data["split"],
+                    dataset_revision=found[2],
+                    metric_type=f"{name}{suffix}",
+                    metric_name=f"{name}{whose} (protocol {number['protocol']})",
+                    metric_value=number["value"],
                 )
+            )
     return results
 
 

@@ -154,7 +154,7 @@ def own_columns(split: datasets.Dataset) -> datasets.Dataset:
     def without_paths(row: dict) -> dict:
         for column in ("image", "mask"):
             if row[column] is not None and row[column]["bytes"] is None:
-                raise InputError(f"The dataset names a file in place of an {column}; prepare it again.")
+                raise InputError(f"The dataset names a file in place of the pixels of '{column}'; prepare it again.")
         return {key: row[key] and {"bytes": row[key]["bytes"], "path": None} for key in ("image", "mask")}
 
     return split.map(without_paths, keep_in_memory=True, features=split.features).cast(FEATURES)
