@@ -87,6 +87,9 @@ def test_pushed_and_loaded_is_equal(family, run, hub, fresh):
     assert url.startswith(f"{hub.url}/ada/hcm-{family}/commit/")
     assert hub.commits("model", f"ada/hcm-{family}")[0] == f"{family}, recipe paper, hcm_hf {hcm_hf.__version__}"
     assert len(hub.commits("model", f"ada/hcm-{family}")) == 2  # and the one that made the repository
+    written = set(json.loads((run(family) / "training_config.json").read_text()))
+    noted = set(json.loads(pushed(hub, f"ada/hcm-{family}")["training_config.json"]))
+    assert written - noted == {"output_dir", "report_to"} and noted <= written
     after = HCMPipeline.from_pretrained(f"ada/hcm-{family}", **fresh)
     assert type(after) is type(before) and not network_of(after).training
     states = [network_of(pipeline).state_dict() for pipeline in (before, after)]
@@ -493,7 +496,7 @@ def test_the_metric_space_loads_from_the_hub_and_from_its_folder(hub, tmp_path):
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
-def test_a_space_keeps_the_models_that_it_was_told_to_serve(run, hub, tmp_path):
+def test_a_space_keeps_the_models_that_it_was_told_to_serve(run, hub, monkeypatch):
     folder, where = ROOT / "spaces" / "hcm-generator", ("space", "ada/hcm-generator")
     push_model(run("gan"), "ada/gan")
     with pytest.raises(InputError, match="No model ada/none is there that you may see"):
@@ -503,7 +506,8 @@ def test_a_space_keeps_the_models_that_it_was_told_to_serve(run, hub, tmp_path):
     assert where not in hub.repos
     push_space(folder, "ada/hcm-generator", [f"{hub.url}/ada/gan", "ada/gan@main"])
     assert json.loads(hub.files(*where)["models.json"]) == ["ada/gan", "ada/gan@main"]
-    push_space(folder, "ada/hcm-generator")
+    monkeypatch.setattr(sys, "argv", ["push.py", "--space", str(folder), "--repo_id", "ada/hcm-generator"])
+    runpy.run_path(str(ROOT / "scripts" / "push.py"), run_name="__main__")
     files = hub.files(*where)
     assert json.loads(files["models.json"]) == ["ada/gan", "ada/gan@main"] and len(hub.commits(*where)) == 2
     tracked = {path.name for path in folder.iterdir() if not path.name.startswith(("_", "."))}

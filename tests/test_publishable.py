@@ -16,7 +16,7 @@ import hcm_hf
 from hcm_hf.errors import InputError
 from hcm_hf.hub import push_dataset, push_model, push_space
 from hcm_hf.pipeline import HCMPipeline
-from hcm_hf.publishable import known_report, own_columns, pipeline_files
+from hcm_hf.publishable import known_report, own_columns, pipeline_files, served_models
 
 
 SECRET = "hf_SECRET"
@@ -154,6 +154,16 @@ def test_a_dataset_that_names_pictures_of_this_machine_is_refused(dataset_dir, t
     split = split.map(lambda row: {"mask": {"bytes": None, "path": str(tmp_path / "private.png")}})
     with pytest.raises(InputError, match="names a file in place of the pixels of 'mask'; prepare it again"):
         own_columns(split.cast_column("mask", datasets.Image(mode="L")))
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', "[1]", '["hearts"]', '["ada/hearts"', "[null]"])
+def test_a_damaged_list_of_models_is_one_sentence(text, tmp_path):
+    assert served_models(tmp_path) == []
+    (tmp_path / "models.json").write_text('["ada/hearts", "ada/hearts@v1"]')
+    assert served_models(tmp_path) == ["ada/hearts", "ada/hearts@v1"]
+    (tmp_path / "models.json").write_text(text)
+    with pytest.raises(InputError, match="models.json is no list of names; push the Space again with --models"):
+        served_models(tmp_path)
 
 
 def test_a_space_takes_its_modules_and_no_other_files(hub, tmp_path):

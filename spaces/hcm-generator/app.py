@@ -4,7 +4,6 @@ python app.py --models runs/ --dataset data/acdc-64 --reports reports/    # loca
 HCM_MODELS="user/hcm-dcgan user/hcm-ddpm" python app.py                   # repositories of the Hub
 """
 
-import json
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -32,6 +31,7 @@ from hcm_hf.cli import run
 from hcm_hf.errors import InputError
 from hcm_hf.figures import STRUCTURE_COLORS
 from hcm_hf.models.conditions import OPEN
+from hcm_hf.publishable import served_models
 from hcm_hf.repositories import parse_repository
 
 
@@ -256,7 +256,7 @@ def main(
 
     Args:
         models: a training run, or a folder of runs; by default the repositories of the Hub that HCM_MODELS names, or
-            the page's front matter.
+            `models.json` beside the app, or the page's front matter.
         dataset: folder or repository of the slices that they were trained on; by default what the runs say.
         reports: folder with score.py's reports on local runs.
         mcp: also be an MCP server, for agents (needs gradio[mcp]).
@@ -270,8 +270,7 @@ def main(
         raise InputError(f"--dataset {dataset} does not exist; name a prepared dataset, or user/name on the Hub.")
     mcp = mcp or os.environ.get("GRADIO_MCP_SERVER", "").lower() in ("1", "true")
     front = yaml.safe_load((Path(__file__).parent / "README.md").read_text(encoding="utf-8").split("---\n")[1])
-    pushed = Path(__file__).with_name("models.json")  # of push.py --models
-    of_space = json.loads(pushed.read_text(encoding="utf-8")) if pushed.is_file() else front.get("models") or []
+    of_space = served_models(Path(__file__).parent) or front.get("models") or []
     named = split_names(os.environ.get("HCM_MODELS", "")) or of_space
     generators, problems = find_generators(models if models is not None else named, reports)
     demo = build_demo(generators, problems, dataset, for_agents=mcp)

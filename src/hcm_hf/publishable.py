@@ -20,6 +20,7 @@ from hcm_hf.config import Recipe, TrainingConfig
 from hcm_hf.data.dataset import FEATURES, PreparationReport
 from hcm_hf.errors import InputError
 from hcm_hf.models.ddpm import SAMPLERS
+from hcm_hf.repositories import read_name
 
 
 INDEX_FILE, SPACE_MODELS = "model_index.json", "models.json"
@@ -192,6 +193,25 @@ def space_files(folder: Path) -> dict[str, bytes]:
         names = (path.relative_to(_PACKAGE) for path in sources if "__pycache__" not in path.parts)
         files |= {f"{_PACKAGE.name}/{name.as_posix()}": read_regular(_PACKAGE, str(name)) for name in names}
     return files
+
+
+def served_models(folder: Path) -> list[str]:
+    """The repositories of the models that a Space is to serve, as a push has written them; none where it has not.
+
+    Args:
+        folder: of the Space.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    path = folder / SPACE_MODELS
+    try:
+        names = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) and read_name(name) for name in names):
+        raise InputError(f"{path} is no list of names; push the Space again with --models user/name.")
+    return names
 
 
 def _imports(name: str, source: bytes) -> Iterator[str]:
