@@ -166,6 +166,16 @@ def test_cards_of_others_are_kept_and_templates_are_not(kind, there, kept, hub):
     assert ("# Mine" in there) != is_signed(held(hub, kind)["README.md"].decode())
 
 
+def test_numbers_of_an_evaluation_that_is_gone_go_from_an_edited_card(hub):
+    numbers = "model-index:\n- name: x\n  results: []\nmetrics:\n- ssim\n"
+    push(TARGET, {"README.md": f"---\n{numbers}---\n\n# Hearts\n".encode()}, "One", OWN)
+    hub.commit("model", "ada/hearts", {"README.md": f"---\n{numbers}language: en\n---\n\n# Mine\n".encode()})
+    with pytest.warns(UserWarning, match="its fields metrics, model-index are written anew"):
+        push(TARGET, FILES, "Two", OWN)
+    card = held(hub)["README.md"].decode()
+    assert "ssim" not in card and "model-index" not in card and "language: en" in card and "# Mine" in card
+
+
 def test_an_edited_dataset_card_still_says_how_many_rows_there_are(hub):
     def card(rows):
         splits = f"dataset_info:\n  splits:\n  - name: train\n    num_examples: {rows}\n"

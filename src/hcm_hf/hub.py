@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import datasets
 import numpy as np
 from diffusers import DiffusionPipeline
 from huggingface_hub import HfApi, get_token
@@ -58,7 +59,7 @@ def push_model(
 ) -> str:
     """Put a trained generator on the Hub: pipeline, card, report, figures and training configuration in one commit.
 
-    The same push twice makes no second commit. A push that fails leaves the repository as it was.
+    The same push twice makes no second commit. What has become of a push that fails is looked up and said.
 
     Args:
         model: folder of a training run (its best model), or of a pipeline with its `training_config.json`.
@@ -70,7 +71,7 @@ def push_model(
         token: by default that of `hf auth login`; it is written nowhere.
 
     Returns:
-        The address of the commit, or of the repository where there was nothing new.
+        The address of the commit, or of the one that holds all this already.
 
     Raises:
         InputError: if the model or the report is not there, they do not belong together, or the Hub refuses.
@@ -136,13 +137,12 @@ def push_dataset(
         token: as in `push_model`.
 
     Returns:
-        The address of the commit, or of the repository where there was nothing new.
+        The address of the commit, or of the one that holds all this already.
 
     Raises:
         InputError: if the dataset is not there, is not to be published, or the Hub refuses.
     """
     splits = load_dataset(dataset)
-    splits = {name: own_columns(splits[name]) for name in SPLITS}
     preparation = known_preparation(read_preparation(dataset))
     if preparation.get("source") not in LICENSES:
         raise InputError(f"--dataset {dataset} has no {PREPARATION_FILE}; prepare it with scripts/prepare_dataset.py.")
@@ -154,6 +154,7 @@ def push_dataset(
         )
     token = checked_token(token)
     repo_id = check_repository(repo_id, "dataset", private, token, write=not create_pr)
+    splits = datasets.DatasetDict({name: own_columns(splits[name]) for name in SPLITS})
     files, sizes = {PREPARATION_FILE: to_json(preparation)}, {}
     with TemporaryDirectory() as temporary:
         for name, split in splits.items():
@@ -188,7 +189,7 @@ def push_space(
         token: as in `push_model`.
 
     Returns:
-        The address of the commit, or of the repository where there was nothing new.
+        The address of the commit, or of the one that holds all this already.
 
     Raises:
         InputError: if the folder is no Space, or the Hub refuses.

@@ -5,7 +5,7 @@ import inspect
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from hcm_hf.checkpoints import Progress
 from hcm_hf.config import Recipe, TrainingConfig
 from hcm_hf.data.dataset import FEATURES, PreparationReport
 from hcm_hf.errors import InputError
+from hcm_hf.families import FAMILIES
 from hcm_hf.models.ddpm import SAMPLERS
+from hcm_hf.report import ARTEFACT
 from hcm_hf.repositories import read_name
 
 
@@ -49,6 +51,7 @@ _REPORT = {
     "encoder": dict.fromkeys(("source", "version", "hash", "quality")),
     "speed": dict.fromkeys(("network_calls", "seconds_per_1000_images", "batch_size", "device", "threads")),
 }
+_NUMBER = ("value", "low", "high", "protocol", "encoder", "structure")  # and counts, whose names begin with n_
 _PREPARATION = dict.fromkeys(one.name for one in fields(PreparationReport)) | {
     "generator": dict.fromkeys((*_SAMPLED, "dataset_source", "license", "train_patients"))
 }
@@ -56,12 +59,31 @@ _PREPARATION = dict.fromkeys(one.name for one in fields(PreparationReport)) | {
 
 def known_training(training: Mapping) -> dict:
     """What a training run writes of itself, without the paths of its machine; no other keys."""
-    return _known(training, _TRAINING)
+    family = FAMILIES.get(training.get("family"))
+    recipe = family and family.recipes.get(training.get("recipe"))
+    objective = dict.fromkeys(_arguments(recipe.build)) if recipe else {}
+    return _known(training, _TRAINING | {"objective": objective})
 
 
 def known_report(report: Mapping) -> dict:
     """What `score` writes; no other keys."""
-    return _known(report, _REPORT)
+    known = _known(report, _REPORT) | {"rows": _known_numbers(report["rows"])}
+    if known.get("encoder"):
+        known["encoder"] |= {"quality": _known_numbers({"": known["encoder"]["quality"]})[""]}
+    if "paper_compat_artefact" in known:
+        artefact = known["paper_compat_artefact"]
+        known["paper_compat_artefact"] = {"warning": ARTEFACT, "rows": _known_numbers(artefact["rows"])}
+    return known
+
+
+def _known_numbers(rows: Mapping) -> dict:
+    return {
+        label: {
+            name: {key: one for key, one in number.items() if key in _NUMBER or key.startswith("n_")}
+            for name, number in row.items()
+        }
+        for label, row in rows.items()
+    }
 
 
 def known_preparation(preparation: Mapping) -> dict:
@@ -71,9 +93,9 @@ def known_preparation(preparation: Mapping) -> dict:
 
 def _known(value: Mapping, keys: Mapping[str, Mapping | None]) -> dict:
     return {
-        key: _known(one, keys[key]) if keys[key] is not None and isinstance(one, Mapping) else one
+        key: one if keys[key] is None or one is None else _known(one, keys[key])
         for key, one in value.items()
-        if key in keys
+        if key in keys and (keys[key] is None or one is None or isinstance(one, Mapping))
     }
 
 
@@ -108,8 +130,8 @@ def pipeline_files(folder: Path, pipeline: DiffusionPipeline) -> dict[str, bytes
     return files
 
 
-def _arguments(kind: type) -> list[str]:
-    return [name for name in inspect.signature(kind.__init__).parameters if name not in ("self", "kwargs")]
+def _arguments(function: Callable) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "kwargs"]
 
 
 def _weights(data: bytes, network: torch.nn.Module) -> bytes:

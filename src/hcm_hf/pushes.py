@@ -21,6 +21,7 @@ CARD = constants.REPOCARD_NAME
 _SIGNATURE = "\n<!-- Written by hcm_hf, {}: what you change above stays when it is pushed again. -->\n"
 _SIGNED = re.compile(re.escape(_SIGNATURE).replace(r"\{\}", "([0-9a-f]{16})"))
 _SPACE_TEMPLATE = "huggingface.co/docs/hub/spaces-config-reference"  # in the card with which the Hub makes a Space
+_NUMBERS = ("metrics", "model-index")  # fields that are of one evaluation, and nobody else's
 _FAULTS = (*HUB_ERRORS, ValueError, RuntimeError, OSError)  # of an upload: the client also raises plain ones
 
 
@@ -248,6 +249,10 @@ def merge_cards(there: str, text: str) -> tuple[str | None, list[str]]:
     old, new = RepoCard(there, ignore_metadata_errors=True), RepoCard(text)
     before, fields = old.data.to_dict(), new.data.to_dict()
     replaced = [name for name, value in fields.items() if name in before and before[name] != value]
+    for name in _NUMBERS:
+        if name in before and name not in fields:
+            del before[name]
+            replaced.append(name)
     if not old.text.strip():
         return None, replaced
     if isinstance(before.get("tags"), list):
