@@ -31,6 +31,7 @@ from hcm_hf.cli import run
 from hcm_hf.errors import InputError
 from hcm_hf.figures import STRUCTURE_COLORS
 from hcm_hf.models.conditions import OPEN
+from hcm_hf.publishable import served_models
 from hcm_hf.repositories import parse_repository
 
 
@@ -255,7 +256,7 @@ def main(
 
     Args:
         models: a training run, or a folder of runs; by default the repositories of the Hub that HCM_MODELS names, or
-            the page's front matter.
+            `models.json` beside the app, or the page's front matter.
         dataset: folder or repository of the slices that they were trained on; by default what the runs say.
         reports: folder with score.py's reports on local runs.
         mcp: also be an MCP server, for agents (needs gradio[mcp]).
@@ -269,7 +270,8 @@ def main(
         raise InputError(f"--dataset {dataset} does not exist; name a prepared dataset, or user/name on the Hub.")
     mcp = mcp or os.environ.get("GRADIO_MCP_SERVER", "").lower() in ("1", "true")
     front = yaml.safe_load((Path(__file__).parent / "README.md").read_text(encoding="utf-8").split("---\n")[1])
-    named = split_names(os.environ.get("HCM_MODELS", "")) or front.get("models") or []
+    of_space = served_models(Path(__file__).parent) or front.get("models") or []
+    named = split_names(os.environ.get("HCM_MODELS", "")) or of_space
     generators, problems = find_generators(models if models is not None else named, reports)
     demo = build_demo(generators, problems, dataset, for_agents=mcp)
     Thread(target=keep_tidy, daemon=True).start()

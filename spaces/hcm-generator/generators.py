@@ -318,7 +318,8 @@ def find_generators(
             if repository is None:
                 extras = folder.parent if (folder.parent / CONFIG_FILE).is_file() else folder
             else:
-                extras = download(repository[0], _HUB_FILES, revision=folder.name)
+                commit = folder.parent.name if folder.name == "best" else folder.name
+                extras = download(repository[0], _HUB_FILES, revision=commit)
                 page = f"https://huggingface.co/{repository[0]}"
             short = repository[0] if repository else Path(name).resolve().name
             short = str(name) if short in found else short

@@ -7,8 +7,6 @@ import gradio as gr
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from hcm_hf.errors import InputError
-
 
 MOST_IMAGES = 200  # of each set
 METRIC = evaluate.load(str(Path(__file__).parent / "slice-similarity.py"))
@@ -35,7 +33,7 @@ def compare(generated: list[str], real: list[str], protocol: str) -> dict[str, f
         return METRIC.compute(
             predictions=read(generated, "generated images"), references=read(real, "real images"), protocol=protocol
         )
-    except InputError as error:
+    except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from error
 
 

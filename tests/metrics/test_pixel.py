@@ -7,8 +7,8 @@ from skimage.metrics import structural_similarity
 from tiny import random_images
 
 from hcm_hf.errors import InputError
-from hcm_hf.metrics import pixel
 from hcm_hf.metrics.pixel import cc_matrix, cc_max_shift, mse_matrix, paired, ssim_matrix
+from hcm_hf.metrics.slice_similarity import slice_similarity
 
 
 MATRICES = (ssim_matrix, cc_matrix, mse_matrix)
@@ -64,7 +64,9 @@ def test_matrices_are_symmetric(matrix):
 def test_chunks_change_nothing(matrix, monkeypatch):
     first, second = random_images(7), random_images(9, seed=1)
     whole = matrix(first, second)
-    monkeypatch.setattr(pixel, "_chunks", lambda length, size=0: (slice(i, i + 2) for i in range(0, length, 2)))
+    monkeypatch.setattr(
+        slice_similarity, "chunks", lambda length, size=0: (slice(i, i + 2) for i in range(0, length, 2))
+    )
     np.testing.assert_allclose(matrix(first, second), whole, atol=1e-7)
 
 

@@ -1,5 +1,8 @@
+import ast
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import evaluate
 import numpy as np
@@ -9,7 +12,6 @@ from skimage.metrics import structural_similarity
 from tiny import random_images
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from hcm_hf.errors import InputError
 from hcm_hf.metrics import SLICE_SIMILARITY
 from hcm_hf.metrics.pixel import cc_matrix, compare_images, mse_matrix, ssim_matrix
 
@@ -53,6 +55,33 @@ def test_best_is_the_most_alike_by_each_metric(metric):
     np.testing.assert_array_equal(values["mse"], mse_matrix(GENERATED, REAL).min(1))
 
 
+def test_without_torch_numpy_gives_the_same(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with_torch = {"ssim": ssim_matrix, "cc": cc_matrix, "mse": mse_matrix}
+    values = load_source().SliceSimilarity().compute(predictions=GENERATED, references=REAL, average=False)
+    for name, matrix in with_torch.items():
+        np.testing.assert_allclose(values[name], matrix(GENERATED, REAL), atol=1e-6)
+    with pytest.raises(ValueError, match="device is cuda, which needs torch"):
+        load_source().SliceSimilarity().compute(predictions=GENERATED, references=REAL, device="cuda")
+
+
+def load_source():
+    """The module once more, as where it is alone."""
+    path = Path(SLICE_SIMILARITY) / "slice_similarity.py"
+    specification = importlib.util.spec_from_file_location("alone", path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_the_module_imports_nothing_of_this_package():
+    tree = ast.parse((Path(SLICE_SIMILARITY) / "slice_similarity.py").read_text())
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    outside = {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names)
+    assert outside == {"numpy", "torch", "datasets", "evaluate"}
+
+
 def test_pairs_agree_with_other_libraries(metric):
     first, second = GENERATED, REAL[:6]
     values = metric.compute(predictions=first, references=second, protocol="pairs", average=False)
@@ -92,5 +121,5 @@ def test_a_wrong_data_range_makes_any_two_images_alike(metric):
     ],
 )
 def test_bad_input_is_refused(metric, arguments, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueError, match=message):
         metric.compute(**{"predictions": GENERATED, "references": REAL} | arguments)

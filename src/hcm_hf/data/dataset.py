@@ -276,7 +276,8 @@ def _from_hub(repo_id: str, revision: str | None) -> datasets.DatasetDict:
         files.setdefault(re.split(r"[-.]", path.name)[0], []).append(str(path))
     if not files:
         raise InputError(f"--dataset {repo_id} holds no data/*.parquet; push one with scripts/push.py --dataset.")
-    splits = datasets.load_dataset("parquet", data_files=files)
+    order = [*(split for split in SPLITS if split in files), *(split for split in files if split not in SPLITS)]
+    splits = datasets.load_dataset("parquet", data_files={split: files[split] for split in order})
     card = folder / constants.REPOCARD_NAME
     try:
         license_name = DatasetCard.load(card).data.license if card.is_file() else None
