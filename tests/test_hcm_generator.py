@@ -49,7 +49,8 @@ def app():
     """The Space's modules, as Python finds them beside `app.py`."""
     sys.path.insert(0, str(SPACE))
     page = runpy.run_path(str(SPACE / "app.py"))
-    yield vars(sys.modules["generators"]) | vars(sys.modules["handlers"]) | page
+    modules = ("hcm_hf.serving", "notes", "generators", "copies", "studio", "handlers")
+    yield {name: value for module in modules for name, value in vars(sys.modules[module]).items()} | page
     sys.path.remove(str(SPACE))
 
 
