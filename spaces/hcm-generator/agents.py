@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+import numpy as np
+from anyio.to_thread import run_sync
 from generators import Drawing, Generator, Request
+from gradio.mcp import GradioMCPServer
 from handlers import QUESTIONS
 from pictures import captions_of, show_grid, write_archive
-from studio import COMPARED, Studio, draw, explained, whole
+from studio import COMPARED, Studio, explained, whole
 
 from hcm_hf.errors import InputError
 from hcm_hf.serving import SLOW
@@ -22,6 +26,7 @@ class Agents(Studio):
 
     def offer(self) -> None:
         """Make each tool an endpoint of the page that is being built."""
+        GradioMCPServer._execute_tool_without_progress = _outputs
         latent = [one for one in self.generators.values() if not one.denoises]
         diffusion = [one for one in self.generators.values() if one.denoises]
         quick = {"concurrency_limit": 4}
@@ -44,7 +49,7 @@ class Agents(Studio):
         code_1: float | None = None,
         code_2: float | None = None,
     ) -> tuple[dict, str, dict]:
-        """Draw synthetic short-axis cardiac MR slices with a VAE or GAN. The same seed gives the same images.
+        """Draw images with a VAE or GAN, synthetic short-axis cardiac MR slices. A seed's images are always the same.
 
         Args:
             model: name of the generator
@@ -109,8 +114,9 @@ class Agents(Studio):
         phase: str | None = None,
         level: str | None = None,
         guidance_scale: float = 1,
+        overlay: bool = False,
     ) -> tuple[dict, str, dict]:
-        """Draw synthetic short-axis cardiac MR slices with a diffusion model. The same seed gives the same images.
+        """Draw images with a diffusion model, synthetic short-axis cardiac MR slices. A seed's images are always the same.
 
         Args:
             model: name of the generator
@@ -122,6 +128,7 @@ class Agents(Studio):
             phase: ED or ES, for a model with conditions; null is any
             level: part of the heart (base, mid or apex), for a model with conditions; null is any
             guidance_scale: 1 to 5, how closely the conditions are followed; 1 is without guidance
+            overlay: whether the picture shows the segmentations that come with the images, in colour
 
         Returns:
             One picture of all images in rows of 8
@@ -130,8 +137,8 @@ class Agents(Studio):
         """
         answers = dict(zip(QUESTIONS, (group, phase, level), strict=True))
         request = self.ask(model, num_images, seed, scheduler, num_inference_steps, answers, guidance_scale)
-        *_, drawing = draw(self.find(model).key, request)
-        return _answer(request, drawing)
+        *_, drawing = self.draw_steps(request)
+        return _answer(request, drawing, overlay)
 
     @explained
     def compare(
@@ -150,17 +157,22 @@ class Agents(Studio):
         """
         drawn = list(self.draw_all(seed, scheduler, num_inference_steps))
         seconds = {generator.name: round(drawing.seconds / COMPARED, 4) for generator, drawing in drawn}
-        sizes = {drawing.images.shape[1:] for _, drawing in drawn}
-        if len(sizes) > 1:
-            raise InputError("The generators differ in the size of their images; draw with each of them by itself.")
-        rows = [image for _, drawing in drawn for image in drawing.images]
-        return _picture(Drawing(rows), COMPARED), _facts({"seed": whole(seed), "seconds_per_image": seconds})
+        side = max(drawing.images.shape[-1] for _, drawing in drawn)
+        rows = [_padded(drawing.images, side) for _, drawing in drawn]
+        facts = {"seed": whole(seed), "seconds_per_image": seconds}
+        return _picture(Drawing(np.concatenate(rows)), COMPARED), _facts(facts)
 
 
 def _offer(tool, generators: list[Generator], queue: dict) -> None:
     """An endpoint whose description names the generators; the page's own of that name is another."""
     description = f"{tool.__doc__.strip().splitlines()[0]} Generators: {', '.join(one.name for one in generators)}."
     gr.api(tool, api_name=f"agents_{tool.__name__}", api_description=description, **queue)
+
+
+async def _outputs(server: GradioMCPServer, job: Any) -> list:
+    """What a tool returns, each output for itself: gradio makes one text of them all, the picture too."""
+    result = await run_sync(job.result)
+    return [*result] if isinstance(result, list | tuple) else [result]
 
 
 def _codes(
@@ -172,14 +184,21 @@ def _codes(
     return (whole(category), (code_1, code_2)) if all(given) else (None, None)
 
 
-def _answer(request: Request, drawing: Drawing) -> tuple[dict, str, dict]:
+def _answer(request: Request, drawing: Drawing, overlay: bool = False) -> tuple[dict, str, dict]:
     settings = {key: value for key, value in vars(request).items() if value is not None}
-    facts = {**settings, "images": captions_of(drawing), "seconds": round(drawing.seconds, 3)}
-    return _picture(drawing), _facts(facts), _file(write_archive(request, drawing)[0])
+    shown = {"images": captions_of(drawing)} if drawing.conditions else {}
+    facts = {**settings, **shown, "seconds": round(drawing.seconds, 3)}
+    return _picture(drawing, overlay=overlay), _facts(facts), _file(write_archive(request, drawing)[0])
 
 
-def _picture(drawing: Drawing, columns: int = COLUMNS) -> dict:
-    return _file(show_grid(drawing.images, min(columns, len(drawing.images))))
+def _picture(drawing: Drawing, columns: int = COLUMNS, overlay: bool = False) -> dict:
+    return _file(show_grid(drawing, min(columns, len(drawing.images)), overlay))
+
+
+def _padded(images: np.ndarray, side: int) -> np.ndarray:
+    """Square images (N, H, H) with a black rim, so that they have `side` pixels."""
+    rim = side - images.shape[-1]
+    return np.pad(images, ((0, 0), *[(rim // 2, rim - rim // 2)] * 2))
 
 
 def _facts(facts: dict) -> str:

@@ -7,8 +7,8 @@ import gradio as gr
 from copies import find_neighbours, open_to_all
 from generators import Drawing, Generator, Request, check_whole
 from matplotlib.figure import Figure
-from pictures import draw_histogram, show, show_file, show_images, write_archive
-from studio import COMPARED, Studio, draw, explained, whole
+from pictures import draw_histogram, show, show_file, show_grid, show_images, write_archive
+from studio import COMPARED, Studio, explained, whole
 
 from hcm_hf.data.dataset import read_preparation
 from hcm_hf.errors import InputError
@@ -102,7 +102,7 @@ class Handlers(Studio):
         answers = dict(zip(QUESTIONS, (group, phase, level), strict=True))
         request = self.ask(model, num_images, seed, scheduler, num_inference_steps, answers, guidance_scale)
         progress(0)
-        for drawing in draw(self.find(model).key, request):
+        for drawing in self.draw_steps(request):
             progress(drawing.done)
             done = drawing.done == 1
             yield (
@@ -162,10 +162,9 @@ class Handlers(Studio):
         """
         shown, seconds = [], []
         for generator, drawing in self.draw_all(seed, scheduler, num_inference_steps):
-            grid = drawing.images.reshape(2, -1, *drawing.images.shape[1:])
             seconds.append(drawing.seconds)
             caption = f"{generator.name.rpartition('/')[2]} · {drawing.seconds / COMPARED:.2g} s"
-            shown.append((show(grid, new_folder() / "grid.png"), caption))
+            shown.append((show_grid(drawing, COMPARED // 2), caption))
             progress((len(shown), len(self.generators)))
             yield shown, f"{len(shown)} / {len(self.generators)} · {sum(seconds):.3g} s"
 
@@ -197,7 +196,7 @@ class Handlers(Studio):
             f"{value:.2f} {caption}".strip() for value, caption in zip(found.correlations, found.captions, strict=True)
         ]
         pairs = zip([images[index], *found.images], [str(index), *captions], strict=True)
-        shown = [(show(image, folder / f"{rank}.png"), caption) for rank, (image, caption) in enumerate(pairs)]
+        shown = [(show([image[None]], folder / f"{rank}.png"), caption) for rank, (image, caption) in enumerate(pairs)]
         highest = float(found.correlations[0])
         return (
             shown,

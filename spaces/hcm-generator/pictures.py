@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile
 
@@ -27,29 +28,26 @@ def captions_of(drawing: Drawing) -> list[str]:
 
 def show_images(drawing: Drawing, overlay: bool = False) -> list[tuple[str, str]]:
     """Pictures of the images, with their captions."""
-    folder, images = new_folder(), drawing.images
-    if overlay and drawing.masks is not None:
-        images = draw_masks(images, drawing.masks, _enlargement(images.shape[-1]))
-    shown = (show(image, folder / f"{index:06d}.png") for index, image in enumerate(images))
+    folder, images = new_folder(), _coloured(drawing) if overlay else drawing.images
+    shown = (show([image[None]], folder / f"{index:06d}.png") for index, image in enumerate(images))
     return list(zip(shown, captions_of(drawing), strict=True))
 
 
-def show(images: np.ndarray, path: Path) -> str:
-    """One image (H, W) or (H, W, 3), or rows of them (R, N, H, W), enlarged for the page, as a file.
+def show_grid(drawing: Drawing, columns: int, overlay: bool = False) -> str:
+    """One picture of all images in rows of `columns`; the last row may end in black."""
+    images = _coloured(drawing) if overlay else drawing.images
+    filled = np.zeros((-(-len(images) // columns) * columns, *images.shape[1:]), images.dtype)
+    filled[: len(images)] = images
+    return show(filled.reshape(-1, columns, *images.shape[1:]), new_folder() / "images.png", gap=2)
+
+
+def show(rows: Sequence[np.ndarray], path: Path, gap: int = 0) -> str:
+    """Rows of images (N, H, W) or (N, H, W, 3), enlarged for the page, as a file.
 
     gradio copies a file once, but writes the same picture anew each time, even while somebody is loading it.
     """
-    rows = images if images.ndim == 4 else [images[None]]
-    grid = image_grid(rows, _enlargement(rows[0].shape[2]), gap=2 if images.ndim == 4 else 0)
-    grid.save(path, format="PNG")
+    image_grid(rows, _enlargement(rows[0].shape[1]), gap=gap).save(path, format="PNG")
     return str(path)
-
-
-def show_grid(images: np.ndarray, columns: int) -> str:
-    """Images (N, H, W) in rows of `columns` as one picture; the last row may end in black ones."""
-    filled = np.zeros((-(-len(images) // columns) * columns, *images.shape[1:]), images.dtype)
-    filled[: len(images)] = images
-    return show(filled.reshape(-1, columns, *images.shape[1:]), new_folder() / "images.png")
 
 
 def show_file(path: Path | None) -> str | None:
@@ -96,6 +94,13 @@ def write_archive(request: Request, drawing: Drawing) -> tuple[str, str, str | N
     for file in folder.glob("*.png"):
         file.unlink()
     return str(folder / f"{name}.zip"), str(stack), masks and str(masks)
+
+
+def _coloured(drawing: Drawing) -> np.ndarray:
+    """The images with their segmentations, where there are any."""
+    if drawing.masks is None:
+        return drawing.images
+    return draw_masks(drawing.images, drawing.masks, _enlargement(drawing.images.shape[-1]))
 
 
 def _enlargement(side: int) -> int:

@@ -115,6 +115,10 @@ class Studio:
         (drawing,) = draw(generator.key, request)
         return request, drawing
 
+    def draw_steps(self, request: Request) -> Iterator[Drawing]:
+        """Images of a diffusion model on their way from noise."""
+        return draw(self.find(request.model).key, request)
+
     def draw_between(
         self,
         model: str,

@@ -42,11 +42,10 @@ def read(files: list[str] | None, name: str) -> np.ndarray:
             "give fewer or smaller ones."
         )
     try:
-        return np.stack(
-            [np.asarray(Image.open(file, formats=FORMATS).convert("L"), np.float32) / 255 for file in files]
-        )
+        images = [np.asarray(Image.open(file, formats=FORMATS).convert("L"), np.float32) for file in files]
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{name}: an image is damaged.") from error
+    return np.stack(images) / 255
 
 
 def _size(file: str, name: str) -> tuple[int, int]:
