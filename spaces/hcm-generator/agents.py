@@ -49,7 +49,7 @@ class Agents(Studio):
         code_1: float | None = None,
         code_2: float | None = None,
     ) -> tuple[dict, str, dict]:
-        """Draw images with a VAE or GAN, synthetic short-axis cardiac MR slices. A seed's images are always the same.
+        """Draw images with a VAE or GAN, synthetic short-axis cardiac MR slices. The same seed gives them again.
 
         Args:
             model: name of the generator
@@ -116,7 +116,7 @@ class Agents(Studio):
         guidance_scale: float = 1,
         overlay: bool = False,
     ) -> tuple[dict, str, dict]:
-        """Draw images with a diffusion model, synthetic short-axis cardiac MR slices. A seed's images are always the same.
+        """Draw images with a diffusion model, synthetic short-axis cardiac MR slices. The same seed gives them again.
 
         Args:
             model: name of the generator
