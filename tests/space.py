@@ -2,17 +2,26 @@
 
 import json
 import runpy
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import requests
 from requests.adapters import HTTPAdapter
 from tiny import build_tiny
 
 
 SPACE = Path(__file__).parents[1] / "spaces" / "hcm-generator"
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split() + [
+    *("--disable-component-update", "--disable-sync")
+]
 MODULES = ("hcm_hf.serving", "notes", "generators", "copies", "studio", "handlers")
 
 
@@ -33,6 +42,17 @@ def served(app: dict, demo, **options) -> Iterator[str]:
         yield url
     finally:
         demo.close()
+
+
+@contextmanager
+def chromium_started():
+    """A browser."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
 
 
 def save_model(folder: Path, family: str, recipe: str = "paper", notes: object = None) -> Path:

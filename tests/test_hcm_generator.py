@@ -19,7 +19,7 @@ import pytest
 import requests
 from gradio_client import Client
 from PIL import Image
-from space import SPACE, opened_space
+from space import SPACE, chromium_started, in_browser, opened_space
 from tiny import build_tiny, tiny_families
 
 from hcm_hf.config import TrainingConfig
@@ -31,16 +31,9 @@ from hcm_hf.hub import push_model, push_space
 from hcm_hf.training import train
 
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 PAIRED = "ddpm-tuned"
 NAMES = (*FAMILIES, PAIRED)
 LATENT = ("vae", "gan", "dcgan", "acgan", "infogan")
-QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split() + [
-    *("--disable-component-update", "--disable-sync")
-]
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +68,8 @@ def url(app, runs):
 
 @pytest.fixture(scope="module")
 def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+    with chromium_started() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

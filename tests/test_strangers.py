@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 from gradio_client import Client
-from space import files_of, opened_space, save_model, served
+from space import chromium_started, files_of, in_browser, opened_space, save_model, served
 
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.hub import push_dataset
@@ -139,7 +139,7 @@ def test_damaged_repositories_are_left_out_and_the_others_served(app, hub, tmp_p
     assert [problem.split(" is left out: ")[0] for problem in problems] == [
         name for name in names if "good" not in name
     ]
-    assert all("\n" not in problem and problem.endswith(".") for problem in problems)
+    assert all("\n" not in problem and problem.endswith((".", "…")) for problem in problems)
     with served(app, app["build_demo"](generators, problems)) as url:
         assert len(Client(url, verbose=False).predict("bob/also-good", 2, 0, api_name="/generate")[0]) == 2
 
@@ -176,6 +176,33 @@ REPORT = {
     "seed": 0,
     "hcm_hf_version": "0.1.0",
 }
+
+
+@in_browser
+def test_nothing_of_a_stranger_acts_in_the_page(app, hub, tmp_path):
+    index = save_model(tmp_path / "class", "dcgan") / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": HOSTILE}))
+    hub.commit("model", "bob/class", files_of(tmp_path / "class"))
+    odd = dict.fromkeys(("family", "recipe", "resolution", "groups", "dataset", "dataset_repository"), HOSTILE)
+    rows = {"generated": {"ssim_random": NUMBER | {"protocol": HOSTILE}, HOSTILE: NUMBER}, HOSTILE: {HOSTILE: HOSTILE}}
+    report = dict.fromkeys(REPORT, HOSTILE) | {"rows": rows}
+    more = {"metrics.json": json.dumps(report).encode(), "losses.png": b"<svg onload=alert(1)>"}
+    hub.commit("model", "bob/odd", files_of(save_model(tmp_path / "odd", "dcgan", notes=odd)) | more)
+    generators, problems = app["find_generators"](["bob/class", "bob/odd"])
+    assert list(generators) == ["bob/odd"]
+    with chromium_started() as browser, served(app, app["build_demo"](generators, problems)) as url:
+        page, asked = browser.new_page(locale="en-US"), []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(url)
+        page.get_by_role("tab", name="Scores").click()
+        page.wait_for_selector("#scores table")
+        assert page.inner_text("#scores").split() == ["generated", "ssim_random", "0.500", "[0.400,", "0.600]"]
+        assert "bob/class is left out" in page.inner_text("#problems")
+        assert page.locator("form, #problems img, #scores img").count() == 0
+        page.get_by_role("tab", name="Generate").click()
+        page.click("button#generate")
+        page.wait_for_selector("#gallery img")
+        assert [address for address in asked if not address.startswith((url, "data:", "blob:"))] == []
 
 
 @pytest.mark.parametrize(

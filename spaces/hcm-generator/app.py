@@ -65,7 +65,7 @@ def build_demo(
     Args:
         generators: by the name under which visitors choose them; without any, the page says how to get one.
         problems: a sentence for each generator that could not be had.
-        dataset: the slices that the generators were trained on, where their own notes do not lead there.
+        dataset: the slices that the generators were trained on, if every visitor may see them.
         for_agents: offer tools for agents, which have no session, in place of the page's own endpoints.
     """
     english = {key: text["en"] for key, text in TEXTS.items()}
@@ -279,7 +279,8 @@ def main(
     Args:
         models: a training run, or a folder of runs; by default the repositories of the Hub that HCM_MODELS names, or
             the page's front matter.
-        dataset: folder or repository of the slices that they were trained on; by default what the runs say.
+        dataset: folder or repository of the slices that they were trained on, which every visitor may then see; by
+            default those that a model names and anybody may read on the Hub, and synthetic ones of local runs.
         reports: folder with score.py's reports on local runs.
         mcp: also be an MCP server, for agents (needs gradio[mcp]).
         server_port: by default the first that is free from 7860.

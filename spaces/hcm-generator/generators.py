@@ -28,6 +28,7 @@ from hcm_hf.paired_pipeline import PairedDDPMPipeline
 from hcm_hf.pipeline import HCMPipeline, find_pipeline, hash_model, prepare_sampling
 from hcm_hf.repositories import download, first_line, parse_repository
 from hcm_hf.runs import LOSS_FIGURE
+from hcm_hf.serving import one_line
 
 
 MOST_IMAGES, MOST_STEPS, MOST_CALLS = 64, 1000, 3200  # of one request; calls are images times steps
@@ -349,7 +350,7 @@ def find_generators(
             found[name] = generator
         except Exception as error:  # whatever one repository brings about: the others are served
             reason = str(error) if isinstance(error, InputError) else f"it cannot be used ({first_line(error)})."
-            problems.append(f"{name} is left out: {reason}")
+            problems.append(one_line(f"{name} is left out: {reason}"))
     return found, problems
 
 

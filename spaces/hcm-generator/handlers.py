@@ -26,7 +26,7 @@ class Handlers(Studio):
 
     Args:
         generators: by name.
-        dataset: the slices that they were trained on, where their own notes do not lead there.
+        dataset: the slices that they were trained on, if every visitor may see them.
     """
 
     def __init__(self, generators: Mapping[str, Generator], dataset: str | None):

@@ -30,6 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send  # noqa: E402
 
 
 SLOW = "slow"  # the `concurrency_id` of slow work
+LONGEST_SENTENCE = 400
 KEPT_SESSIONS = 500  # what visitors have made last is kept for so many of them
 # Addresses of proxies between a Space and its visitors; elsewhere whoever connects is the visitor.
 _PROXIES = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
@@ -187,9 +188,15 @@ def hide_folders(sentence: str) -> str:
     return re.sub(r"(?<![\w.:/~-])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\"]+[/\\])+", "", sentence)
 
 
+def one_line(text: str) -> str:
+    """A text of somebody else as part of a log: printable, on one line, and not too long."""
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return text if len(text) <= LONGEST_SENTENCE else text[: LONGEST_SENTENCE - 1] + "…"
+
+
 def as_markdown(text: str) -> str:
     """Markdown that shows a text as it is, whatever it holds."""
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", one_line(text))
 
 
 def _kind(fn: gr.blocks.BlockFunction) -> str | None:
