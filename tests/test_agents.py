@@ -12,10 +12,11 @@ import requests
 from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 from PIL import Image
-from space import opened_space, save_model, served
+from space import opened_space, save_model, served, visitor
 from tiny import TINY
 
 from hcm_hf.generation import generate_images
+from hcm_hf.serving import BOUNDS, SLOW
 
 
 PAIRED = "ddpm-tuned"
@@ -137,3 +138,17 @@ def test_a_wrong_call_gets_one_sentence(tool, arguments, sentence, url):
     with pytest.raises(RuntimeError, match=sentence) as error:
         call(url, tool, **arguments)
     assert "\n" not in str(error.value) and "Traceback" not in str(error.value)
+
+
+def test_an_agent_is_counted_as_the_visitor_that_he_is(url):
+    agent, slow = visitor("127.0.0.5"), ["ddpm", 64, 0, "ddpm", 50, None, None, None, 1, False]
+    for _ in range(BOUNDS[SLOW].per_visitor):
+        assert agent.post(f"{url}gradio_api/call/denoise", json={"data": slow}, timeout=30).ok
+    asked = {"name": "denoise", "arguments": {"model": "ddpm"}}
+    answer = agent.post(
+        f"{url}gradio_api/mcp/",
+        json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": asked},
+        headers={"Accept": "application/json, text/event-stream"},
+        timeout=30,
+    )
+    assert "Queue is full" in answer.text and '"isError":true' in answer.text

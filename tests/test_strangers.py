@@ -118,19 +118,23 @@ def damage(folder, kind):
         index.write_text("")
     elif kind == "class":
         index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": ["os", "system"]}))
+    elif kind == "options":
+        index.write_text(
+            json.dumps(json.loads(index.read_text()) | {"num_inference_steps": "many", "frequencies": {}})
+        )
     elif kind == "config":
         config.write_text(json.dumps(json.loads(config.read_text()) | {"latent_dim": "<form>"}))
     elif kind == "weights":
         next(folder.rglob("*.safetensors")).write_bytes(b"\x00" * 100)
 
 
-KINDS = ("notes", "deep", "list", "bytes", "index", "no index", "class", "config", "weights")
+KINDS = ("notes", "deep", "list", "bytes", "index", "no index", "class", "config", "weights", "options")
 
 
 def test_damaged_repositories_are_left_out_and_the_others_served(app, hub, tmp_path):
     names = []
     for number, kind in enumerate(("good", *KINDS[:5], "also-good", *KINDS[5:])):
-        folder = save_model(tmp_path / str(number), "dcgan")
+        folder = save_model(tmp_path / str(number), *(("ddpm", "tuned") if kind == "options" else ("dcgan",)))
         damage(folder, kind)
         names.append(f"bob/{kind.replace(' ', '-')}")
         hub.commit("model", names[-1], files_of(folder))

@@ -12,7 +12,7 @@ from hcm_hf.errors import InputError
 from hcm_hf.image_sets import RealSlices, read_split
 from hcm_hf.metrics.memorization import best_match, copy_threshold
 from hcm_hf.metrics.pixel import cc_matrix
-from hcm_hf.repositories import HUB_ERRORS, parse_repository
+from hcm_hf.repositories import HUB_ERRORS
 
 
 MOST_BYTES = 2**30  # of a dataset that a stranger's model names
@@ -65,12 +65,12 @@ def find_neighbours(image: np.ndarray, dataset: str, groups: tuple[str, ...], co
 def open_to_all(repo_id: str) -> str:
     """`repo_id@commit` of a dataset that anybody may read, as somebody without a token sees it now.
 
+    With its commit it is a repository's name, whatever folders there are here.
+
     Raises:
         InputError: if nobody may without a token, or it is too large to be fetched for a visitor.
     """
     refusal = f"The training slices {repo_id} cannot be shown: no public dataset of at most {MOST_BYTES >> 20} MB"
-    if parse_repository(repo_id) is None:  # a folder of that name is no repository
-        raise InputError(f"{refusal} has that name.")
     try:
         info = HfApi(token=False).dataset_info(repo_id, files_metadata=True, timeout=10)
     except HUB_ERRORS as error:
