@@ -21,8 +21,6 @@ from hcm_hf.saved import check_options, load_network, load_scheduler, read_json
 
 
 _INDEX_FILE = "model_index.json"
-# What a damaged or odd file can bring about while it is loaded.
-_DAMAGES = (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, ImportError)
 
 
 class LatentPipeline(DiffusionPipeline):
@@ -167,7 +165,7 @@ class HCMPipeline:
             return saved.load(folder, index, network).to(device)
         except InputError as error:
             raise InputError(f"The model in {name} cannot be used: {error}") from error
-        except _DAMAGES as error:
+        except Exception as error:  # an odd option ends in any kind of error where the network or its blocks are built
             raise InputError(f"The model in {name} cannot be loaded ({first_line(error)}); copy it again.") from error
 
 

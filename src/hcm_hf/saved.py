@@ -169,8 +169,9 @@ class _LargestTensor(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
-        sizes = (tensor.numel() for tensor in tree_leaves(made) if isinstance(tensor, torch.Tensor))
-        self.size = max(self.size, *sizes, 0)
+        if not func.is_view:
+            sizes = (tensor.numel() for tensor in tree_leaves(made) if isinstance(tensor, torch.Tensor))
+            self.size = max(self.size, *sizes, 0)
         return made
 
 
