@@ -159,6 +159,8 @@ class HCMPipeline:
         name = pretrained_model_name_or_path
         folder = find_pipeline(name, revision, token, cache_dir)
         index, saved, network_class = _read_index(folder, name)
+        if not any((folder / saved.component).glob("*.safetensors")):
+            raise InputError(f"The model in {name} has no safetensors weights; others, as pickles, are not loaded.")
         try:
             check_options({option: index[option] for option in saved.options}, _INDEX_FILE)
             network = load_network(network_class, folder / saved.component, saved.call, torch_dtype)

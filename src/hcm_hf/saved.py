@@ -122,9 +122,7 @@ def load_network(
 
     path = folder / WEIGHTS_FILE
     if not path.is_file():
-        if any(folder.glob("*.safetensors")):
-            raise InputError(f"its weights are not in one file, {folder.name}/{WEIGHTS_FILE}; save it so.")
-        raise InputError("it has no safetensors weights; others, as pickles, are not loaded.")
+        raise InputError(f"its weights are not in one file, {folder.name}/{WEIGHTS_FILE}; save it so.")
     wanted = network.state_dict()
     _check_size(path, wanted)
     _check_hash(path)
