@@ -19,6 +19,7 @@ from typing import Literal
 
 import hcm_hf
 from hcm_hf.cli import run
+from hcm_hf.process import count_cores
 
 
 SCRIPTS = Path(__file__).parent
@@ -30,7 +31,7 @@ def main(
     only: tuple[Literal["preparation", "training", "sampling", "evaluation", "startup"], ...] = PARTS,
     rounds: int = 3,
     num_steps: int = 9,
-    num_proc: int = os.cpu_count() or 1,
+    num_proc: int = count_cores(),
 ) -> None:
     """Measure preparation, training steps, sampling, evaluation and start-up.
 

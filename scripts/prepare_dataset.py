@@ -4,11 +4,11 @@ python scripts/prepare_dataset.py --acdc ACDC/database --output_dir data/acdc-64
 python scripts/prepare_dataset.py --acdc acdc.zip --output_dir data/hcm-128 --resolution 128 --groups HCM
 """
 
-import os
 from pathlib import Path
 
 import hcm_hf
 from hcm_hf.cli import run
+from hcm_hf.process import count_cores
 
 
 def main(
@@ -17,7 +17,7 @@ def main(
     resolution: int = 64,
     groups: tuple[str, ...] = (),
     all_frames: bool = False,
-    num_proc: int = os.cpu_count() or 1,
+    num_proc: int = count_cores(),
     seed: int = 0,
     push_to_hub: bool = False,
     hub_dataset_id: str | None = None,

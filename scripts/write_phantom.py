@@ -3,11 +3,11 @@
 python scripts/write_phantom.py --output_dir data/phantom
 """
 
-import os
 from pathlib import Path
 
 import hcm_hf
 from hcm_hf.cli import run
+from hcm_hf.process import count_cores
 
 
 def main(
@@ -15,7 +15,7 @@ def main(
     num_patients_per_group: int = 20,
     seed: int = 0,
     cine: bool = False,
-    num_proc: int = os.cpu_count() or 1,
+    num_proc: int = count_cores(),
 ) -> None:
     """Write a synthetic cohort in the ACDC layout.
 

@@ -316,6 +316,7 @@ class HubServer:
             self.ranges: list[str | None] = []
             self.faults: list[tuple[str, int]] = []
             self.drops: list[tuple[str, int]] = []
+            self.losses: list[tuple[str, int]] = []
 
     def add_account(self, name: str, token: str, can_write: bool = True) -> None:
         with self.lock:
@@ -325,6 +326,11 @@ class HubServer:
         """Answer the next `count` requests whose path contains `match` with an error of that status."""
         with self.lock:
             self.faults += [(match, status)] * count
+
+    def lose(self, count: int, match: str = "") -> None:
+        """Do what the next `count` requests say whose path contains `match`, and let their answers get lost."""
+        with self.lock:
+            self.losses += [(match, 0)] * count
 
     def drop_after(self, path_part: str, n_bytes: int, times: int = 1) -> None:
         """Break the next `times` downloads of a file whose path contains `path_part`, `n_bytes` into the body."""
@@ -367,6 +373,8 @@ class HubServer:
                 response = reply(refusal.body, refusal.status, refusal.headers)
             except Exception:  # a mistake of this server; the clients do not try again after this status
                 response = reply({"error": traceback.format_exc()}, 501)
+            if (kept := take(self.losses, scope["path"])) is not None:
+                response = CutShort(response.body or b" ", 200, {}, kept)
         response.headers["X-Request-Id"] = str(uuid.uuid4())
         await response(scope, receive, send)
 

@@ -1,4 +1,4 @@
-"""What `test_training.py` runs in processes of its own: every family for one epoch, and one of them for two."""
+"""What `test_training.py` runs in processes of its own: every family for one epoch, and two models for two."""
 
 import sys
 from pathlib import Path
@@ -13,8 +13,9 @@ from hcm_hf.training import train
 dataset, output_dir, *mixed_precision = sys.argv[1:]
 FAMILIES.update(tiny_families())
 runs = [(family, family, "paper", 2 if family == "dcgan" else 1) for family in FAMILIES]
-runs += [("ddpm-tuned", "ddpm", "tuned", 1)]
+runs += [("ddpm-tuned", "ddpm", "tuned", 1), ("vae-tuned", "vae", "tuned", 2)]
 runs += [("dcgan-in-halves", "dcgan", "paper", num_epochs) for num_epochs in (1, 2)]
+runs += [("vae-tuned-in-halves", "vae", "tuned", num_epochs) for num_epochs in (1, 2)]
 for name, family, recipe, num_epochs in runs:
     train(
         TrainingConfig(

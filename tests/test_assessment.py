@@ -207,3 +207,21 @@ def test_the_ruler_is_written(cohort, tmp_path, monkeypatch):
     assert list(record) == ["copies", "real NOR", "**real patients**"]
     assert record["copies"]["copy_rate"]["value"] == 1
     assert (tmp_path / "ruler" / "ruler.md").read_text().count("\n| ") == 2 + len(record)
+
+
+def test_slices_without_a_segmentation_do_not_count_as_hearts_without_a_wall(cohort, reports, monkeypatch):
+    monkeypatch.setattr(protocols, "RESAMPLES", 5)
+    monkeypatch.setattr(assessment, "RESAMPLES", 5)
+    splits, encoder = cohort
+    images = read_split(splits, "train", ["NOR"]).images
+    first = splits["test"].filter(lambda row: row["group"] == 1)[0]["patient"]  # of HCM
+    bare = [{} if row["patient"] != first else {"mask": None} for row in splits["test"]]
+    some = {"train": splits["train"], "test": splits["test"].map(lambda row, index: bare[index], with_indices=True)}
+    report = evaluate_images(images, datasets.DatasetDict(some), encoder=encoder)
+    true, whole = report["rows"]["true_masks"], reports["healthy"]["rows"]["true_masks"]
+    assert true["valid_topology"]["n_patients"] == whole["valid_topology"]["n_patients"] - 1
+    assert true["valid_topology"]["n_real"] < report["rows"]["real"]["valid_topology"]["n_real"]
+    assert true["valid_topology"]["value"] > 0.7 and true["lv_area_ed"]["value"] > 0.8 * whole["lv_area_ed"]["value"]
+    none = splits["test"].map(lambda row: {"mask": None})
+    report = evaluate_images(images, datasets.DatasetDict(train=splits["train"], test=none), encoder=encoder)
+    assert "true_masks" not in report["rows"]

@@ -9,6 +9,7 @@ import hcm_hf
 from hcm_hf.cards import render_card, render_dataset_card
 from hcm_hf.data.acdc import AXES
 from hcm_hf.families import FAMILIES
+from hcm_hf.version import INSTALL, SOURCE_URL
 
 
 TRAINING = {
@@ -26,6 +27,7 @@ TRAINING = {
     "version": "0.1.0",
     "progress": {"step": 900, "best_step": 639, "best_loss": 2.4532, "seconds": 943.5},
 }
+SPACE_TEXTS = ("README.md", "requirements.txt")
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "acdc-64-paper"
 
 
@@ -60,9 +62,19 @@ def test_without_an_evaluation_the_card_says_so():
 
 
 def test_the_card_gives_the_numbers_of_the_evaluation(report):
+    assert (
+        ModelCard(render_card("user/hearts", TRAINING, "hcm_hf", report)).data.eval_results is None
+    )  # of no repository
+    report = report | {"dataset": report["dataset"] | {"name": "user/slices@v1"}}
     card = render_card("user/hearts", TRAINING, "hcm_hf", report, ("samples.png", "losses.png"), 32)
     results = {result.metric_type: result for result in ModelCard(card).data.eval_results}
     for name, result in results.items():
+        assert result.dataset_type == "user/slices" and result.dataset_revision == "v1"
+        if name.endswith("_real"):
+            assert result.metric_value == report["rows"]["real"][name.removesuffix("_real")]["value"]
+            assert "real patients" in result.metric_name
+            continue
+        assert f"{name}_real" in results
         number = report["rows"]["generated"][name]
         assert result.metric_value == number["value"] and number["protocol"] in result.metric_name
         real = report["rows"]["real"][name]
@@ -122,6 +134,7 @@ def test_a_student_names_its_teacher_and_counts_patients_once():
     training = TRAINING | {"family": "ddpm", "recipe": "distilled", "train_patients": patients}
     training |= {"teacher": "user/tuned", "teacher_hash": "0123456789abcdef"}
     card = render_card("user/hearts", training, "hcm_hf", axes=AXES)
+    assert ModelCard(card).data.base_model == "user/tuned"
     assert "| teacher | user/tuned |" in card and "| teacher_hash | 0123456789abcdef |" in card
     assert "262 slices of 2 patients" in card and "moment matching" in card
 
@@ -139,3 +152,18 @@ def test_the_dataset_card_describes_splits_and_columns(dataset_dir):
     assert "| train | HCM |" in card and 'datasets.load_dataset("user/slices")' in card and "{{" not in card
     real = render_dataset_card("user/slices", preparation | {"source": "acdc"}, splits, files)
     assert "license: cc-by-nc-sa-4.0" in real and "10.1109/TMI.2018.2837502" in real
+    for source, tagged in (("acdc", False), ("synthetic", True), ("generated", True)):
+        written = preparation | {"source": source, "generator": {"model": "user/hearts", "seed": 0}}
+        tags = DatasetCard(render_dataset_card("user/slices", written, splits, files)).data.tags
+        assert ("synthetic-data" in tags) == tagged
+
+
+def test_every_place_that_names_the_package_s_source_names_the_same():
+    root = Path(__file__).parents[1]
+    files = ["setup.cfg", "CITATION.cff", "src/hcm_hf/metrics/slice_similarity/slice_similarity.py"]
+    files += [f"spaces/{space}/{name}" for space in ("hcm-generator", "slice-similarity") for name in SPACE_TEXTS]
+    for name in files:
+        addresses = set(re.findall(r"https://github\.com/[\w/-]+", (root / name).read_text()))
+        assert addresses == {SOURCE_URL}, name
+    card = render_card("user/hearts", TRAINING, "hcm_hf")
+    assert INSTALL in card and SOURCE_URL in INSTALL and "pip install hcm_hf" not in card

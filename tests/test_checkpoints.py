@@ -11,15 +11,18 @@ from hcm_hf.errors import InputError
 def test_average_follows_its_formula(decay):
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     average = AveragedWeights(network, decay)
-    expected = network[0].weight.detach().clone()
+    expected, mean = network[0].weight.detach().clone(), 0.0
     for step in range(1, 20):
         nn.init.normal_(network[0].weight)
         network[1].running_mean.fill_(step)
+        network[1].num_batches_tracked.fill_(step)
         average.update(step)
         capped = min(decay, (1 + step) / (10 + step))
         expected = capped * expected + (1 - capped) * network[0].weight.detach()
+        mean = capped * mean + (1 - capped) * step
     torch.testing.assert_close(average.weights["0.weight"], expected)
-    assert (average.weights["1.running_mean"] == 19).all()
+    torch.testing.assert_close(average.weights["1.running_mean"], torch.full((2,), mean))
+    assert average.weights["1.num_batches_tracked"] == 19
 
 
 def test_own_weights_come_back_whatever_happens():

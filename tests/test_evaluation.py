@@ -1,5 +1,8 @@
 import json
+import re
 import shutil
+from contextlib import nullcontext
+from dataclasses import replace
 
 import datasets
 import numpy as np
@@ -9,8 +12,9 @@ from PIL import Image
 from tiny import build_tiny, notes
 
 from hcm_hf import report as reports
+from hcm_hf.assessment import PARTS
 from hcm_hf.errors import InputError
-from hcm_hf.evaluation import evaluate_images, score
+from hcm_hf.evaluation import evaluate_images, measure_speed, score
 from hcm_hf.generation import generate_images
 from hcm_hf.image_sets import read_split
 from hcm_hf.report import render_markdown, write_report
@@ -278,3 +282,74 @@ def test_a_group_that_the_dataset_does_not_have_is_refused(paired, dataset_dir, 
 def test_guidance_is_for_generating(dataset_dir, tmp_path):
     with pytest.raises(InputError, match="--guidance_scale 2 is for generating"):
         score(tmp_path / "report", images=tmp_path, dataset=dataset_dir, guidance_scale=2)
+
+
+def named_figures(folder):
+    return re.findall(r"^Figure (\S+):", (folder / "report.md").read_text(), re.MULTILINE)
+
+
+def test_figures_of_a_report_survive_an_interruption_and_go_with_it(dataset_dir, tmp_path, monkeypatch):
+    build_tiny("vae").pipeline().save_pretrained(tmp_path / "model")
+    images = generate_images(tmp_path / "model", tmp_path / "images", 6)
+    folder = tmp_path / "report"
+
+    def scored(stop=False, **options):
+        part = PARTS["memorization"]
+
+        def interrupted(comparison, figures):
+            part.assess(comparison, figures)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) if stop else nullcontext():
+            patch.setitem(PARTS, "memorization", replace(part, assess=interrupted) if stop else part)
+            score(folder, images=images, dataset=dataset_dir, **options)
+        return {path.name for path in folder.glob("*.png")}
+
+    scored(stop=True)
+    assert scored() == {"spectra.png", "closest_pairs.png", "grid.png"}
+    assert named_figures(folder) == ["spectra.png", "closest_pairs.png"] and not (folder / ".parts").exists()
+    drawn, text = (folder / "spectra.png").read_bytes(), (folder / "report.md").read_text()
+    (folder / "mask_thickness_hcm.png").write_bytes(drawn)  # of a report with segmentations
+    assert "mask_thickness_hcm.png" in scored(stop=True, seed=1)  # the old report is whole until there is a new one
+    assert (folder / "report.md").read_text() == text and (folder / "spectra.png").read_bytes() == drawn
+    assert scored(seed=1) == {"spectra.png", "closest_pairs.png", "grid.png"}
+    assert named_figures(folder) == ["spectra.png", "closest_pairs.png"]
+
+
+def test_a_kept_part_without_its_figure_is_assessed_again(dataset, copies, tmp_path):
+    evaluate_images(copies, dataset, output_dir=tmp_path)
+    (tmp_path / ".parts" / "appearance" / "spectra.png").unlink()
+    (tmp_path / "spectra.png").unlink()
+    report = evaluate_images(copies, dataset, output_dir=tmp_path)
+    assert report["figures"]["appearance"] == ["spectra.png"] and (tmp_path / "spectra.png").is_file()
+
+
+def test_a_report_without_a_folder_names_no_figure(report):
+    assert "Figure" not in render_markdown(report)
+
+
+def test_speed_is_measured_in_the_precision_of_the_images(tmp_path):
+    pipeline = build_tiny("vae").pipeline()
+    seen = []
+    decode = pipeline.network.decode
+    pipeline.network.decode = lambda *inputs: seen.append(torch.is_autocast_enabled("cpu")) or decode(*inputs)
+    for precision in ("bf16", None):
+        seen.clear()
+        speed = measure_speed(pipeline, {"mixed_precision": precision} if precision else {})
+        assert speed["mixed_precision"] == (precision or "no") and set(seen) == {precision == "bf16"}
+
+
+def test_what_is_not_known_of_the_generator_is_not_claimed(report, copies, dataset):
+    assert "do not say it" in render_markdown(report)
+    known = evaluate_images(copies, dataset, seen_groups=["HCM"])
+    text = render_markdown(known)
+    assert "patients (HCM) that the generator has been trained on." in text and "do not say it" not in text
+
+
+def test_every_part_says_what_its_rows_offer(report):
+    text = render_markdown(report)
+    sections = {block.split("\n")[0]: block for block in text.split("\n## ")[1:]}
+    assert "the pixel-wise mean of the training slices, offered" in sections["Similarity"]
+    for name in ("Appearance", "Memorization"):
+        assert "*mean_image*: the pixel-wise mean of the training slices, as often as" in sections[name]
+    assert "or all where they are fewer" in sections["Similarity"]  # 30 here, not 50

@@ -115,6 +115,18 @@ def test_one_batch_can_be_overfitted(family, recipe, batch):
 
 
 @every_model
+def test_to_make_a_pipeline_leaves_the_networks_as_they_are(family, recipe, batch):
+    objective = build_tiny(family, recipe=recipe)
+    list(objective.losses(batch))
+    before = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
+    random_state = torch.get_rng_state()
+    sample(family, objective.pipeline())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in objective.state_dict().items())
+    assert all(module.training for module in objective.modules())
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+@every_model
 def test_draws_do_not_depend_on_the_number_of_processes(family, recipe, splits):
     """Two halves see the numbers of the whole: where no layer mixes slices, its losses are the means of theirs."""
     slices = Slices(splits["train"], ("HCM",))

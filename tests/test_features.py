@@ -217,7 +217,7 @@ def test_dinov2_without_a_connection_is_one_sentence(server, dinov2, monkeypatch
 
 def test_dinov2_needs_transformers(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    assert_refused("dinov2", "transformers", "pip install 'hcm_hf[features]'")
+    assert_refused("dinov2", "transformers", "pip install transformers")
 
 
 def test_unknown_extractor_is_refused():

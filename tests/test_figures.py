@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -26,7 +29,7 @@ def test_grid_places_rows_and_columns():
     assert (pixels[8] == 255).all() and (pixels[9:, 18:] == 255).all()
 
 
-TRAINING = [{"step": s, "epoch": s // 4, "a_loss": 1 / s, "b_loss": 2 / s} for s in range(1, 13)]
+TRAINING = [{"step": s, "epoch": -(-s // 4), "a_loss": 1 / s, "b_loss": 2 / s} for s in range(1, 13)]
 VALIDATION = [{"step": s, "epoch": s // 4, "validation_loss": 1 + abs(s - 8)} for s in (4, 8, 12)]
 
 
@@ -102,3 +105,24 @@ def test_masks_are_outlined_in_the_colours_of_their_structures():
         assert (drawn[0, 12, left + 12 : left + 16] == 0.5).all()
     grid = image_grid([drawn, drawn], scale=1, gap=2)
     assert grid.mode == "RGB" and grid.size == (48, 50)
+
+
+NOTEBOOKS = "module://matplotlib_inline.backend_inline"
+
+
+@pytest.mark.parametrize(("backend", "left"), [(NOTEBOOKS, ("agg", "inline")), ("none", ("agg",)), ("svg", ("svg",))])
+def test_figures_need_no_backend_and_leave_the_one_that_is_named(backend, left, tmp_path):
+    """A notebook hands the name of its own to the commands that it runs, whether they have it or not."""
+    code = f"""
+import numpy as np
+from hcm_hf.figures import new_figure
+from hcm_hf.report_figures import write_spectra
+new_figure(3, 2).savefig({str(tmp_path / "figure.png")!r})
+write_spectra({{"real": np.ones((2, 9))}}, 2.0, {str(tmp_path / "spectra.png")!r})
+import matplotlib
+print(matplotlib.get_backend())
+"""
+    environment = os.environ | {"MPLBACKEND": backend}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split()[-1] in left and len(list(tmp_path.iterdir())) == 2

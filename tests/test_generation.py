@@ -13,9 +13,12 @@ from PIL import Image
 from tiny import TINY, build_tiny
 
 from hcm_hf import generation
+from hcm_hf.data.acdc import GROUPS, LEVELS, PHASES
+from hcm_hf.data.dataset import load_dataset
 from hcm_hf.errors import InputError
 from hcm_hf.generation import find_images, generate_images, image_generator
 from hcm_hf.models import DCGANGenerator
+from hcm_hf.paired_pipeline import PairedDDPMPipeline
 from hcm_hf.pipeline import HCMPipeline, LatentPipeline, hash_model
 from hcm_hf.version import __version__
 
@@ -70,6 +73,10 @@ def test_files_hold_what_the_pipeline_makes(reference, model):
     stack = nibabel.load(reference / "images.nii.gz")
     assert stack.shape == (16, 16, 11) and stack.get_data_dtype() == np.uint8
     np.testing.assert_allclose(stack.header.get_zooms()[:2], (8.0, 8.0))
+    assert nibabel.aff2axcodes(stack.affine) == ("L", "P", "S") and stack.header.get_xyzt_units()[0] == "mm"
+    for affine, code in (stack.get_sform(coded=True), stack.get_qform(coded=True)):
+        np.testing.assert_allclose(affine, np.diag([-8, -8, 1, 1]), atol=1e-6)
+        assert code == 2
     for index in range(11):
         with Image.open(reference / f"{index:06d}.png") as picture:
             np.testing.assert_array_equal(np.asarray(stack.dataobj)[:, :, index].T, np.asarray(picture))
@@ -138,15 +145,15 @@ def test_a_rerun_makes_what_is_missing_and_nothing_else(reference, model, tmp_pa
 
 
 def test_an_interrupted_run_continues(reference, model, tmp_path, monkeypatch):
-    save, count = generation._save, iter(range(100))
+    write, count = generation.write_bytes, iter(range(100))
 
-    def interrupted(array, path):
+    def interrupted(path, data):
         if next(count) == 6:
             raise KeyboardInterrupt
-        save(array, path)
+        write(path, data)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(generation, "_save", interrupted)
+        patch.setattr(generation, "write_bytes", interrupted)
         generate_images(model, tmp_path / "images", num_images=11, batch_size=4)
     assert len(pictures(tmp_path / "images")) == 6 and not (tmp_path / "images/manifest.jsonl").exists()
     generate_images(model, tmp_path / "images", num_images=11)
@@ -302,17 +309,68 @@ def test_what_is_asked_for_is_shown_and_goes_into_the_settings(paired_model, tmp
 
 
 def test_an_interrupted_run_keeps_masks_and_labels_right(pairs, paired_model, tmp_path, monkeypatch):
-    save, count = generation._save, iter(range(100))
+    write, count = generation.write_bytes, iter(range(100))
 
-    def interrupted(array, path):
+    def interrupted(path, data):
         if next(count) == 5:  # between a mask and its image
             raise KeyboardInterrupt
-        save(array, path)
+        write(path, data)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(generation, "_save", interrupted)
+        patch.setattr(generation, "write_bytes", interrupted)
         generate_images(paired_model, tmp_path / "images", 9, **FEW_STEPS)
     assert len(find_images(tmp_path / "images")) == 2 and len(pictures(tmp_path / "images")) == 5
     generate_images(paired_model, tmp_path / "images", 9, **FEW_STEPS)
     assert pictures(tmp_path / "images") == pictures(pairs)
     assert (tmp_path / "images/manifest.jsonl").read_text() == (pairs / "manifest.jsonl").read_text()
+
+
+def test_volumes_turn_with_those_of_acdc(pairs, tmp_path):
+    made = nibabel.load(pairs / "masks.nii.gz")
+    real = nibabel.Nifti1Image(np.asarray(made.dataobj), None)
+    real.header.set_sform(np.diag([-1, -1, 1, 1]), 2)  # the whole orientation of an ACDC volume
+    real.header["pixdim"][1:4] = 1.5, 1.5, 10
+    nibabel.save(real, tmp_path / "acdc.nii.gz")
+    turned = [nibabel.as_closest_canonical(one) for one in (made, nibabel.load(tmp_path / "acdc.nii.gz"))]
+    np.testing.assert_array_equal(*(np.asarray(one.dataobj) for one in turned))
+    assert not np.array_equal(np.asarray(turned[0].dataobj), np.asarray(made.dataobj))
+
+
+def test_labels_are_those_that_the_images_were_made_with(paired_model, tmp_path, monkeypatch):
+    shown, call, draw = {}, PairedDDPMPipeline.__call__, PairedDDPMPipeline.draw_labels
+
+    def noted(pipeline, batch_size, generator, **arguments):
+        output = call(pipeline, batch_size, generator, **arguments)
+        for image, conditions in zip(output.images, output.conditions, strict=True):
+            shown[np.rint(image[..., 0] * 255).astype(np.uint8).tobytes()] = conditions
+        return output
+
+    def drawn(pipeline, batch_size, generator=None, class_labels=None):
+        return draw(pipeline, batch_size, None, class_labels)  # never twice the same
+
+    monkeypatch.setattr(PairedDDPMPipeline, "__call__", noted)
+    with monkeypatch.context() as patch:
+        patch.setattr(PairedDDPMPipeline, "draw_labels", drawn)
+        generate_images(paired_model, tmp_path / "images", 20, batch_size=6, **FEW_STEPS)
+    folder = generate_images(paired_model, tmp_path / "images", 60, save_dataset=True, **FEW_STEPS)
+    lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    assert len(lines) == len(shown) == 60
+    for line in lines:
+        with Image.open(folder / line["file"]) as picture:
+            assert line.items() >= shown[np.asarray(picture).tobytes()].items()
+    rows = [row for split in load_dataset(folder / "dataset").values() for row in split]
+    for row in rows:
+        conditions = shown[np.asarray(row["image"]).tobytes()]
+        assert (GROUPS[row["group"]], PHASES[row["phase"]]) == (conditions["group"], conditions["phase"])
+        assert LEVELS[row["slice_index"]] == conditions["level"]
+
+
+def test_an_image_that_does_not_say_what_it_shows_is_made_again(pairs, paired_model, tmp_path):
+    folder = generate_images(paired_model, tmp_path / "images", 5, **FEW_STEPS)
+    with Image.open(folder / "000001.png") as picture:
+        pixels = np.asarray(picture)
+    Image.fromarray(pixels).save(folder / "000001.png")
+    (folder / "000003.png").write_bytes(b"damaged")
+    generate_images(paired_model, folder, 9, **FEW_STEPS)
+    assert pictures(folder) == pictures(pairs)
+    assert (folder / "manifest.jsonl").read_text() == (pairs / "manifest.jsonl").read_text()

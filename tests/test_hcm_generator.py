@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import pytest
 import requests
 from gradio_client import Client
 from PIL import Image
+from space import SPACE, chromium_started, in_browser, opened_space
 from tiny import build_tiny, tiny_families
 
 from hcm_hf.config import TrainingConfig
@@ -31,26 +31,15 @@ from hcm_hf.hub import push_model, push_space
 from hcm_hf.training import train
 
 
-SPACE = Path(__file__).parents[1] / "spaces" / "hcm-generator"
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 PAIRED = "ddpm-tuned"
 NAMES = (*FAMILIES, PAIRED)
 LATENT = ("vae", "gan", "dcgan", "acgan", "infogan")
-QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split() + [
-    *("--disable-component-update", "--disable-sync")
-]
 
 
 @pytest.fixture(scope="module")
 def app():
-    """The Space's modules, as Python finds them beside `app.py`."""
-    sys.path.insert(0, str(SPACE))
-    page = runpy.run_path(str(SPACE / "app.py"))
-    yield vars(sys.modules["generators"]) | vars(sys.modules["handlers"]) | page
-    sys.path.remove(str(SPACE))
+    with opened_space() as names:
+        yield names
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +68,8 @@ def url(app, runs):
 
 @pytest.fixture(scope="module")
 def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+    with chromium_started() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -317,6 +302,10 @@ def draw(client, model, **arguments):
 def test_the_api_is_documented_and_draws(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
     assert set(endpoints) == {"/generate", "/denoise", "/interpolate", "/compare", "/archive", "/nearest"}
+    outputs = {name: [output["label"] for output in one["returns"]] for name, one in endpoints.items()}
+    assert outputs["/generate"] == outputs["/denoise"] == ["Images", "Time"] and outputs["/interpolate"] == ["Images"]
+    assert outputs["/nearest"][1] == "Highest correlation" and outputs["/archive"][1] == "NIfTI (.nii.gz)"
+    assert all(isinstance(part["label"], str) for one in endpoints.values() for part in one["parameters"])
     images, taken = draw(client, "dcgan")
     assert len(images) == 2 and "=" in taken
     *files, masks = client.predict(api_name="/archive")
@@ -509,19 +498,6 @@ def test_files_elsewhere_cannot_be_read(url, path):
         assert answer.status_code in (403, 404) and b"root:" not in answer.content
 
 
-def test_agents_find_the_tools_that_need_no_session(app, runs):
-    demo = app["build_demo"](app["find_generators"](runs)[0], for_agents=True)
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, i18n=app["t"], mcp_server=True)
-    schema = requests.get(f"{url}gradio_api/mcp/schema", timeout=10).json()
-    demo.close()
-    assert {tool["name"].rsplit("_", 1)[-1] for tool in schema} == {"generate", "denoise", "interpolate", "compare"}
-    assert "Draw images with a VAE or GAN" in str(schema)
-    (tool,) = (tool for tool in schema if tool["name"].endswith("denoise"))
-    offered = tool["inputSchema"]["properties"]
-    assert {"group", "phase", "level", "guidance_scale", "overlay"} <= set(offered)
-    assert "HCM" in str(offered["group"]) and not {"group", "scheduler"} & set(tool["inputSchema"].get("required", ()))
-
-
 def test_repositories_are_served(app, runs, hub):
     push_model(runs / "gan", "ada/hearts")
     generators, problems = app["find_generators"](["ada/hearts", "ada/none"])
@@ -541,6 +517,20 @@ def test_the_pushed_space_starts_by_itself(hub, tmp_path):
     command = [sys.executable, "-c", "import app, hcm_hf; print(hcm_hf.__file__); app.build_demo({})"]
     said = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
     assert said.stdout.startswith(str(tmp_path))
+
+
+def test_the_page_has_a_folder_of_its_own(runs, tmp_path):
+    (tmp_path / "gradio").write_text("This may belong to somebody else.")
+    env = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    env.pop("GRADIO_TEMP_DIR")
+    command = [sys.executable, str(SPACE / "app.py"), "--models", str(runs / "gan")]
+    page = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        address = next(line.split()[-1] for line in page.stdout if "Running on" in line)
+        assert len(draw(Client(address, verbose=False), "gan")[0]) == 2
+    finally:
+        page.terminate()
+        page.wait()
 
 
 def test_a_folder_that_is_not_there_is_named(app):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +87,9 @@ def test_pushed_and_loaded_is_equal(family, run, hub, fresh):
     assert url.startswith(f"{hub.url}/ada/hcm-{family}/commit/")
     assert hub.commits("model", f"ada/hcm-{family}")[0] == f"{family}, recipe paper, hcm_hf {hcm_hf.__version__}"
     assert len(hub.commits("model", f"ada/hcm-{family}")) == 2  # and the one that made the repository
+    written = set(json.loads((run(family) / "training_config.json").read_text()))
+    noted = set(json.loads(pushed(hub, f"ada/hcm-{family}")["training_config.json"]))
+    assert written - noted == {"output_dir", "report_to"} and noted <= written
     after = HCMPipeline.from_pretrained(f"ada/hcm-{family}", **fresh)
     assert type(after) is type(before) and not network_of(after).training
     states = [network_of(pipeline).state_dict() for pipeline in (before, after)]
@@ -187,11 +191,9 @@ def test_the_report_goes_with_its_model_and_no_other(run, report, hub):
     metrics = json.loads(pushed(hub)["metrics.json"])
     own = json.loads((report / "report.json").read_text())
     assert metrics["rows"] == own["rows"] and metrics["generator"]["model"] == "ada/hearts"
-    results = {
-        result.metric_type: result.metric_value
-        for result in ModelCard(pushed(hub)["README.md"].decode()).data.eval_results
-    }
-    assert results["ssim_random"] == own["rows"]["generated"]["ssim_random"]["value"]
+    card = ModelCard(pushed(hub)["README.md"].decode())
+    assert card.data.eval_results is None and "| ssim_random |" in card.text  # no repository holds its dataset
+    assert own["dataset"]["name"] != metrics["dataset"]["name"] == Path(own["dataset"]["name"]).name
     with pytest.raises(InputError, match="--report .* is about another model"):
         push_model(run("vae"), "ada/other", report)
     with pytest.raises(InputError, match="--report nowhere does not exist"):
@@ -238,7 +240,7 @@ def test_a_push_without_the_right_is_refused(run, hub, monkeypatch):
         ):
             push_model(run("gan"), "ada/hearts", token=token)
     assert pushed(hub)["README.md"] == b"# Mine"
-    with pytest.raises(InputError, match="ada/hearts is public; say --public, make it private there"):
+    with pytest.raises(InputError, match="ada/hearts is public, and it was to be private; make it private"):
         push_model(run("gan"), "ada/hearts", private=True)
     monkeypatch.setenv("HF_TOKEN", "")
     with pytest.raises(InputError, match="You are not logged in to the Hub, so ada/hearts cannot be written"):
@@ -296,7 +298,7 @@ def test_a_push_interrupted_before_its_commit_leaves_the_repository_as_it_was(ru
     with pytest.raises(InputError, match="The Hub answered 500 about ada/hearts .*try again later"):
         push_model(run("vae"), "ada/hearts")
     hub.fail(100, 500, "/object/")  # no large file can be uploaded
-    with pytest.raises(InputError, match="The push to ada/hearts failed .*; nothing was changed there, push again"):
+    with pytest.raises(InputError, match="The push to ada/hearts failed .*Nothing was changed there; push again"):
         push_model(run("dcgan"), "ada/hearts")
     assert pushed(hub) == before and hub.commits("model", "ada/hearts") == commits
 
@@ -412,6 +414,7 @@ def test_a_dataset_goes_to_the_hub_and_back(hub, dataset_dir, tmp_path, monkeypa
     assert {*parquet, "README.md", "preparation.json"} == set(files) - {".gitattributes"}
     before, after = hcm_hf.load_dataset(dataset_dir), hcm_hf.load_dataset("ada/slices")
     plain = datasets.load_dataset("ada/slices", cache_dir=tmp_path / "plain")
+    assert list(after) == list(plain) == ["train", "validation", "test"]
     for split in before:
         assert before[split].features == after[split].features == plain[split].features
         assert after[split].info.license == before[split].info.license == "apache-2.0"
@@ -433,8 +436,15 @@ def test_a_repository_trains_and_the_card_names_it(hub, dataset_dir, tmp_path, m
     output_dir = train(config)
     assert train(replace(config, dataset=str(dataset_dir))) == output_dir  # the same slices: the same run
     train(config)
-    push_model(output_dir, "ada/hearts")
-    assert ModelCard(pushed(hub)["README.md"].decode()).data.datasets == "ada/slices"
+    score(tmp_path / "report", model=output_dir, dataset="ada/slices", num_images=20)
+    push_model(output_dir, "ada/hearts", tmp_path / "report")
+    data = ModelCard(pushed(hub)["README.md"].decode()).data
+    rows = json.loads(pushed(hub)["metrics.json"])["rows"]
+    assert data.datasets == "ada/slices" and {one.dataset_type for one in data.eval_results} == {"ada/slices"}
+    results = {one.metric_type: one.metric_value for one in data.eval_results}
+    assert results["spectrum_distance"] == rows["generated"]["spectrum_distance"]["value"]
+    assert results["spectrum_distance_real"] == rows["real"]["spectrum_distance"]["value"]
+    assert rows["real"]["ssim_random"]["value"] is None and "ssim_random" not in results  # one patient meets no other
 
 
 def test_real_patients_stay_private_unless_the_rights_are_claimed(hub, dataset_dir, tmp_path):
@@ -446,7 +456,10 @@ def test_real_patients_stay_private_unless_the_rights_are_claimed(hub, dataset_d
         push_dataset(folder, "ada/acdc", private=False)
     assert ("dataset", "ada/acdc") not in hub.repos
     hub.commit("dataset", "ada/open", {"README.md": b"# Mine"})
-    with pytest.raises(InputError, match="ada/open is public; say --public"):
+    with pytest.raises(
+        InputError,
+        match="ada/open is public, .* push it as a public one .--public; in Python, private=F",
+    ):
         push_dataset(folder, "ada/open")
     assert set(pushed(hub, "ada/open", "dataset")) - {".gitattributes"} == {"README.md"}
     push_dataset(folder, "ada/acdc")
@@ -454,7 +467,7 @@ def test_real_patients_stay_private_unless_the_rights_are_claimed(hub, dataset_d
     push_dataset(folder, "ada/published", private=False, i_have_the_rights=True)
     card = pushed(hub, "ada/published", "dataset")["README.md"].decode()
     assert not hub.repos["dataset", "ada/published"].private
-    assert "license: cc-by-nc-sa-4.0" in card and "10.1109/TMI.2018.2837502" in card
+    assert "license: cc-by-nc-sa-4.0" in card and "10.1109/TMI.2018.2837502" in card and "synthetic-data" not in card
     with pytest.raises(InputError, match="has no preparation.json"):
         (folder / "preparation.json").unlink()
         push_dataset(folder, "ada/acdc")
@@ -464,18 +477,134 @@ def test_the_metric_space_loads_from_the_hub_and_from_its_folder(hub, tmp_path):
     url = push_space(ROOT / "spaces" / "slice-similarity", "ada/slice-similarity")
     assert push_space(ROOT / "spaces" / "slice-similarity", "ada/slice-similarity") == url
     files = pushed(hub, "ada/slice-similarity", "space")
-    assert {"README.md", "app.py", "requirements.txt", "slice-similarity.py", "hcm_hf/metrics/pixel.py"} <= set(files)
-    assert not [name for name in files if "__pycache__" in name]
+    own = {".gitattributes", "README.md", "app.py", "requirements.txt", "slice-similarity.py"}
+    assert set(files) == own  # and no package: the metric is one file
+    module = ROOT / "src" / "hcm_hf" / "metrics" / "slice_similarity" / "slice_similarity.py"
+    assert files["slice-similarity.py"] == module.read_bytes()
     code = (
+        "import sys\n"
+        "sys.modules['hcm_hf'] = None\n"  # as where this package is not installed
         "import evaluate, numpy as np\n"
         "a, b = np.random.default_rng(0).random((2, 3, 16, 16))\n"
         "one, other = (evaluate.load(name) for name in ('ada/slice-similarity', {!r}))\n"
+        "found = one.compute(predictions=a, references=b)['ssim']\n"
+        "del sys.modules['hcm_hf']\n"
         "from hcm_hf.metrics.pixel import ssim_matrix\n"
-        "expected = ssim_matrix(a, b).mean()\n"
-        "assert one.compute(predictions=a, references=b)['ssim'] == expected\n"
-        "assert other.compute(predictions=a, references=b, protocol='all', data_range=1.0)['ssim'] == expected\n"
+        "assert found == ssim_matrix(a, b).mean()\n"
+        "assert other.compute(predictions=a, references=b, protocol='all', data_range=1.0)['ssim'] == found\n"
     ).format(str(ROOT / "spaces" / "slice-similarity"))
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def test_a_space_keeps_the_models_that_it_was_told_to_serve(run, hub, monkeypatch):
+    folder, where = ROOT / "spaces" / "hcm-generator", ("space", "ada/hcm-generator")
+    push_model(run("gan"), "ada/gan")
+    with pytest.raises(InputError, match="No model ada/none is there that you may see"):
+        push_space(folder, "ada/hcm-generator", ["ada/gan", "ada/none"])
+    with pytest.raises(InputError, match="--models hearts is no model of the Hub; give user/name"):
+        push_space(folder, "ada/hcm-generator", ["hearts"])
+    assert where not in hub.repos
+    push_space(folder, "ada/hcm-generator", [f"{hub.url}/ada/gan", "ada/gan@main"])
+    assert json.loads(hub.files(*where)["models.json"]) == ["ada/gan", "ada/gan@main"]
+    monkeypatch.setattr(sys, "argv", ["push.py", "--space", str(folder), "--repo_id", "ada/hcm-generator"])
+    runpy.run_path(str(ROOT / "scripts" / "push.py"), run_name="__main__")
+    files = hub.files(*where)
+    assert json.loads(files["models.json"]) == ["ada/gan", "ada/gan@main"] and len(hub.commits(*where)) == 2
+    tracked = {path.name for path in folder.iterdir() if not path.name.startswith(("_", "."))}
+    assert tracked <= set(files) and {"hcm_hf/hub.py", "hcm_hf/py.typed", "hcm_hf/model_cards/gan.md"} <= set(files)
+
+
+def test_a_run_that_was_uploaded_as_it_is_loads(run, hub, fresh, tmp_path):
+    HfApi().create_repo("ada/run")
+    HfApi().upload_folder(repo_id="ada/run", folder_path=run("dcgan"))  # hf upload RUN .
+    loaded = HCMPipeline.from_pretrained("ada/run", **fresh)
+    np.testing.assert_allclose(sample("dcgan", loaded), sample("dcgan", HCMPipeline.from_pretrained(run("dcgan"))))
+    images = generate_images("ada/run", tmp_path / "images", num_images=2)
+    seen = json.loads((run("dcgan") / "training_config.json").read_text())["train_patients"]
+    assert json.loads((images / "generation.json").read_text())["train_patients"] == seen
+
+
+@pytest.mark.parametrize(
+    "name", ["{url}/ada/hearts", "hf://ada/hearts@main", "hf://models/ada/hearts/model_index.json"]
+)
+def test_other_ways_of_naming_a_repository(name, run, hub, fresh):
+    push_model(run("gan"), name.format(url=hub.url).removesuffix("@main"))
+    assert HCMPipeline.from_pretrained(name.format(url=hub.url), **fresh).network.__class__.__name__ == "GANGenerator"
+
+
+def test_names_that_cannot_be_pushed_to_are_a_sentence(run, hub):
+    with pytest.raises(InputError, match="is a dataset, not a model"):
+        push_model(run("gan"), "hf://datasets/ada/slices")
+    with pytest.raises(InputError, match="give ada/hearts, and the branch as --revision v1"):
+        push_model(run("gan"), "ada/hearts@v1")
+    with pytest.raises(InputError, match="has a password in it; give user/name") as refused:
+        push_model(run("gan"), "https://ada:hf_secret@huggingface.co/ada/hearts")
+    assert "hf_secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("token", ["ada-writes\0", "ada writes", "", " \n", "ada-writes\u201c", "\nada-\nwrites"])
+def test_a_token_that_cannot_be_one_is_refused_and_not_quoted(token, run, hub, fresh, dataset_dir, monkeypatch):
+    calls = (
+        lambda: push_model(run("gan"), "ada/hearts", token=token),
+        lambda: push_dataset(dataset_dir, "ada/slices", token=token),
+        lambda: push_space(ROOT / "spaces" / "slice-similarity", "ada/slice-similarity", token=token),
+        lambda: HCMPipeline.from_pretrained("ada/hearts", token=token, **fresh),
+        lambda: LatentPipeline.from_pretrained("ada/hearts", token=token, **fresh),
+    )
+    for call in calls:
+        with pytest.raises(InputError, match="The token that was given (is empty|holds a character)") as refused:
+            call()
+        shown = "".join(traceback.format_exception(refused.value))
+        assert "ada-" not in shown and "writes" not in shown.replace("ada/", "")
+    assert hub.requests == [] and hub.repos == {}
+
+
+def test_a_token_from_a_file_is_stripped_and_a_damaged_one_is_not_quoted(run, hub, fresh, tmp_path, monkeypatch):
+    push_model(run("gan"), "ada/hearts", private=True, token=" ada-writes\n")
+    assert HCMPipeline.from_pretrained("ada/hearts", token="ada-reads\r\n", **fresh)
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    (tmp_path / "token").write_text("ada-writes\0")
+    for call in (lambda: push_model(run("gan"), "ada/other"), lambda: HCMPipeline.from_pretrained("ada/hearts")):
+        with pytest.raises(InputError, match="The token of `hf auth login` or HF_TOKEN holds a character") as refused:
+            call()
+        assert "ada-" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_nothing_is_drawn_where_nothing_is_new(run, report, hub, monkeypatch):
+    push_model(run("ddpm"), "ada/hearts")
+
+    def drawn(*arguments, **options):
+        raise AssertionError("samples were drawn")
+
+    monkeypatch.setattr(DDPMPipeline, "__call__", drawn)
+    push_model(run("ddpm"), "ada/hearts")
+    assert len(hub.commits("model", "ada/hearts")) == 2
+
+
+def test_a_repository_of_its_own_classes_has_what_the_hub_counts(run, hub, fresh):
+    push_model(run("gan"), "ada/hearts")
+    HCMPipeline.from_pretrained("ada/hearts", **fresh)
+    assert json.loads(pushed(hub)["config.json"]) == {
+        "library_name": "hcm_hf",
+        "family": "gan",
+        "recipe": "paper",
+        "resolution": 16,
+    }
+    assert [path for method, path, _ in hub.requests if method == "GET" and path.endswith("/config.json")]
+    push_model(run("ddpm"), "ada/ddpm")
+    assert "config.json" not in pushed(hub, "ada/ddpm")  # diffusers has its own rule
+
+
+def test_a_student_names_its_teacher_s_repository_if_there_is_one(paired_run, run, hub, tmp_path, monkeypatch):
+    path = paired_run / "training_config.json"
+    written = json.loads(path.read_text())
+    for teacher, expected in (("ada/none", None), ("ada/tuned", "ada/tuned"), (str(tmp_path / "tuned"), None)):
+        hub.commit("model", "ada/tuned", {"README.md": b"# Teacher"})
+        path.write_text(json.dumps(written | {"teacher": teacher, "dataset_repository": "ada/gone"}))
+        push_model(paired_run, "ada/hearts")
+        data = ModelCard(pushed(hub)["README.md"].decode()).data
+        assert data.base_model == expected and data.datasets is None  # that repository is not there any more
 
 
 def test_a_folder_that_is_no_space_is_named(hub, tmp_path):

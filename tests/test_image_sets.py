@@ -237,14 +237,44 @@ def test_masks_are_no_images(tmp_path):
     assert read_pairs(folder) is None and read_pairs(write_images(tmp_path / "unmasked")) is None
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"file": "../secret.png"}, "line 1, names the file ../secret.png, which is no file of this folder"),
+        ({"file": "/etc/hostname"}, "line 1, names the file /etc/hostname"),
+        ({"mask": "a/b.png"}, "line 1, names the mask a/b.png"),
+        ({"file": 7}, "line 1, names the file 7"),
+        ({"model": {"a": 1}}, "line 1, is not a JSON object"),
+        ({"seed": float("nan")}, "line 1, is not a JSON object"),
+    ],
+)
+def test_a_manifest_names_files_of_its_own_folder_and_plain_values(tmp_path, change, message):
+    folder = write_pairs(tmp_path / "images")
+    lines = (folder / "manifest.jsonl").read_text().splitlines()
+    lines[0] = json.dumps(json.loads(lines[0]) | change)
+    (folder / "manifest.jsonl").write_text("\n".join(lines))
+    for read in (read_images, read_pairs):
+        with pytest.raises(InputError, match=message):
+            read(folder)
+
+
+@pytest.mark.parametrize("line", ['"file seed class model version"', "[]", "7", "{", "\xff"])
+def test_odd_lines_of_a_manifest_are_named(tmp_path, line):
+    folder = write_pairs(tmp_path / "images")
+    (folder / "manifest.jsonl").write_bytes(line.encode("latin-1"))
+    with pytest.raises(InputError, match="manifest.jsonl"):
+        read_images(folder)
+
+
 def test_damaged_masks_are_named(tmp_path):
-    Image.new("L", (SIZE, SIZE), 4).save(tmp_path / "shades.png")
-    Image.new("L", (SIZE, SIZE + 1)).save(tmp_path / "tall.png")
+    (tmp_path / "images").mkdir()
+    Image.new("L", (SIZE, SIZE), 4).save(tmp_path / "images/shades.png")
+    Image.new("L", (SIZE, SIZE + 1)).save(tmp_path / "images/tall.png")
     for file, message in [
         ("missing.png", "missing.png is named in manifest.jsonl but missing"),
         ("manifest.jsonl", "manifest.jsonl cannot be read as an image"),
-        ("../shades.png", r"shades.png is no mask of 000002.png \(its size, with labels from 0 to 3\)"),
-        ("../tall.png", "tall.png is no mask of 000002.png"),
+        ("shades.png", r"shades.png is no mask of 000002.png \(its size, with labels from 0 to 3\)"),
+        ("tall.png", "tall.png is no mask of 000002.png"),
     ]:
         with pytest.raises(InputError, match=message):
             read_pairs(write_pairs(tmp_path / "images", mask=file))

@@ -1,7 +1,7 @@
 import pytest
 
 from hcm_hf.errors import InputError
-from hcm_hf.repositories import download, parse_repository
+from hcm_hf.repositories import checked_token, download, parse_repository
 
 
 @pytest.mark.parametrize(
@@ -17,10 +17,47 @@ from hcm_hf.repositories import download, parse_repository
         ("./hearts", None, None),
         ("../hearts", None, None),
         ("", None, None),
+        ("ada/hearts/", None, ("ada/hearts", None)),
+        ("hf://ada/hearts", None, ("ada/hearts", None)),
+        ("hf://models/ada/hearts@v1", None, ("ada/hearts", "v1")),
+        ("hf://datasets/ada/slices@refs/pr/1/data/train.parquet", None, ("ada/slices", "refs/pr/1")),
+        ("https://huggingface.co/ada/hearts", None, ("ada/hearts", None)),
+        ("https://huggingface.co/ada/hearts", "v2", ("ada/hearts", "v2")),
+        ("huggingface.co/ada/hearts", None, ("ada/hearts", None)),
+        ("https://hf.co/ada/hearts/tree/v1", None, ("ada/hearts", "v1")),
+        ("https://huggingface.co/ada/hearts/tree/refs%2Fpr%2F1", None, ("ada/hearts", "refs/pr/1")),
+        ("https://huggingface.co/ada/hearts/tree/refs/pr/1", None, ("ada/hearts", "refs/pr/1")),
+        ("https://huggingface.co/datasets/ada/slices/blob/main/a/b.txt?x=1#y", None, ("ada/slices", "main")),
+        ("HTTPS://HuggingFace.co/ada/hearts/", None, ("ada/hearts", None)),
+        ("https://huggingface.co/ada", None, None),
+        ("https://huggingface.co/", None, None),
+        ("https://github.com/ada/hearts", None, None),
+        ("https://[ada/hearts", None, None),
+        ("hf://hearts", None, None),
+        ("hf://", None, None),
     ],
 )
 def test_names_of_repositories(name, revision, expected):
     assert parse_repository(name, revision) == expected
+
+
+def test_an_address_with_a_password_is_refused_and_not_quoted():
+    for host in ("huggingface.co", "hub.example"):
+        with pytest.raises(InputError, match=f"An address at {host} has a password in it; give user/name") as refused:
+            parse_repository(f"https://ada:hf_SECRET@{host}/ada/hearts")
+        assert "hf_SECRET" not in str(refused.value)
+
+
+@pytest.mark.parametrize("token", [None, True, False, "hf_abc"])
+def test_a_good_token_is_as_it_was(token):
+    assert checked_token(token) is token or checked_token(token) == token
+
+
+@pytest.mark.parametrize("token", ["", " \n", "hf_a b", "hf_a\0", "hf_\u00fc", "hf_a\nb"])
+def test_a_token_that_no_header_can_hold_is_refused(token):
+    with pytest.raises(InputError, match="The token that was given") as refused:
+        checked_token(token)
+    assert "hf_" not in str(refused.value) and refused.value.__cause__ is None
 
 
 def test_a_folder_goes_first(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from tiny import build_tiny, tiny_families
 
-from hcm_hf import assessment, runs
+from hcm_hf import assessment, plan, runs, stages
 from hcm_hf.config import TrainingConfig
 from hcm_hf.data import phantom
 from hcm_hf.errors import InputError, Interrupted
@@ -124,6 +124,8 @@ def test_numbers_are_those_of_the_reports(reproduced):
         assert table["encoder"]["hash"] == report["encoder"]["hash"]
         for name in SIMILARITY:
             assert f" {cell(numbers[name], name)} |" in rows[family]
+        named = re.findall(r"^Figure (\S+):", (output_dir / family / "report.md").read_text(), re.MULTILINE)
+        assert "precision_recall_acdc.png" in named and all((output_dir / family / name).is_file() for name in named)
         for name in row["numbers"].keys() & BEYOND:
             assert f" {cell(numbers[name], name)} |" in text
         study = "{:.3f} / {:.4f} / {:.2f}".format(*STUDY[family]) if family in STUDY else "no row in the study"
@@ -168,10 +170,57 @@ def test_nothing_tells_of_this_machine(reproduced):
             assert str(reproduced[1].parent) not in path.read_text()
     text = (reproduced[1] / "environment.json").read_text()
     assert not re.search(r'"(/|~|[A-Z]:\\)', text)
-    environment = json.loads(text)
-    assert environment["arguments"]["acdc"] == "acdc" and environment["arguments"]["num_epochs"] == 2
-    assert len(environment["seconds"]) == STAGES - 1  # but for the one that wrote this
-    assert environment["packages"].keys() > {"torch", "diffusers"} and environment["cores"] >= 1
+    (call,) = json.loads(text)["calls"]
+    assert call["arguments"]["acdc"] == "acdc" and call["arguments"]["num_epochs"] == 2
+    assert len(call["seconds"]) == STAGES - 1  # but for the one that wrote this
+    assert all(seconds >= 0 for seconds in call["seconds"].values())
+    assert call["environment"]["packages"].keys() > {"torch", "diffusers"} and call["environment"]["cores"] >= 1
+
+
+def test_each_stage_says_where_it_was_done_whatever_is_done_later_elsewhere(again, copied, monkeypatch):
+    output_dir = copied[1]
+    (first,) = read(output_dir / "environment.json")["calls"]
+    describe = plan.describe_environment
+    monkeypatch.setattr(plan, "describe_environment", lambda device: describe(device) | {"processor": "another"})
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(stages, "train", lambda config: sys.exit("killed"))
+        again(num_epochs=3, families=("vae",))
+    again(num_epochs=3, families=("vae",))
+    before, after = read(output_dir / "environment.json")["calls"]
+    assert before == first and before["environment"]["processor"] != "another"
+    assert after["environment"]["processor"] == "another" and after["arguments"]["num_epochs"] == 3
+    assert list(after["seconds"]) == ["train encoder", "train vae", "generate vae", "score vae"]
+    taken = read(output_dir / "table1.json")["families"]["vae"]["training"]["seconds"]
+    assert after["seconds"]["train vae"] > 0 and taken > 0
+
+
+def test_a_stage_that_was_killed_is_noted_where_it_was_begun(again, copied, monkeypatch):
+    work_dir = copied[0]
+    (work_dir / "images" / "gan" / "000000.png").unlink()
+    note = plan.Plan.note
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stages, "generate_images", interrupt)
+        patch.setattr(plan.Plan, "note", lambda self, name, seconds=None: seconds is None and note(self, name))
+        again(num_images=39)
+    call = read(work_dir / "reproduction.json")["calls"][-1]
+    assert call["arguments"]["num_images"] == 39 and call["seconds"] == {"generate gan": None}
+    assert again() == ["generate gan", "write the results"]
+
+
+def test_what_an_earlier_version_noted_is_kept_without_a_place(again, copied):
+    work_dir, output_dir = copied
+    record = read(work_dir / "reproduction.json")
+    seconds = record.pop("calls")[0]["seconds"]
+    (work_dir / "reproduction.json").write_text(json.dumps(record | {"seconds": seconds}))
+    (output_dir / "environment.json").write_text('{"python": "3.9", "seconds": {}}')
+    (work_dir / "images" / "gan" / "000000.png").unlink()
+    assert again() == ["generate gan", "write the results"]
+    before, after = read(output_dir / "environment.json")["calls"]
+    del seconds["write the results"]
+    last = {"python": "3.9", "seconds": {}}
+    assert before == {"environment": None, "arguments": None, "seconds": seconds, "last_call": last}
+    assert list(after["seconds"]) == ["generate gan"] and after["environment"]["python"] != "3.9"
+    assert again() == []
 
 
 def test_a_second_call_does_nothing(again, copied, capfd):
@@ -234,7 +283,7 @@ def test_an_interrupted_call_goes_on_to_the_same_numbers(acdc, reproduced, tmp_p
     assert not (tmp_path / "results" / "gan").exists()
 
 
-def interrupt(*_):
+def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 

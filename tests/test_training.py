@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -23,8 +24,9 @@ from hcm_hf.config import TrainingConfig
 from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.identity import shared_patients
 from hcm_hf.data.slices import Slices
-from hcm_hf.errors import InputError, Interrupted
+from hcm_hf.errors import Diverged, InputError, Interrupted
 from hcm_hf.families import FAMILIES, INSTRUMENTS
+from hcm_hf.generation import generate_images
 from hcm_hf.judge import load_encoder
 from hcm_hf.pipeline import HCMPipeline, hash_model
 from hcm_hf.training import batch_indices, step_seed, train
@@ -92,6 +94,8 @@ def test_a_run_leaves_what_it_promises(family, recipe, config, teacher):
     validations = [record for record in metrics(output_dir) if "validation_loss" in record]
     assert [record["step"] for record in steps] == list(range(1, len(steps) + 1))
     assert [record["epoch"] for record in validations] == [1, 2, 3]
+    length = len(steps) // 3
+    assert [record["epoch"] for record in steps] == [1] * length + [2] * length + [3] * length
     best = min(validations, key=lambda record: record["validation_loss"])
     written = json.loads((output_dir / "best" / "training_config.json").read_text())
     assert written["progress"]["best_step"] == best["step"] and written["family"] == family
@@ -100,6 +104,8 @@ def test_a_run_leaves_what_it_promises(family, recipe, config, teacher):
     for name in ("best", "last"):
         assert sample(family, HCMPipeline.from_pretrained(output_dir / name)).shape == (3, 16, 16, 1)
     assert not [path for path in output_dir.rglob("*") if path.name.endswith((".tmp", ".previous", ".bin", ".pt"))]
+    files = [path for path in output_dir.rglob("*") if path.is_file() and path.name != ".lock"]
+    assert {path.stat().st_mode for path in files} == {(output_dir / "metrics.jsonl").stat().st_mode}
 
 
 def test_a_linear_rate_falls_over_the_whole_training(config, monkeypatch):
@@ -159,6 +165,65 @@ def test_interrupted_and_resumed_equals_uninterrupted(family, recipe, number, co
     assert 3 <= stopped < metrics(whole)[-1]["step"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert_same_run(whole, train(config))
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_terminal_that_closes_and_a_scheduler_stop_a_run_with_its_state_saved(number, config):
+    """And a second signal acts as it did before the training."""
+    received, before = [], signal.getsignal(number)
+    signal.signal(number, lambda number, frame: received.append(number))
+    try:
+        with pytest.raises(Interrupted) as stop, StopAfter(config.output_dir, 3, number):
+            train(replace(config, num_epochs=100_000))
+        assert stop.value.signal_number == number and not received
+        os.kill(os.getpid(), number)
+        assert received == [number]
+    finally:
+        signal.signal(number, before)
+    saved = json.loads((Path(config.output_dir) / "last/training_config.json").read_text())
+    assert saved["progress"]["step"] == metrics(Path(config.output_dir))[-1]["step"]
+
+
+def random_numbers():
+    return random.random(), np.random.rand(), torch.rand(1).item()
+
+
+def test_the_callers_random_numbers_go_on_as_if_nothing_had_been_drawn(config, monkeypatch):
+    def seed():
+        random.seed(3), np.random.seed(3), torch.manual_seed(3)
+
+    seed()
+    expected = random_numbers()
+    seed()
+    train(replace(config, num_epochs=1))
+    assert random_numbers() == expected
+    monkeypatch.setattr("hcm_hf.objectives.adversarial_loss", lambda logits, target: logits.mean() * float("nan"))
+    seed()
+    with pytest.raises(Diverged):
+        train(config)
+    assert random_numbers() == expected
+
+
+def test_a_call_knows_nothing_of_the_precision_of_the_one_before(config, tmp_path, monkeypatch):
+    config = replace(config, family="vae", num_epochs=1)
+
+    def precision(name, **told):
+        output_dir = train(replace(config, output_dir=str(tmp_path / name), **told))
+        return json.loads((output_dir / "training_config.json").read_text())["mixed_precision"]
+
+    def images(name):
+        generate_images(tmp_path / "full", tmp_path / name, num_images=4)
+        return [path.read_bytes() for path in sorted((tmp_path / name).glob("*.png"))]
+
+    assert precision("full") == "no"
+    before = images("before")
+    assert precision("half", mixed_precision="bf16") == "bf16"
+    assert images("after") == before
+    assert precision("again") == "no" and precision("told", mixed_precision="no") == "no"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # what `accelerate launch` was told
+    assert precision("launched") == "bf16"
+    settings = json.loads((generate_images(tmp_path / "full", tmp_path / "fast", 1) / "generation.json").read_text())
+    assert settings["mixed_precision"] == "bf16"
 
 
 @every_model
@@ -254,6 +319,7 @@ def test_seeds_differ_by_step_and_seed():
         ({"sample_epochs": 0}, "--sample_epochs is 0"),
         ({"report_to": ("wandb",)}, "--report_to wandb is not installed"),
         ({"seed": -1}, "--seed is -1"),
+        ({"output_dir": "n" * 300}, "Cannot .*nnn.* .File name too long.; choose a shorter name"),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(config, change, message):
@@ -293,7 +359,7 @@ def test_divergence_is_reported_and_the_checkpoint_kept(config, monkeypatch):
     output_dir = train(replace(config, num_epochs=1))
     before = tensors(output_dir)
     monkeypatch.setattr("hcm_hf.objectives.adversarial_loss", lambda logits, target: logits.mean() * float("nan"))
-    with pytest.raises(InputError, match="discriminator_loss is nan at step .* lower --learning_rate"):
+    with pytest.raises(Diverged, match="discriminator_loss is nan at step .* lower --learning_rate"):
         train(config)
     assert all(torch.equal(tensor, before[name]) for name, tensor in tensors(output_dir).items())
 
@@ -378,7 +444,8 @@ def test_two_processes_share_the_batch_stay_equal_and_resume(config, tmp_path):
     """
     result = two_processes(str(Path(__file__).parent / "parallel.py"), config.dataset, str(tmp_path / "two"))
     assert result.returncode == 0, result.stderr
-    for family, recipe in [*((family, "paper") for family in FAMILIES), ("ddpm", "tuned")]:
+    tuned = [("ddpm", "tuned"), ("vae", "tuned")]
+    for family, recipe in [*((family, "paper") for family in FAMILIES), *tuned]:
         name = family if recipe == "paper" else f"{family}-{recipe}"
         output_dir = str(tmp_path / "one" / name)
         one = train(replace(config, family=family, recipe=recipe, num_epochs=1, output_dir=output_dir))
@@ -387,7 +454,11 @@ def test_two_processes_share_the_batch_stay_equal_and_resume(config, tmp_path):
         assert first == pytest.approx(expected, rel=0.3 if mixes_slices else 1e-4)
         written = json.loads((tmp_path / "two" / name / "training_config.json").read_text())
         assert written["num_processes"] == 2
-    assert_same_run(tmp_path / "two" / "dcgan", tmp_path / "two" / "dcgan-in-halves")
+    for name in ("dcgan", "vae-tuned"):
+        assert_same_run(tmp_path / "two" / name, tmp_path / "two" / f"{name}-in-halves")
+    # What they remember of the slices is of all of them.
+    one, two = (tensors(tmp_path / number / "ddpm-tuned")["objective.label_counts"] for number in ("one", "two"))
+    assert torch.equal(one, two)
     with pytest.raises(InputError, match="holds a run with"):  # one process would not go on from the same batches
         train(replace(config, output_dir=str(tmp_path / "two" / "dcgan"), train_batch_size=8, num_epochs=2))
 
@@ -453,6 +524,28 @@ def test_a_folder_in_use_is_refused(config, monkeypatch):
     monkeypatch.setattr(runs, "LOCK_SECONDS", 0.1)
     with FileLock(output_dir / ".lock"), pytest.raises(InputError, match="is in use by another training run"):
         train(config)
+
+
+def test_a_run_that_has_begun_in_the_meantime_is_found(config, monkeypatch):
+    """Both find the folder empty; the second waits for the first and then looks again."""
+    output_dir = Path(config.output_dir)
+    output_dir.mkdir()
+    other = json.dumps({"family": "vae"})
+    with FileLock(output_dir / ".lock", thread_local=False) as lock:
+        check, checked = runs.Run._check, threading.Event()
+        monkeypatch.setattr(runs.Run, "_check", lambda run: (check(run), checked.set()))
+
+        def begin():
+            checked.wait(60)
+            (output_dir / "training_config.json").write_text(other)
+            lock.release()
+
+        thread = threading.Thread(target=begin)
+        thread.start()
+        with pytest.raises(InputError, match="holds a run with family vae, not dcgan"):
+            train(config)
+        thread.join()
+    assert (output_dir / "training_config.json").read_text() == other
 
 
 def test_script_says_what_is_wrong_in_one_line(config):

@@ -6,12 +6,17 @@ HCM_MODELS="user/hcm-dcgan user/hcm-ddpm" python app.py                   # repo
 
 import os
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Thread
 
+from hcm_hf.serving import SLOW, Page, as_markdown, hide_folders, keep_tidy  # isort: split
+
+
 import gradio as gr
 import yaml
+from agents import Agents
 from generators import (
     DEFAULT_SCHEDULER,
     DEFAULT_STEPS,
@@ -24,13 +29,15 @@ from generators import (
     scheduler_names,
     split_names,
 )
-from handlers import QUESTIONS, Handlers, keep_tidy
+from handlers import QUESTIONS, Handlers
 from texts import I18N as t
+from texts import TEXTS
 
 from hcm_hf.cli import run
 from hcm_hf.errors import InputError
 from hcm_hf.figures import STRUCTURE_COLORS
 from hcm_hf.models.conditions import OPEN
+from hcm_hf.publishable import served_models
 from hcm_hf.repositories import parse_repository
 
 
@@ -59,24 +66,28 @@ def build_demo(
     Args:
         generators: by the name under which visitors choose them; without any, the page says how to get one.
         problems: a sentence for each generator that could not be had.
-        dataset: the slices that the generators were trained on, where their own notes do not lead there.
-        for_agents: offer no endpoints that go on with what was made before: agents have no session.
+        dataset: the slices that the generators were trained on, if every visitor may see them.
+        for_agents: offer tools for agents, which have no session, in place of the page's own endpoints.
     """
-    with gr.Blocks(title="hcm_hf", delete_cache=(KEEP_SECONDS // 6, KEEP_SECONDS)) as demo:
+    english = {key: text["en"] for key, text in TEXTS.items()}
+    with Page(english, title="hcm_hf", delete_cache=(KEEP_SECONDS // 6, KEEP_SECONDS)) as demo:
         gr.Markdown(t("title"), elem_id="title")
         gr.Markdown(t("banner"), elem_id="banner")
         if problems:
             with gr.Row():
                 gr.Markdown(t("problems"))
-                gr.Markdown("\n".join(f"- {sentence}" for sentence in problems), elem_id="problems")
+                sentences = [f"- {as_markdown(hide_folders(sentence))}" for sentence in problems]
+                gr.Markdown("\n".join(sentences), elem_id="problems", latex_delimiters=[])
         if generators:
             _build_page(generators, dataset, "undocumented" if for_agents else "public")
+            if for_agents:
+                Agents(generators).offer()
         else:
             gr.Markdown(t("no_models"), elem_id="no_models")
     return demo.queue(default_concurrency_limit=4, max_size=200)
 
 
-def _build_page(generators: Mapping[str, Generator], dataset: str | None, of_session: str) -> None:
+def _build_page(generators: Mapping[str, Generator], dataset: str | None, visibility: str) -> None:
     handlers = Handlers(generators, dataset)
     first = next(iter(generators.values()))
     names = [(one.label, name) for name, one in generators.items()]
@@ -86,7 +97,8 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, of_ses
         for axis in QUESTIONS
     }
     codes = max((one.num_codes for one in generators.values()), default=(0, 0))
-    made, chosen = gr.State(None, time_to_live=KEEP_SECONDS), gr.Number(0, visible=False, precision=0)
+    made = gr.State(None, time_to_live=KEEP_SECONDS)
+    chosen = gr.Number(0, label=t("index"), visible=False, precision=0)
 
     with gr.Row():
         model = gr.Dropdown(names, value=first.name, label=t("model"), elem_id="model", scale=3, min_width=240)
@@ -198,28 +210,40 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, of_ses
     files = {"fn": handlers.archive, "inputs": made, "outputs": downloads, "show_progress": "hidden"}
     ready = {"fn": lambda: [gr.update(interactive=True)] * 3, "outputs": downloads, "api_visibility": "private"}
     quick.click(
-        handlers.generate, quick_inputs, [gallery, taken, made], api_name="generate", concurrency_limit=4
-    ).then(**files, api_name="archive", api_visibility=of_session).then(**ready)
+        handlers.generate,
+        quick_inputs,
+        [gallery, taken, made],
+        api_name="generate",
+        api_visibility=visibility,
+        concurrency_limit=4,
+    ).then(**files, api_name="archive", api_visibility=visibility).then(**ready)
     slow.click(lambda: gr.Gallery(selected_index=None), None, gallery, api_visibility="private").then(
         handlers.denoise,
         [model, num_images, seed, scheduler, steps, *questions, guidance, overlay],
         [gallery, taken, made],
         api_name="denoise",
+        api_visibility=visibility,
         concurrency_limit=1,
-        concurrency_id="slow",
+        concurrency_id=SLOW,
         show_progress_on=taken,  # not on the images, which are to be seen on their way
     ).then(**files, api_visibility="private").then(**ready)
     overlay.input(handlers.show, [made, overlay], gallery, api_visibility="private", show_progress="hidden")
     interpolate.click(
-        handlers.interpolate, [*quick_inputs, other_seed], path, api_name="interpolate", concurrency_limit=4
+        handlers.interpolate,
+        [*quick_inputs, other_seed],
+        path,
+        api_name="interpolate",
+        api_visibility=visibility,
+        concurrency_limit=4,
     )
     compare.click(
         handlers.compare,
         [seed, *others],
         [grids, compared],
         api_name="compare",
+        api_visibility=visibility,
         concurrency_limit=1,
-        concurrency_id="slow",
+        concurrency_id=SLOW,
         show_progress_on=compared,
     )
     gallery.select(_index, None, chosen, api_visibility="private", show_progress="hidden").then(
@@ -227,7 +251,7 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, of_ses
         [made, chosen],
         [likest, correlation, rank, threshold, distribution],
         api_name="nearest",
-        api_visibility=of_session,
+        api_visibility=visibility,
         show_progress_on=likest,
     )
 
@@ -255,8 +279,9 @@ def main(
 
     Args:
         models: a training run, or a folder of runs; by default the repositories of the Hub that HCM_MODELS names, or
-            the page's front matter.
-        dataset: folder or repository of the slices that they were trained on; by default what the runs say.
+            `models.json` beside the app, or the page's front matter.
+        dataset: folder or repository of the slices that they were trained on, which every visitor may then see; by
+            default those that a model names and anybody may read on the Hub, and synthetic ones of local runs.
         reports: folder with score.py's reports on local runs.
         mcp: also be an MCP server, for agents (needs gradio[mcp]).
         server_port: by default the first that is free from 7860.
@@ -269,13 +294,14 @@ def main(
         raise InputError(f"--dataset {dataset} does not exist; name a prepared dataset, or user/name on the Hub.")
     mcp = mcp or os.environ.get("GRADIO_MCP_SERVER", "").lower() in ("1", "true")
     front = yaml.safe_load((Path(__file__).parent / "README.md").read_text(encoding="utf-8").split("---\n")[1])
-    named = split_names(os.environ.get("HCM_MODELS", "")) or front.get("models") or []
+    of_space = served_models(Path(__file__).parent) or front.get("models") or []
+    named = split_names(os.environ.get("HCM_MODELS", "")) or of_space
     generators, problems = find_generators(models if models is not None else named, reports)
+    for sentence in problems:
+        print(sentence, file=sys.stderr)
     demo = build_demo(generators, problems, dataset, for_agents=mcp)
     Thread(target=keep_tidy, daemon=True).start()
-    demo.launch(
-        server_port=server_port, mcp_server=mcp, i18n=t, css=CSS, footer_links=["api", "settings"], show_error=True
-    )
+    demo.launch(server_port=server_port, mcp_server=mcp, i18n=t, css=CSS, footer_links=["api", "settings"])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from huggingface_hub import HfApi
 
 from hcm_hf.data.acdc import GROUPS, PHASES
 from hcm_hf.data.dataset import load_dataset
@@ -11,6 +12,10 @@ from hcm_hf.errors import InputError
 from hcm_hf.image_sets import RealSlices, read_split
 from hcm_hf.metrics.memorization import best_match, copy_threshold
 from hcm_hf.metrics.pixel import cc_matrix
+from hcm_hf.repositories import HUB_ERRORS, parse_repository
+
+
+MOST_BYTES = 2**30  # of a dataset that a stranger's model names
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Neighbours:
     Attributes:
         images: (K, H, W) in [0, 1], most alike first.
         correlations: (K,), Pearson correlation with the image, in [-1, 1].
-        captions: whose slices they are, (K,).
+        captions: the phase and, where there are several, the group of each, (K,); never whose slices they are.
         rank: share of held-out slices whose best match is less alike than the image's, in [0, 1].
         threshold: the correlation that 99 % of held-out slices stay below: above it lie copies.
         heldout: (N,), the best correlation of each held-out slice, sorted.
@@ -52,14 +57,33 @@ def find_neighbours(image: np.ndarray, dataset: str, groups: tuple[str, ...], co
         raise InputError(f"The slices of {dataset} have {size} pixels, the image has {image.shape}.")
     likeness = cc_matrix(image[None].astype(np.float32), training.images)[0]
     order = np.argsort(-likeness)[:count]
-    captions = [_whose(training, i, len(groups) > 1) for i in order]
+    captions = [_describe(training, i, len(groups) > 1) for i in order]
     rank = float(np.searchsorted(best, likeness[order[0]]) / len(best))
     return Neighbours(training.images[order], likeness[order], captions, rank, copy_threshold(best), best)
 
 
-def _whose(slices: RealSlices, index: int, with_group: bool) -> str:
-    parts = [slices.patients[index], *([GROUPS[slices.groups[index]]] if with_group else [])]
-    return " ".join([*parts, *([PHASES[slices.phases[index]]] if slices.phases[index] >= 0 else [])])
+def open_to_all(repo_id: str) -> str:
+    """`repo_id@commit` of a dataset that anybody may read, as somebody without a token sees it now.
+
+    Raises:
+        InputError: if nobody may without a token, or it is too large to be fetched for a visitor.
+    """
+    refusal = f"The training slices {repo_id} cannot be shown: no public dataset of at most {MOST_BYTES >> 20} MB"
+    if parse_repository(repo_id) is None:  # a folder of that name is no repository
+        raise InputError(f"{refusal} has that name.")
+    try:
+        info = HfApi(token=False).dataset_info(repo_id, files_metadata=True, timeout=10)
+    except HUB_ERRORS as error:
+        raise InputError(f"{refusal} of that name can be reached.") from error
+    if info.private or info.gated or sum(file.size or 0 for file in info.siblings) > MOST_BYTES:
+        raise InputError(f"{refusal} has that name.")
+    return f"{repo_id}@{info.sha}"
+
+
+def _describe(slices: RealSlices, index: int, with_group: bool) -> str:
+    group = GROUPS[slices.groups[index]] if with_group else ""
+    phase = PHASES[slices.phases[index]] if slices.phases[index] >= 0 else ""
+    return " ".join(filter(None, (group, phase)))
 
 
 @lru_cache(maxsize=4)

@@ -1,20 +1,22 @@
 """The generators of the page: where they are found, what they can be asked for, and how they draw."""
 
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
+from notes import Notes, read_losses, read_notes, read_reports, read_table
 
 from hcm_hf.config import CONFIG_FILE
+from hcm_hf.data.acdc import GROUPS, LEVELS, PHASES
 from hcm_hf.errors import InputError
 from hcm_hf.families import FAMILIES
 from hcm_hf.generation import image_generator
@@ -23,10 +25,10 @@ from hcm_hf.models.conditions import OPEN, Conditions
 from hcm_hf.models.ddpm import SAMPLERS, denoise
 from hcm_hf.models.paired import split_pairs
 from hcm_hf.paired_pipeline import PairedDDPMPipeline
-from hcm_hf.pipeline import HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
-from hcm_hf.report import REPORT_FILE
-from hcm_hf.repositories import download, parse_repository
+from hcm_hf.pipeline import HCMPipeline, find_pipeline, hash_model, prepare_sampling
+from hcm_hf.repositories import download, first_line, parse_repository
 from hcm_hf.runs import LOSS_FIGURE
+from hcm_hf.serving import one_line
 
 
 MOST_IMAGES, MOST_STEPS, MOST_CALLS = 64, 1000, 3200  # of one request; calls are images times steps
@@ -35,7 +37,9 @@ LARGEST_SEED = 2**31 - 1
 DEFAULT_SCHEDULER, DEFAULT_STEPS = "ddpm", 50  # of a diffusion model that has none of its own
 NOTHING = Conditions({}, (1.0,), {})
 SERVED: dict[str, "Generator"] = {}  # a process that is lent a GPU inherits them, where arguments must be pickled
-_HUB_FILES = ["README.md", METRICS_FILE, LOSS_FIGURE, CONFIG_FILE]
+LARGEST_SIDE, MOST_CATEGORIES = 512, 100  # of what is served
+_ANSWERS = {"group": GROUPS, "phase": PHASES, "level": LEVELS}  # to what a model may be asked
+_HUB_FILES = [METRICS_FILE, LOSS_FIGURE, CONFIG_FILE]
 
 
 @dataclass(frozen=True)
@@ -111,16 +115,23 @@ class Generator:
     Args:
         name: as visitors choose it.
         folder: holds the pipeline.
-        extras: folder that holds its loss curve and, of a repository, its report.
+        notes: what its run says of itself.
+        table: of its report, in Markdown.
+        losses: the figure of its losses.
         page: address of its model card, if it has one.
-        reports: reports that are at hand, by the model's hash.
     """
 
-    def __init__(self, name: str, folder: Path, extras: Path, page: str | None, reports: dict[str, dict]):
-        self.name, self.folder, self.page = name, folder, page
-        self.training = read_training(folder)
-        self.losses = next((path for path in (extras / LOSS_FIGURE,) if path.is_file()), None)
-        self.report = reports.get(hash_model(folder)) or _read_json(extras / METRICS_FILE)
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        notes: Notes,
+        table: str | None = None,
+        losses: Path | None = None,
+        page: str | None = None,
+    ):
+        self.name, self.folder, self.notes, self.page = name, folder, notes, page
+        self.table, self.losses = table, losses
         self._lock = Lock()
         SERVED[self.key] = self
 
@@ -143,7 +154,7 @@ class Generator:
     @property
     def label(self) -> str:
         """Name, size and recipe."""
-        size, recipe = self.training.get("resolution"), self.training.get("recipe")
+        size, recipe = self.notes.resolution, self.notes.recipe
         return " · ".join([self.name, *([f"{size} px"] if size else []), *([recipe] if recipe else [])])
 
     @property
@@ -204,6 +215,26 @@ class Generator:
     def num_codes(self) -> tuple[int, int]:
         """Number of values of the categorical code, and of continuous codes."""
         return (0, 0) if self.denoises else self.load().network.num_codes
+
+    def try_out(self) -> None:
+        """Draw an image, and look at all that the page will say of this model.
+
+        Raises:
+            InputError: if the page cannot serve it.
+        """
+        (image,) = list(self.draw(Request(self.name, 1, num_inference_steps=1 if self.denoises else None)))[-1].images
+        if not np.isfinite(image).all():
+            raise InputError("its images are not finite numbers; train it again.")
+        if max(image.shape) > LARGEST_SIDE:
+            raise InputError(f"its images are larger than {LARGEST_SIDE} pixels a side.")
+        axes = self.conditions.axes
+        odd = [*(set(self.class_names) - set(GROUPS)), *(set(axes) - set(_ANSWERS))]
+        odd += [answer for axis, answers in axes.items() for answer in answers if answer not in _ANSWERS.get(axis, ())]
+        if odd:
+            raise InputError(f"it can be asked for '{odd[0]}', which this page does not know.")
+        self.check(Request(self.name, 1))
+        if self.num_codes[0] > MOST_CATEGORIES:
+            raise InputError(f"its code has more than {MOST_CATEGORIES} categories.")
 
     def draw(self, request: Request, num_previews: int = 8) -> Iterator[Drawing]:
         """Draw images; a diffusion model shows some of its steps on the way.
@@ -306,28 +337,34 @@ def find_generators(
         The generators by name, and a sentence for each that cannot be had.
     """
     found, problems = {}, []
-    known = {}
-    for path in [] if reports is None else Path(reports).rglob(REPORT_FILE):
-        report = _read_json(path)
-        if report and report.get("generator", {}).get("model_hash"):
-            known[report["generator"]["model_hash"]] = report
-    for name in _candidates(models):
+    tables = read_reports(reports)
+    for given in _candidates(models):
+        repository = parse_repository(given)
+        short = repository[0] if repository else Path(given).resolve().name
+        name, numbers = short, count(2)
+        while name in found:
+            name = f"{short} ({next(numbers)})"
         try:
-            folder, extras, page = find_pipeline(name), None, None
-            repository = parse_repository(name)
-            if repository is None:
-                extras = folder.parent if (folder.parent / CONFIG_FILE).is_file() else folder
-            else:
-                extras = download(repository[0], _HUB_FILES, revision=folder.name)
-                page = f"https://huggingface.co/{repository[0]}"
-            short = repository[0] if repository else Path(name).resolve().name
-            short = str(name) if short in found else short
-            generator = Generator(short, folder, extras, page, known)
-            generator.load()
-            found[short] = generator
-        except InputError as error:
-            problems.append(str(error))
+            generator = _find(given, name, repository, tables)
+            generator.try_out()
+            found[name] = generator
+        except Exception as error:  # whatever one repository brings about: the others are served
+            reason = str(error) if isinstance(error, InputError) else f"it cannot be used ({first_line(error)})."
+            problems.append(one_line(f"{name} is left out: {reason}"))
     return found, problems
+
+
+def _find(given: str, name: str, repository: tuple | None, tables: Mapping[str, str]) -> Generator:
+    folder = find_pipeline(given)
+    extras = folder.parent if (folder.parent / CONFIG_FILE).is_file() else folder
+    if repository is not None:
+        extras = download(
+            repository[0], _HUB_FILES, revision=folder.parent.name if folder.name == "best" else folder.name
+        )
+    notes = read_notes(folder, local=repository is None)
+    table = tables.get(hash_model(folder)) or read_table(extras)
+    page = f"https://huggingface.co/{repository[0]}" if repository else None
+    return Generator(name, folder, notes, table, read_losses(extras), page)
 
 
 def _candidates(models: Path | Sequence[str]) -> list[str]:
@@ -335,9 +372,17 @@ def _candidates(models: Path | Sequence[str]) -> list[str]:
         return [name for name in models if name]
     runs = [models, *sorted(path for path in models.iterdir() if path.is_dir())] if models.is_dir() else [models]
     runs = [path for path in runs if any((path / part / "model_index.json").is_file() for part in ("", "best"))]
-    order = list(FAMILIES)
-    runs.sort(key=lambda path: order.index(family) if (family := read_training(path).get("family")) in order else 99)
+    runs.sort(key=_place)
     return [str(path) for path in runs if path.name not in ("best", "last")] or [str(models)]
+
+
+def _place(run: Path) -> int:
+    """Where a run's family stands among the families."""
+    try:
+        family = read_notes(run, local=True).family
+    except InputError:
+        family = None
+    return list(FAMILIES).index(family) if family else len(FAMILIES)
 
 
 def split_names(text: str) -> list[str]:
@@ -354,10 +399,3 @@ def check_whole(name: str, value: object, low: int, high: int) -> None:
 def scheduler_names() -> list[str]:
     """The samplers of diffusion models."""
     return list(SAMPLERS)
-
-
-def _read_json(path: Path) -> dict | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

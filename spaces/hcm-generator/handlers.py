@@ -1,104 +1,36 @@
 """What the page's buttons and the API's endpoints do."""
 
-import inspect
-import json
-import shutil
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from functools import wraps
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-from zipfile import ZIP_STORED, ZipFile
 
 import gradio as gr
-import numpy as np
-from copies import find_neighbours
-from generators import SERVED, Drawing, Generator, Request, check_whole
-from matplotlib.figure import Figure
-from PIL import Image
+from copies import find_neighbours, open_to_all
+from generators import Drawing, Generator, Request, check_whole
+from pictures import draw_histogram, show, show_file, show_grid, show_images, write_archive
+from studio import COMPARED, Studio, explained, whole
 
+from hcm_hf.data.dataset import read_preparation
 from hcm_hf.errors import InputError
-from hcm_hf.figures import draw_masks, image_grid
-from hcm_hf.generation import MANIFEST_FILE, MASK_STACK_FILE, MASK_SUFFIX, STACK_FILE, write_stack
 from hcm_hf.models.conditions import OPEN, Conditions
-from hcm_hf.report import GLANCE, transposed_table
-from hcm_hf.version import __version__
+from hcm_hf.serving import new_folder
 
 
-try:
-    from spaces import GPU  # what ZeroGPU installs, not the folder of that name
-except ImportError:
-    GPU = None
-
-SHOWN_PIXELS = 256  # a side of an image on the page; the files keep their size
-COMPARED = 4  # images of each generator
 QUESTIONS = ("group", "phase", "level")  # that a model may be asked, where it knows the answers
-COPY_SECONDS = 600  # after which gradio has its own copy of a file
-_WORK = tempfile.TemporaryDirectory(prefix="hcm-generator-")
 _PROGRESS = gr.Progress()  # where a handler has it as a default, gradio hands in its own
 Made = tuple[Request, Drawing]  # what a visitor has made last
 
 
-def on_gpu(seconds: Callable[..., float]) -> Callable[[Callable], Callable]:
-    """Ask ZeroGPU for a GPU for as long as the inputs need; without it nothing changes."""
-    if GPU is None:
-        return lambda function: function
-    return GPU(duration=lambda *arguments: int(seconds(*arguments)) + 10)
+class Handlers(Studio):
+    """What the page's buttons and the API's endpoints do; the inputs are checked here, whatever the page allows.
 
-
-def seconds_needed(key: str, request: Request, *_: int) -> float:
-    """How long a GPU is needed at most, from what was seen on two CPU cores."""
-    generator = SERVED[key]
-    calls = request.num_inference_steps or generator.sampling[1] or 1
-    guided = 1 if request.guidance_scale in (None, 1) else 2
-    return 0.03 * calls * guided * request.num_images
-
-
-@on_gpu(seconds_needed)
-def draw(key: str, request: Request) -> Iterator[Drawing]:
-    """Draw images, on a GPU that is lent for it where there is one."""
-    yield from SERVED[key].draw(request)
-
-
-@on_gpu(seconds_needed)
-def travel(key: str, request: Request, other_seed: int) -> np.ndarray:
-    """Interpolate, likewise."""
-    return SERVED[key].interpolate(request, other_seed)
-
-
-def explained(function: Callable) -> Callable:
-    """Bad input reaches the visitor, and the API's caller, as its one sentence."""
-
-    @wraps(function)
-    def stream(*arguments: Any, **options: Any) -> Iterator:
-        try:
-            yield from function(*arguments, **options)
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-
-    @wraps(function)
-    def answer(*arguments: Any, **options: Any) -> Any:
-        try:
-            return function(*arguments, **options)
-        except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-
-    return stream if inspect.isgeneratorfunction(function) else answer
-
-
-class Handlers:
-    """What the page's buttons and the API's endpoints do; the inputs are checked here, whatever the page allows."""
+    Args:
+        generators: by name.
+        dataset: the slices that they were trained on, if every visitor may see them.
+    """
 
     def __init__(self, generators: Mapping[str, Generator], dataset: str | None):
-        self.generators, self.dataset = generators, dataset
-
-    def find(self, model: str) -> Generator:
-        """The generator of that name."""
-        if not isinstance(model, str) or model not in self.generators:
-            raise InputError(f"There is no generator '{model}'; choose among {', '.join(self.generators)}.")
-        return self.generators[model]
+        super().__init__(generators)
+        self.dataset = dataset
 
     @explained
     def generate(
@@ -106,11 +38,11 @@ class Handlers:
         model: str,
         num_images: int,
         seed: int,
-        class_labels: str | None,
-        fix_codes: bool,
-        category: int,
-        code_1: float,
-        code_2: float,
+        class_labels: str | None = None,
+        fix_codes: bool = False,
+        category: int = 0,
+        code_1: float = 0,
+        code_2: float = 0,
     ) -> tuple[list, str, Made]:
         """Draw images with a VAE or GAN; the same seed gives the same images.
 
@@ -127,13 +59,9 @@ class Handlers:
         Returns:
             The images with their numbers, and the time that they took.
         """
-        request = self._latent_request(model, num_images, seed, class_labels, fix_codes, category, code_1, code_2)
-        generator = self.find(model)
-        if generator.denoises:
-            raise InputError(f"{model} is a diffusion model; ask for it with /denoise.")
-        generator.check(request)
-        (drawing,) = draw(generator.key, request)
-        return _captioned(drawing), _time(drawing.seconds, request), (request, drawing)
+        codes = (whole(category), (code_1, code_2)) if fix_codes else (None, None)
+        request, drawing = self.draw_latent(model, num_images, seed, class_labels, *codes)
+        return show_images(drawing), _time(drawing.seconds, request), (request, drawing)
 
     @explained
     def denoise(
@@ -170,33 +98,21 @@ class Handlers:
         Returns:
             The images with what they show or their numbers, and the time that they took; the last ones are done.
         """
-        generator = self.find(model)
-        if not generator.denoises:
-            raise InputError(f"{model} is no diffusion model; ask for it with /generate.")
-        own_scheduler, own_steps = generator.sampling
-        request = Request(
-            model,
-            _whole(num_images),
-            _whole(seed),
-            generator.ask(dict(zip(QUESTIONS, (group, phase, level), strict=True))),
-            scheduler=scheduler or own_scheduler,
-            num_inference_steps=own_steps if num_inference_steps is None else _whole(num_inference_steps),
-            guidance_scale=None if guidance_scale == 1 else guidance_scale,
-        )
-        generator.check(request)
+        answers = dict(zip(QUESTIONS, (group, phase, level), strict=True))
+        request = self.ask(model, num_images, seed, scheduler, num_inference_steps, answers, guidance_scale)
         progress(0)
-        for drawing in draw(generator.key, request):
+        for drawing in self.draw_steps(request):
             progress(drawing.done)
             done = drawing.done == 1
             yield (
-                _captioned(drawing, overlay and done),  # in the noise there is no heart
+                show_images(drawing, overlay and done),  # in the noise there is no heart
                 _time(drawing.seconds, request) if done else f"{drawing.done:.0%}",
                 (request, drawing) if done else None,
             )
 
     def show(self, made: Made | None, overlay: bool) -> list | dict:
         """The images made last in this session, with their segmentations or without."""
-        return gr.skip() if made is None else _captioned(made[1], overlay)
+        return gr.skip() if made is None else show_images(made[1], overlay)
 
     @explained
     def interpolate(
@@ -204,12 +120,12 @@ class Handlers:
         model: str,
         num_images: int,
         seed: int,
-        class_labels: str | None,
-        fix_codes: bool,
-        category: int,
-        code_1: float,
-        code_2: float,
-        other_seed: int,
+        class_labels: str | None = None,
+        fix_codes: bool = False,
+        category: int = 0,
+        code_1: float = 0,
+        code_2: float = 0,
+        other_seed: int = 1,
     ) -> list:
         """Go from the first image of one seed to the first of another, along their latents.
 
@@ -224,10 +140,8 @@ class Handlers:
             code_2: as in /generate.
             other_seed: where to end.
         """
-        request = self._latent_request(model, num_images, seed, class_labels, fix_codes, category, code_1, code_2)
-        generator = self.find(model)
-        generator.check(request)
-        return _captioned(Drawing(travel(generator.key, request, _whole(other_seed))))
+        codes = (whole(category), (code_1, code_2)) if fix_codes else (None, None)
+        return show_images(self.draw_between(model, num_images, seed, other_seed, class_labels, *codes))
 
     @explained
     def compare(
@@ -246,22 +160,15 @@ class Handlers:
             progress: gradio's.
         """
         shown, seconds = [], []
-        for index, generator in enumerate(self.generators.values()):
-            progress((index, len(self.generators)))
-            given = generator.denoises and not generator.has_own_sampling
-            steps = (scheduler, _whole(num_inference_steps)) if given else (None, None)
-            request = Request(generator.name, COMPARED, _whole(seed), None, None, None, *steps)
-            generator.check(request)
-            *_, drawing = draw(generator.key, request)
-            grid = drawing.images.reshape(2, -1, *drawing.images.shape[1:])
+        for generator, drawing in self.draw_all(seed, scheduler, num_inference_steps):
             seconds.append(drawing.seconds)
             caption = f"{generator.name.rpartition('/')[2]} · {drawing.seconds / COMPARED:.2g} s"
-            shown.append((_shown(grid, _new_folder() / "grid.png"), caption))
-            total = sum(seconds)
-            yield shown, f"{len(shown)} / {len(self.generators)} · {total:.3g} s"
+            shown.append((show_grid(drawing, COMPARED // 2), caption))
+            progress((len(shown), len(self.generators)))
+            yield shown, f"{len(shown)} / {len(self.generators)} · {sum(seconds):.3g} s"
 
     @explained
-    def nearest(self, made: Made | None, index: int) -> tuple[list, float, float, float, Figure]:
+    def nearest(self, made: Made | None, index: int) -> tuple[list, float, float, float, object]:
         """The training slices most like one of the images made last in this session, by correlation.
 
         Args:
@@ -275,25 +182,27 @@ class Handlers:
         if made is None:
             raise InputError("There is no image yet; generate some first.")
         request, images = made[0], made[1].images
-        check_whole("index", _whole(index), 0, len(images) - 1)
+        check_whole("index", whole(index), 0, len(images) - 1)
         generator = self.find(request.model)
         dataset = self.dataset_of(generator)
         if dataset is None:
             raise InputError(f"The slices that {request.model} was trained on are not here; start with --dataset.")
-        found = find_neighbours(images[index], dataset, tuple(generator.training.get("groups", ("HCM",))))
-        folder = _new_folder()
+        if self.dataset is None and dataset == generator.notes.repository:
+            dataset = open_to_all(dataset)
+        found = find_neighbours(images[index], dataset, generator.notes.groups)
+        folder = new_folder()
         captions = [
-            f"{value:.2f} {caption}" for value, caption in zip(found.correlations, found.captions, strict=True)
+            f"{value:.2f} {caption}".strip() for value, caption in zip(found.correlations, found.captions, strict=True)
         ]
         pairs = zip([images[index], *found.images], [str(index), *captions], strict=True)
-        shown = [(_shown(image, folder / f"{rank}.png"), caption) for rank, (image, caption) in enumerate(pairs)]
+        shown = [(show([image[None]], folder / f"{rank}.png"), caption) for rank, (image, caption) in enumerate(pairs)]
         highest = float(found.correlations[0])
         return (
             shown,
             round(highest, 3),
             round(100 * found.rank, 1),
             round(found.threshold, 3),
-            _histogram(found.heldout, highest, found.threshold),
+            draw_histogram(found.heldout, highest, found.threshold),
         )
 
     @explained
@@ -308,34 +217,7 @@ class Handlers:
         """
         if made is None:
             raise InputError("There is no image yet; generate some first.")
-        request, drawing = made
-        settings = {key: value for key, value in vars(request).items() if value is not None and key != "num_images"}
-        folder, count = _new_folder(), len(drawing.images)
-        name = f"{request.model.replace('/', '-')}-seed{request.seed}"
-        pictures = {".png": np.rint(drawing.images * 255).astype(np.uint8)}
-        if drawing.masks is not None:
-            pictures[MASK_SUFFIX] = drawing.masks
-        with ZipFile(folder / f"{name}.zip", "w", ZIP_STORED) as archive:
-            lines = []
-            for index in range(count):
-                files = {suffix: f"{index:06d}{suffix}" for suffix in pictures}
-                for suffix, file in files.items():
-                    Image.fromarray(pictures[suffix][index]).save(folder / file, format="PNG")
-                    archive.write(folder / file, file)
-                entry = {"file": files[".png"]}
-                if drawing.masks is not None:
-                    entry |= {"mask": files[MASK_SUFFIX], **drawing.conditions[index]}
-                lines.append(json.dumps({**entry, **settings, "version": __version__, "synthetic": True}) + "\n")
-            archive.writestr(MANIFEST_FILE, "".join(lines))
-        stacks = [folder / f"{name}-{STACK_FILE}"]
-        write_stack(folder, count, stacks[0])
-        if drawing.masks is not None:
-            stacks.append(folder / f"{name}-{MASK_STACK_FILE}")
-            write_stack(folder, count, stacks[1], MASK_SUFFIX)
-        for file in folder.glob("*.png"):
-            file.unlink()
-        files = [str(path) for path in (folder / f"{name}.zip", *stacks)]
-        return files[0], files[1], files[2] if drawing.masks is not None else None
+        return write_archive(*made)
 
     @explained
     def describe(self, model: str) -> list:
@@ -361,47 +243,32 @@ class Handlers:
             visible(not denoises),
             visible(denoises),
         ]
-        dataset, report = self.dataset_of(generator), generator.report
-        names = [name for name in GLANCE if report and name in report["rows"]["generated"]]
-        table = transposed_table(report["rows"], names) if report else ""
-        if report:
-            data = report["dataset"]
-            table += (
-                f"\n\n{report['n_generated']} / {report['n_heldout']} ({report['n_heldout_patients']} patients, "
-                f"split {data['split']}, {', '.join(data['groups'])}), seed {report['seed']}, "
-                f"hcm_hf {report['hcm_hf_version']}"
-            )
+        dataset = self.dataset_of(generator)
         link = f"[{generator.page}]({generator.page})" if generator.page else ""
         return [
             *controls,
             visible(dataset is None),
             visible(dataset is not None),
-            visible(report is None),
-            table,
-            gr.update(value=_copied(generator.losses), visible=generator.losses is not None),
+            visible(generator.table is None),
+            generator.table or "",
+            gr.update(value=show_file(generator.losses), visible=generator.losses is not None),
             link,
             *(None, "", None),
             *[gr.update(interactive=False)] * 3,
             *(None, None),
         ]
 
-    def _latent_request(self, model, num_images, seed, class_labels, fix_codes, category, code_1, code_2) -> Request:
-        """What the page's controls, or the API's arguments, ask of a VAE or GAN."""
-        codes = (_whole(category), (code_1, code_2)) if fix_codes else (None, None)
-        class_labels = class_labels or self.find(model).default_class
-        return Request(model, _whole(num_images), _whole(seed), class_labels, *codes)
-
     def dataset_of(self, generator: Generator) -> str | None:
-        """Where the slices are that a generator was trained on, if they are at hand."""
-        noted = generator.training.get("dataset")
+        """Where the slices are that a generator was trained on, if they may be shown to everybody.
+
+        Those of real patients on this machine are shown where the page was started with their folder, and no others.
+        """
+        folder = generator.notes.dataset
         if self.dataset is not None:
             return self.dataset
-        return generator.training.get("dataset_repository") or (noted if noted and Path(noted).is_dir() else None)
-
-
-def _whole(value: object) -> object:
-    """Widgets send whole numbers as floats; what is none is left for the check to refuse."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+        if folder is not None and Path(folder).is_dir() and read_preparation(folder).get("source") == "synthetic":
+            return folder
+        return generator.notes.repository
 
 
 def _question(conditions: Conditions, axis: str) -> dict:
@@ -410,66 +277,5 @@ def _question(conditions: Conditions, axis: str) -> dict:
     return gr.update(visible=known, value=conditions.defaults.get(axis, OPEN) if known else None)
 
 
-def _captioned(drawing: Drawing, overlay: bool = False) -> list[tuple[str, str]]:
-    """Pictures of the images and what they show, or their numbers."""
-    folder, images = _new_folder(), drawing.images
-    if overlay and drawing.masks is not None:
-        images = draw_masks(images, drawing.masks, _enlargement(images.shape[-1]))
-    captions = [" ".join(filter(None, answers.values())) for answers in drawing.conditions]
-    captions = captions or map(str, range(len(images)))
-    shown = (_shown(image, folder / f"{index:06d}.png") for index, image in enumerate(images))
-    return list(zip(shown, captions, strict=True))
-
-
-def _shown(images: np.ndarray, path: Path) -> str:
-    """One image (H, W) or (H, W, 3), or rows of them (R, N, H, W), enlarged for the page, as a file.
-
-    gradio copies a file once, but writes the same picture anew each time, even while somebody is loading it.
-    """
-    rows = images if images.ndim == 4 else [images[None]]
-    grid = image_grid(rows, _enlargement(rows[0].shape[2]), gap=2 if images.ndim == 4 else 0)
-    grid.save(path, format="PNG")
-    return str(path)
-
-
-def _enlargement(side: int) -> int:
-    return max(1, SHOWN_PIXELS // side)
-
-
 def _time(seconds: float, request: Request) -> str:
     return f"{request.num_images} × {seconds / request.num_images:.3g} s = {seconds:.3g} s"
-
-
-def _histogram(heldout: np.ndarray, value: float, threshold: float) -> Figure:
-    figure = Figure(figsize=(7, 2.4), layout="constrained")
-    axes = figure.add_subplot(xlabel="CC", yticks=[])
-    axes.hist(heldout, bins=24, color="#bbb")
-    axes.axvline(threshold, color="#c33", linestyle=":", label="99 %")
-    axes.axvline(value, color="#000", linewidth=2)
-    axes.legend(frameon=False, loc="center left")
-    return figure
-
-
-def _copied(path: Path | None) -> str | None:
-    """A copy where gradio may read: it serves nothing of the folders that models lie in."""
-    return None if path is None else shutil.copy(path, _new_folder() / path.name)
-
-
-def _new_folder() -> Path:
-    """A folder for files that gradio copies to its own cache at once."""
-    return Path(tempfile.mkdtemp(dir=_WORK.name))
-
-
-def tidy() -> None:
-    """Remove the folders of earlier requests."""
-    for old in Path(_WORK.name).iterdir():
-        with suppress(FileNotFoundError):
-            if time.time() - old.stat().st_mtime > COPY_SECONDS:
-                shutil.rmtree(old, ignore_errors=True)
-
-
-def keep_tidy() -> None:
-    """Tidy for as long as the page is served."""
-    while True:
-        time.sleep(COPY_SECONDS)
-        tidy()

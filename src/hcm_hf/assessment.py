@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-import evaluate
 import numpy as np
 from tqdm.auto import tqdm
 
@@ -17,7 +16,6 @@ from hcm_hf.comparison import Comparison, Rows
 from hcm_hf.data.acdc import PHASES
 from hcm_hf.features import Extractor
 from hcm_hf.judge import Encoder
-from hcm_hf.metrics import SLICE_SIMILARITY
 from hcm_hf.metrics.anatomy import THICK, chamber_areas, valid_topology, wall_thickness
 from hcm_hf.metrics.distribution import (
     NeighbourScores,
@@ -38,6 +36,7 @@ from hcm_hf.metrics.memorization import (
     nearest_neighbours,
     pixel_rows,
 )
+from hcm_hf.metrics.pixel import compare_images
 from hcm_hf.metrics.protocols import (
     RESAMPLES,
     ImageSet,
@@ -72,22 +71,21 @@ FIGURE_LABELS = {
 
 
 def similarity_rows(comparison: Comparison, figures: Path | None = None, artefact: bool = False) -> Rows:
-    """SSIM, CC and MSE under every protocol, by the module of the `evaluate` library.
+    """SSIM, CC and MSE under every protocol.
 
     Args:
         comparison: what is compared.
         figures: not used.
         artefact: take images in [-1, 1] for images with a data range of 255, and leave out the mean image.
     """
-    metric = evaluate.load(SLICE_SIMILARITY)
-    options = {"protocol": "all", "average": False, "device": comparison.device}
+    options = {"device": comparison.device}
     if artefact:
         options |= {"data_range": 255.0, "value_range": (-1.0, 1.0)}
 
     def similarity(first: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
         if artefact:
             first, second = 2 * first - 1, 2 * second - 1
-        return metric.compute(predictions=first, references=second, **options)
+        return compare_images(first, second, **options)
 
     heldout, training = comparison.heldout, comparison.training
     levels = dict.fromkeys(("generated", "real")) if artefact else comparison.levels
@@ -315,17 +313,21 @@ def anatomy_rows(comparison: Comparison, figures: Path | None) -> Rows:
     """What the encoder's segmentation measures, apart for the phases that it sees, and what real masks measure.
 
     Real rows resample patients, the others images. The row `training` offers the training slices of the same groups,
-    `true_masks` the held-out slices with the segmentations and phases of the dataset.
+    `true_masks` the held-out slices that the dataset has segmentations of, with these and their phases.
     """
     heldout, sights = comparison.heldout, comparison.sights
-    patients = {"real": heldout.patients, "training": comparison.training.patients, "true_masks": heldout.patients}
+    segmented = heldout.masks.min((1, 2)) >= 0
+    patients = {"real": heldout.patients, "training": comparison.training.patients}
+    patients["true_masks"] = heldout.patients[segmented]
     thickness: dict[str, dict[str, np.ndarray]] = {phase: {} for phase in PHASES}
     rows: Rows = {}
     for stream, name in enumerate(("generated", "real", "training", "true_masks", "mean_image")):
         generator = np.random.default_rng((comparison.seed, 10, stream))
         truly = name == "true_masks"
-        masks = np.maximum(heldout.masks, 0) if truly else sights[name].masks
-        phases = heldout.phases if truly else sights[name].phases
+        if truly and not segmented.any():
+            continue
+        masks = heldout.masks[segmented] if truly else sights[name].masks
+        phases = heldout.phases[segmented] if truly else sights[name].phases
         walls = wall_thickness(masks, comparison.pixel_spacing)
         areas = chamber_areas(masks, comparison.pixel_spacing)
         values = {}

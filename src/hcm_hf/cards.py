@@ -11,11 +11,14 @@ from hcm_hf.data.dataset import ACDC_CITATION, LICENSES
 from hcm_hf.data.identity import count_patients
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.report import GLANCE, PROTOCOLS, markdown_table, transposed_table
+from hcm_hf.repositories import read_name
+from hcm_hf.version import INSTALL, SOURCE_URL
 
 
 TASK = "unconditional-image-generation"
 DISEASE = "hypertrophic-cardiomyopathy"
-TAGS = ("cardiac-mri", "medical-imaging", DISEASE, "synthetic-data", "hcm_hf")
+SYNTHETIC = "synthetic-data"
+TAGS = ("cardiac-mri", "medical-imaging", DISEASE, SYNTHETIC, "hcm_hf")
 LOSSES, SAMPLES = "losses.png", "samples.png"
 _TEMPLATES = Path(__file__).parent / "model_cards"
 _METRICS = ("ssim_random", "cc_random", "mse_random", *(name for name in GLANCE if name != "ssim_random"))
@@ -55,12 +58,14 @@ def render_card(
     names = [name for name in _METRICS if report and name in report["rows"]["generated"]]
     remembered = [name for part in ("memorization", "membership") if report for name in report["parts"].get(part, ())]
     results = _eval_results(training, report, names, source)
+    teacher = read_name(training.get("teacher") or "")
     data = ModelCardData(
         license=LICENSES.get(source) or training.get("dataset_license") or "unknown",
         library_name=library_name,
         pipeline_tag=TASK,
         tags=[tag for tag in (*TAGS, family) if tag != DISEASE or "HCM" in training["groups"]],
         datasets=training.get("dataset_repository"),
+        base_model=teacher and teacher[1],
         metrics=names or None,
         model_name=repo_id.rpartition("/")[2] if results else None,
         eval_results=results or None,
@@ -76,6 +81,8 @@ def render_card(
         asked=bool(axes),
         num_patients=count_patients(training["train_patients"]),
         repo_id=repo_id,
+        install=INSTALL,
+        source_url=SOURCE_URL,
         training=training,
         library_name=library_name,
         source=source,
@@ -130,7 +137,7 @@ def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.Dat
     data = DatasetCardData(
         license=LICENSES[preparation["source"]] or first.info.license or "unknown",
         task_categories=[TASK, "image-segmentation"],
-        tags=list(TAGS),
+        tags=[tag for tag in TAGS if tag != SYNTHETIC or preparation["source"] in ("synthetic", "generated")],
         pretty_name=f"{'Synthetic short' if preparation['source'] == 'generated' else 'Short'}-axis cine MR slices of "
         f"the heart, {preparation['resolution']} px",
         size_categories="n<1K" if rows < 1000 else "1K<n<10K" if rows < 10_000 else "10K<n<100K",
@@ -147,6 +154,7 @@ def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.Dat
         data,
         template_str="---\n{{ card_data }}\n---\n\n" + (_TEMPLATES / "dataset.md").read_text(encoding="utf-8"),
         repo_id=repo_id,
+        install=INSTALL,
         report=preparation,
         source=preparation["source"],
         generator=preparation.get("generator"),
@@ -160,19 +168,32 @@ def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.Dat
 
 
 def _eval_results(training: Mapping, report: Mapping | None, names: list[str], source: str) -> list[EvalResult]:
-    """The generated images' numbers for the model index."""
-    results, called = [], {"synthetic": "synthetic cohort", "acdc": "ACDC"}.get(source, training["dataset"])
+    """Numbers for the model index, each followed by that of real patients; without one it is left out.
+
+    The index asks for the dataset's id, so without a repository there are none.
+    """
+    found = report and read_name(report["dataset"]["name"])
+    if not found:
+        return []
+    called, data, results = (
+        {"synthetic": "synthetic cohort", "acdc": "ACDC"}.get(source, found[1]),
+        report["dataset"],
+        [],
+    )
     for name in names:
-        number, data = report["rows"]["generated"][name], report["dataset"]
-        if number["value"] is not None:
+        pair = [report["rows"].get(row, {}).get(name, {"value": None}) for row in ("generated", "real")]
+        if any(number["value"] is None for number in pair):
+            continue
+        for number, suffix, whose in zip(pair, ("", "_real"), ("", ", real patients"), strict=True):
             results.append(
                 EvalResult(
                     task_type=TASK,
-                    dataset_type=training.get("dataset_repository") or source,
+                    dataset_type=found[1],
                     dataset_name=f"{called}, {', '.join(data['groups'])}, {data['resolution']} px",
                     dataset_split=data["split"],
-                    metric_type=name,
-                    metric_name=f"{name} (protocol {number['protocol']})",
+                    dataset_revision=found[2],
+                    metric_type=f"{name}{suffix}",
+                    metric_name=f"{name}{whose} (protocol {number['protocol']})",
                     metric_value=number["value"],
                 )
             )

@@ -36,7 +36,10 @@ class Progress:
 
 
 class AveragedWeights:
-    """Exponential moving average of a network's parameters; buffers are copied.
+    """Exponential moving average of a network's parameters and float buffers; other buffers are copied.
+
+    Batch normalisation's running statistics are float buffers: those of the weights themselves would not fit averaged
+    ones.
 
     The decay is capped at (1 + step) / (10 + step), so that the first steps do not linger.
 
@@ -54,9 +57,8 @@ class AveragedWeights:
     def update(self, step: int) -> None:
         """Take the weights after `step` steps into the average."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        parameters = dict(self.network.named_parameters())
         for name, tensor in self.network.state_dict().items():
-            if name in parameters:
+            if tensor.is_floating_point():
                 self.weights[name].lerp_(tensor, 1 - decay)
             else:
                 self.weights[name].copy_(tensor)

@@ -1,13 +1,18 @@
 """Devices and processes, as accelerate finds them, and the machine around them."""
 
 import importlib.metadata
-import os
 import platform
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
+from hcm_hf.process import count_cores
 from hcm_hf.version import __version__
 
 
@@ -18,8 +23,27 @@ PACKAGES = (
 
 
 def make_accelerator(**options) -> Accelerator:
-    """An `Accelerator` that also joins the processes of `torchrun` on a machine without a GPU."""
+    """An `Accelerator` as in a fresh process; it also joins those of `torchrun` on a machine without a GPU.
+
+    What is not among `options` is what `accelerate launch` was told. Accelerate itself would take it from the one made
+    before, as it keeps their precision for the whole process; that one keeps its own.
+    """
+    AcceleratorState._shared_state = {}
     return Accelerator(cpu=not torch.accelerator.is_available(), **options)
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Leave the random numbers of Python, numpy and torch after the block, or function, as they were before it."""
+    kind = torch.accelerator.current_accelerator() or torch.device("cpu")
+    devices = range(torch.accelerator.device_count())
+    python, array = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices, device_type=kind.type):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(array)
 
 
 def describe_environment(device: torch.device) -> dict:
@@ -31,7 +55,7 @@ def describe_environment(device: torch.device) -> dict:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": count_cores(),
         "torch_threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }

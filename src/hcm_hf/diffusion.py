@@ -72,7 +72,7 @@ class PairedDiffusion(Objective):
         """Augmented pairs as the network sees them, and their labels, some left out; counts the labels met."""
         device = batch.images.device
         labels = find_labels(batch)
-        self.label_counts += torch.bincount(labels, minlength=len(self.label_counts))
+        self.label_counts += torch.bincount(batch.whole(labels), minlength=len(self.label_counts))
         dropped = batch.draw(lambda n: torch.rand(n, device=device)) < self.label_dropout
         images, masks = augment_batch(batch, self.augmentation)
         return join_pairs(images, masks, self.patch_size), labels.masked_fill(dropped, count_labels(AXES))

@@ -5,7 +5,6 @@ decides which real image a generated one is compared with; the other parts measu
 number stands what other real patients score.
 """
 
-import hashlib
 import json
 import shutil
 import time
@@ -27,17 +26,19 @@ from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.errors import InputError
 from hcm_hf.features import Extractor, load_extractor
 from hcm_hf.figures import write_grid
-from hcm_hf.files import require_empty, write_text
+from hcm_hf.files import require_empty, write_bytes
 from hcm_hf.generation import SETTINGS_FILE, generate_images
 from hcm_hf.image_sets import GeneratedPairs, fingerprint, read_images, read_pairs, read_split
 from hcm_hf.judge import Encoder, check_encoder, encoder_quality, load_encoder
+from hcm_hf.kept_parts import PARTS_FOLDER, KeptParts
 from hcm_hf.metrics.protocols import reference_size
 from hcm_hf.pipeline import HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
 from hcm_hf.report import ARTEFACT, DEFINITIONS, FIGURES, REPORT_FILE, write_report
 from hcm_hf.version import __version__
 
 
-GRID_FILE, PARTS_FOLDER = "grid.png", ".parts"
+GRID_FILE = "grid.png"
+AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}  # by accelerate's name of a mixed precision
 
 
 def score(
@@ -125,9 +126,6 @@ def score(
         if before != source:
             raise InputError(f"{output_dir} holds the report of {before['model']}; name another --output_dir.")
     pipeline = None if folder is None else HCMPipeline.from_pretrained(folder)
-    for figure in (name for part in FIGURES.values() for name in part):
-        for old in output_dir.glob(figure):
-            old.unlink()
     report = evaluate_images(
         generated,
         splits,
@@ -135,7 +133,7 @@ def score(
         dataset_name=str(dataset or "synthetic"),
         split=split,
         groups=groups,
-        seen_groups=written.get("groups", groups),
+        seen_groups=written.get("groups"),
         encoder=loaded,
         extractors=extractors,
         model=pipeline if isinstance(pipeline, DDPMPipeline) else None,
@@ -152,6 +150,11 @@ def score(
         report["speed"] = measure_speed(pipeline, source)
     write_grid(heldout.images, generated, output_dir / GRID_FILE, seed=seed)
     write_report(report, output_dir)
+    drawn = {name for names in report["figures"].values() for name in names}
+    for pattern in (pattern for part in FIGURES.values() for pattern in part):
+        for old in output_dir.glob(pattern):  # of a report that this one replaces
+            if old.name not in drawn:
+                old.unlink()
     shutil.rmtree(output_dir / PARTS_FOLDER, ignore_errors=True)
     return report
 
@@ -182,21 +185,25 @@ def measure_speed(pipeline: DiffusionPipeline, source: dict, batch_size: int = 8
 
     Returns:
         `network_calls` per image, of which guidance takes two per step, `seconds_per_1000_images` from one batch, and
-        what it was measured on.
+        what it was measured on, in the precision that the images were made in.
     """
     keys = "scheduler", "num_inference_steps", "guidance_scale"
     steps = {key: source[key] for key in keys if key in source}
     arguments, _ = prepare_sampling(pipeline, **steps)
     pipeline.set_progress_bar_config(disable=True)
+    precision = source.get("mixed_precision")
+    autocast = torch.autocast(pipeline.device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST)
     for size in (1, batch_size):  # the first call warms up
         started = time.perf_counter()
-        pipeline(batch_size=size, generator=torch.Generator().manual_seed(0), output_type="np", **arguments)
+        with autocast:
+            pipeline(batch_size=size, generator=torch.Generator().manual_seed(0), output_type="np", **arguments)
         seconds = time.perf_counter() - started
     guided = arguments.get("guidance_scale", 1) != 1
     return {
         "network_calls": arguments.get("num_inference_steps", 1) * (2 if guided else 1),
         "seconds_per_1000_images": seconds * 1000 / batch_size,
         "batch_size": batch_size,
+        "mixed_precision": precision if precision in AUTOCAST else "no",
         "device": str(pipeline.device),
         "threads": torch.get_num_threads(),
     }
@@ -230,7 +237,8 @@ def evaluate_images(
         dataset_name: as it shall stand in the report.
         split: the held-out split.
         groups: the groups whose slices are the reference; frames that are neither ED nor ES are left out.
-        seen_groups: the groups whose training slices, all frames of them, the generator may copy; by default `groups`.
+        seen_groups: the groups whose training slices, all frames of them, the generator may copy; None where that is
+            not known, which takes `groups` and says so in the report.
         encoder: of `load_encoder`, trained on this dataset.
         extractors: of `load_extractor`.
         model: the diffusion model that made the images.
@@ -242,7 +250,8 @@ def evaluate_images(
         output_dir: gets the figures, and keeps the parts that are done until the next call.
 
     Returns:
-        The report: counts and definitions, and `rows` of numbers with flat names such as `ssim_random`.
+        The report: counts and definitions, `rows` of numbers with flat names such as `ssim_random`, and with
+        `output_dir` the names of the `figures` of each part.
 
     Raises:
         InputError: if images, segmentations, dataset and encoder do not fit together, or there are too few images.
@@ -300,28 +309,29 @@ def evaluate_images(
         "n_generated": len(images),
         "n_reference": reference_size(training.patients, heldout.patients),
         "seen_groups": list(seen_groups or groups),
+        "seen_groups_assumed": seen_groups is None,
         "n_seen": len(seen.images),
-        "n_seen_patients": len(seen.identities),
+        "n_seen_patients": len(np.unique(seen.patients)),
         "n_train": len(training.images),
-        "n_train_patients": len(training.identities),
+        "n_train_patients": len(np.unique(training.patients)),
         "n_heldout": len(heldout.images),
-        "n_heldout_patients": len(heldout.identities),
+        "n_heldout_patients": len(np.unique(heldout.patients)),
         "definitions": DEFINITIONS,
         "encoder": None,
         "left_out": left_out,
     }
     if pairs is not None:
         report["asked_groups"] = asked_groups(pairs)
-    kept = _KeptParts(output_dir, report, comparison)
+    kept = KeptParts(output_dir, report, comparison)
     if encoder is not None:
         described = {"source": encoder.source, "version": encoder.version, "hash": encoder.hash}
-        quality = kept.get("encoder", lambda: encoder_quality(encoder, everyone, groups, seed))
+        quality = kept.get("encoder", lambda _: encoder_quality(encoder, everyone, groups, seed))
         report["encoder"] = described | {"quality": quality}
-    assess: dict[str, Callable[[], Rows]] = {
-        name: lambda part=PARTS[name]: part.assess(comparison, output_dir) for name in parts
+    assess: dict[str, Callable[[Path | None], Rows]] = {
+        name: lambda figures, part=PARTS[name]: part.assess(comparison, figures) for name in parts
     }
     if paper_compat:
-        assess["paper_compat"] = lambda: similarity_rows(comparison, artefact=True)
+        assess["paper_compat"] = lambda _: similarity_rows(comparison, artefact=True)
     report["parts"], report["rows"] = {}, {}
     with tqdm(assess.items(), desc="Scoring", unit="part") as bar:
         for name, function in bar:
@@ -333,6 +343,10 @@ def evaluate_images(
             report["parts"][name] = list(rows["generated"])
             for label, numbers in rows.items():
                 report["rows"].setdefault(label, {}).update(numbers)
+    if output_dir:
+        report["figures"] = {name: [figure.name for figure in kept.figures(name)] for name in parts}
+        for figure in (figure for name in parts for figure in kept.figures(name)):
+            write_bytes(output_dir / figure.name, figure.read_bytes())
     return report
 
 
@@ -363,37 +377,3 @@ def _choose_parts(comparison: Comparison) -> tuple[list[str], dict[str, str]]:
         else:
             parts.append(name)
     return parts, left_out
-
-
-class _KeptParts:
-    """Parts that are done, in files, so that an interrupted evaluation of the same things goes on."""
-
-    def __init__(self, output_dir: Path | None, report: dict, comparison: Comparison):
-        self.folder = output_dir / PARTS_FOLDER if output_dir else None
-        digest = hashlib.sha256(json.dumps(report, sort_keys=True).encode())
-        digest.update(np.ascontiguousarray(comparison.generated))
-        judges = [*comparison.extractors, *([comparison.encoder] if comparison.encoder else [])]
-        digest.update("".join(judge.hash for judge in judges).encode())
-        sets = [comparison.training, comparison.seen, comparison.heldout]
-        if comparison.pairs is not None:
-            sets += [comparison.all_training, comparison.all_heldout]
-            for array in vars(comparison.pairs).values():
-                digest.update(np.ascontiguousarray(array))
-        for one in sets:
-            for array in (one.images, one.masks, one.groups, one.phases, one.positions):
-                digest.update(np.ascontiguousarray(array))
-        if comparison.model is not None:
-            digest.update(next(comparison.model.unet.parameters()).detach().cpu().numpy())
-        self.key = digest.hexdigest()
-
-    def get(self, name: str, assess: Callable[[], dict]) -> dict:
-        if self.folder is None:
-            return assess()
-        path = self.folder / f"{name}.json"
-        if path.is_file():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept["key"] == self.key:
-                return kept["result"]
-        result = assess()
-        write_text(path, json.dumps({"key": self.key, "result": result}))
-        return result

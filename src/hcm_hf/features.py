@@ -95,11 +95,11 @@ def load_dinov2(device: str | torch.device) -> Extractor:
         from transformers import Dinov2Model
     except ImportError as error:
         raise InputError(
-            "The extractor 'dinov2' needs the package transformers; run pip install 'hcm_hf[features]'."
+            "The extractor 'dinov2' needs the package transformers; run pip install transformers."
         ) from error
     try:
-        config = Path(hf_hub_download(DINOV2_REPO, "config.json", revision=DINOV2_REVISION))
-        weights = Path(hf_hub_download(DINOV2_REPO, "model.safetensors", revision=DINOV2_REVISION))
+        config = Path(hf_hub_download(DINOV2_REPO, "config.json", revision=DINOV2_REVISION, token=False))
+        weights = Path(hf_hub_download(DINOV2_REPO, "model.safetensors", revision=DINOV2_REVISION, token=False))
     except (OSError, HTTPError, RuntimeError) as error:  # of the file system, the connection and the Xet storage
         raise _unavailable("dinov2", DINOV2_REPO, error.__cause__ or error) from error
     if _sha256(weights.read_bytes()) != DINOV2_SHA256:

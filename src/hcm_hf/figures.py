@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,6 +138,21 @@ def write_controls(pipeline: LatentPipeline, figure_file: str | Path, num_images
     return bool(rows)
 
 
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure to be saved, of so many inches; it has no backend and needs none."""
+    backend = os.environ.pop("MPLBACKEND", None)
+    fresh = "matplotlib" not in sys.modules
+    import matplotlib  # slow to import
+    from matplotlib.figure import Figure
+
+    if backend is not None:
+        os.environ["MPLBACKEND"] = backend
+        if fresh:
+            with suppress(ValueError):  # a notebook names one that is installed for its own Python alone
+                matplotlib.rcParams["backend"] = backend
+    return Figure(figsize=(width, height), layout="constrained")
+
+
 def loss_curves(metrics_file: str | Path, figure_file: str | Path) -> None:
     """Plot a run's losses by epoch: training losses together, the validation loss below with its best epoch marked.
 
@@ -162,11 +180,9 @@ def plot_losses(training: list[dict], validation: list[dict]) -> "Figure":
         training: records of metrics.jsonl with the losses of a step, one or more.
         validation: records with a validation loss; may be empty.
     """
-    from matplotlib.figure import Figure  # slow to import
-
     steps_per_epoch = validation[0]["step"] / validation[0]["epoch"] if validation else 1
     unit = "epoch" if validation else "step"
-    figure = Figure(figsize=(7, 5.5), layout="constrained")
+    figure = new_figure(7, 5.5)
     above, below = figure.subplots(2, 1, sharex=True)
     steps = np.array([record["step"] for record in training]) / steps_per_epoch
     for name in (name for name in training[0] if name.endswith("_loss")):

@@ -44,11 +44,11 @@ _LONGEST = 100  # bytes of a name that a hidden sibling's takes over; some file 
 
 
 @contextmanager
-def explained(path: str | Path | zipfile.Path, doing: str = "read") -> Iterator[None]:
+def explained(path: str | Path | zipfile.Path | None = None, doing: str = "read") -> Iterator[None]:
     """Turn what the operating system, a damaged file or an archive raises in the block into one sentence.
 
     Args:
-        path: what is read or written, to be named.
+        path: what is read or written, to be named; without it what the system names, if it does.
         doing: "read" or "write", for the sentence.
 
     Raises:
@@ -111,18 +111,19 @@ def restore(path: str | Path) -> None:
         _remove(stale)
 
 
-def require_empty(path: str | Path, argument: str) -> None:
+def require_empty(path: str | Path, argument: str, besides: str | None = None) -> None:
     """Raise an `InputError` unless `path` is an empty folder or can be made: to be asked before long work.
 
     Args:
         path: of the folder.
         argument: that named it, for the sentence.
+        besides: the name of a file that may lie there.
     """
     path = Path(path).absolute()
     with explained(path, "write"):
         with suppress(FileNotFoundError):
             path.lstat()  # speaks up for a name that is too long or lies below a file
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(child.name != besides for child in path.iterdir())):
             raise InputError(f"{argument} {path} exists and holds something else; name an empty or new folder.")
         there = next(folder for folder in (path, *path.parents) if folder.exists())
         if not os.access(there, os.W_OK | os.X_OK):
@@ -183,26 +184,33 @@ def _give_rights(written: Path) -> None:
             path.chmod(mode)
 
 
-def _explain(error: Exception, path: str | Path | zipfile.Path, doing: str) -> str | None:
+def _explain(error: Exception, path: str | Path | zipfile.Path | None, doing: str) -> str | None:
     """The sentence for what the system raised, or an archive or a damaged file that is read; of all else None."""
     wrapped = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
     number = int(wrapped[1]) if wrapped else error.errno if isinstance(error, OSError) else None
     reason = str(error) or type(error).__name__
     if number in _ADVICE:
         named = _named(error)
-        if doing == "read":
-            return f"Cannot read {named or path} ({os.strerror(number)}); {_ADVICE[number]}."
-        folders = Path(path).absolute().parents
-        beside = named and (folders[0] in (named, *named.parents) or named in folders)
-        if beside or (named is None and number != errno.ENOENT):
-            return f"Cannot write {path} ({os.strerror(number)}); {_ADVICE[number]}."
-        return f"Cannot use {named} ({os.strerror(number)}); {_ADVICE[number]}." if named else None
+        if path is None or (doing == "write" and named and not _is_at(named, Path(path).absolute())):
+            doing, path = "use", named  # not what is written, but something else that is needed
+        elif doing == "read":
+            path = named or path
+        elif named is None and number == errno.ENOENT:  # nothing that writing could have met
+            return None
+        return f"Cannot {doing} {path} ({os.strerror(number)}); {_ADVICE[number]}." if path else None
+    if path is None:
+        return None
     if doing == "read" and isinstance(error, _DAMAGE):
         return f"Cannot read {path} ({reason}); it is damaged or cut short."
     closed = isinstance(error, RuntimeError) and "encrypted" in reason
     if doing == "read" and (closed or isinstance(error, NotImplementedError)):  # as zipfile says it
         return f"Cannot read {path} ({reason}); unpack the archive with another program and name the folder."
     return None
+
+
+def _is_at(named: Path, path: Path) -> bool:
+    """Whether a file lies at a path, below or beside it, or is one of its folders."""
+    return path.parent in (named, *named.parents) or named in path.parents
 
 
 def _named(error: Exception) -> Path | None:

@@ -9,14 +9,15 @@ import gzip
 import io
 import itertools
 import json
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
-from PIL import Image
+from diffusers.utils import BaseOutput
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from tqdm.auto import tqdm
 
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
@@ -24,7 +25,7 @@ from hcm_hf.devices import make_accelerator
 from hcm_hf.errors import InputError
 from hcm_hf.files import replacing, require_empty, write_bytes, write_text
 from hcm_hf.generated_dataset import check_labels, plan_dataset, write_dataset
-from hcm_hf.paired_pipeline import PairedDDPMPipeline
+from hcm_hf.paired_pipeline import PairedDDPMPipeline, PairedPipelineOutput
 from hcm_hf.pipeline import HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
 from hcm_hf.version import __version__
 
@@ -33,6 +34,8 @@ SETTINGS_FILE, MANIFEST_FILE = "generation.json", "manifest.jsonl"
 STACK_FILE, MASK_STACK_FILE, DATASET_FOLDER = "images.nii.gz", "masks.nii.gz", "dataset"
 MASK_SUFFIX = "_mask.png"  # of the segmentation beside an image
 NIFTI_LIMIT = 32767  # a NIfTI-1 axis is counted in 16 bits
+_ALIGNED = 2  # NIfTI's code for what the axes refer to, as in ACDC's volumes
+_SHOWN = "hcm_hf"  # under this key an image's PNG holds what it shows
 
 
 def generate_images(
@@ -53,7 +56,7 @@ def generate_images(
 
     Where the model makes segmentations, each image has one, `000000_mask.png` with the labels of ACDC (0 background,
     1 right ventricle's cavity, 2 myocardium, 3 left ventricle's cavity), and its line says what both show: `group`,
-    `phase` and `level`.
+    `phase` and `level`. The image's PNG says so too, so that images of earlier calls keep their labels.
 
     Under `accelerate launch` or `torchrun` the processes share the work, in the precision that accelerate is told.
     Memory does not grow with `num_images`, except with `save_dataset`.
@@ -74,8 +77,8 @@ def generate_images(
             scheduler than its own, 1000 for ddpm, 50 for ddim and 20 for the others.
         guidance_scale: of a diffusion model with classes, how closely they are followed; by default 1, no guidance.
         save_npy: also save each image as float32 (H, W, 1) in [0, 1], `000000.npy` and so on.
-        save_nifti: also save all images as one NIfTI volume (W, H, N), uint8, with the pixel spacing in mm, and all
-            segmentations as another.
+        save_nifti: also save all images as one NIfTI volume (W, H, N), uint8, with the pixel spacing in mm and the
+            orientation of ACDC, and all segmentations as another.
         save_dataset: also save images and segmentations as a prepared dataset, `dataset/`, that is split 70/10/20;
             each slice stands for a patient, and for the first, middle or last of three slices as its level says.
 
@@ -104,18 +107,21 @@ def generate_images(
         settings["mixed_precision"] = state.mixed_precision
     training = read_training(folder)  # whoever scores the images must know what their model has seen
     seen = {key: training[key] for key in ("groups", "train_patients") if key in training}
-    describe = partial(_describe, pipeline, seed, class_labels, settings)
     if save_dataset:  # what is wrong with it shows before an image is made
         check_labels(pipeline, class_labels)
-        entries = [describe(index) for index in range(num_images)]
-        report = plan_dataset(entries, pipeline.sample_size, seed, settings, training)
+        generators = [image_generator(seed, index) for index in range(num_images)]
+        drawn = pipeline.draw_labels(num_images, generators, class_labels).tolist()
+        foreseen = [
+            _names(index, masked=True) | pipeline.conditions.describe(label) for index, label in enumerate(drawn)
+        ]
+        plan_dataset(foreseen, pipeline.sample_size, seed, settings, training)
     _check(output_dir, settings)
     state.wait_for_everyone()
 
     masked = isinstance(pipeline, PairedDDPMPipeline)
     suffixes = [*([MASK_SUFFIX] if masked else []), ".png", *([".npy"] if save_npy else [])]
     mine = range(state.process_index, num_images, state.num_processes)
-    missing = (i for i in mine if not all(_path(output_dir, i, suffix).exists() for suffix in suffixes))
+    missing = (index for index in mine if not _is_made(output_dir, index, suffixes))
     pipeline.set_progress_bar_config(desc="Denoising", leave=False, disable=not state.is_main_process)
     with tqdm(total=len(mine), desc="Generating", unit="image", disable=not state.is_main_process) as bar:
         while indices := list(itertools.islice(missing, batch_size)):
@@ -124,23 +130,24 @@ def generate_images(
                 output = pipeline(batch_size=len(indices), generator=generator, output_type="np", **arguments)
             if not (output_dir / SETTINGS_FILE).exists():  # not before the model has accepted the arguments
                 write_text(output_dir / SETTINGS_FILE, json.dumps(settings | seen, indent=2) + "\n")
-            contents = {suffix: _CONTENTS[suffix](output) for suffix in suffixes}
             for place, index in enumerate(indices):
-                for suffix, arrays in contents.items():
-                    _save(arrays[place], _path(output_dir, index, suffix))
+                for suffix in suffixes:
+                    write_bytes(_path(output_dir, index, suffix), _encode(output, place, suffix))
             bar.update(mine.index(indices[-1]) + 1 - bar.n)
         bar.update(len(mine) - bar.n)
     state.wait_for_everyone()
 
     if state.is_main_process:
         with replacing(output_dir / MANIFEST_FILE) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            for index in range(num_images):
-                file.write(json.dumps(describe(index)) + "\n")
+            for entry in _entries(output_dir, num_images, masked):
+                file.write(json.dumps(entry | settings) + "\n")
         if save_nifti:
             write_stack(output_dir, num_images, output_dir / STACK_FILE)
             if masked:
                 write_stack(output_dir, num_images, output_dir / MASK_STACK_FILE, MASK_SUFFIX)
         if save_dataset:
+            entries = list(_entries(output_dir, num_images, masked))
+            report = plan_dataset(entries, pipeline.sample_size, seed, settings, training)
             write_dataset(output_dir, entries, report, output_dir / DATASET_FOLDER)
     state.wait_for_everyone()
     return output_dir
@@ -160,6 +167,8 @@ def find_images(folder: Path) -> list[Path]:
 def write_stack(image_dir: Path, num_images: int, path: Path, suffix: str = ".png") -> None:
     """Write the pictures `000000.png` and on in `image_dir` as one NIfTI volume (W, H, N), reading one at a time.
 
+    The axes are those of ACDC: columns run to the patient's left, rows to the back. The third axis counts images.
+
     Args:
         image_dir: holds pictures of one size, each of which covers 128 mm.
         num_images: number of pictures.
@@ -168,13 +177,13 @@ def write_stack(image_dir: Path, num_images: int, path: Path, suffix: str = ".pn
     """
     with Image.open(_path(image_dir, 0, suffix)) as first:
         width, height = first.size
-    header = nibabel.Nifti1Header()
-    header.set_data_shape((width, height, num_images))
-    header.set_data_dtype(np.uint8)
-    header.set_zooms((FIELD_OF_VIEW / width, FIELD_OF_VIEW / height, 1.0))  # the third axis counts images
+    affine = np.diag([-FIELD_OF_VIEW / width, -FIELD_OF_VIEW / height, 1.0, 1.0])
+    shape = np.broadcast_to(np.uint8(0), (width, height, num_images))  # takes no memory
+    header = nibabel.Nifti1Image(shape, affine).header
+    header.set_sform(affine, _ALIGNED)
+    header.set_qform(affine, _ALIGNED)
     header.set_xyzt_units("mm")
     header["descrip"] = f"hcm_hf {__version__}, synthetic"
-    header["magic"], header["vox_offset"] = b"n+1", 352
     with replacing(path) as temporary, gzip.open(temporary, "wb") as file:
         header.write_to(file)
         for index in range(num_images):
@@ -186,31 +195,47 @@ def _path(folder: Path, index: int, suffix: str) -> Path:
     return folder / f"{index:06d}{suffix}"
 
 
-def _describe(pipeline: DiffusionPipeline, seed: int, class_labels: str | None, settings: dict, index: int) -> dict:
-    """What the manifest says of image `index`: its files, what it shows, and `settings`."""
-    entry = {"file": f"{index:06d}.png"}
-    if isinstance(pipeline, PairedDDPMPipeline):  # which draws the label before all else: no need to keep it
-        label = pipeline.draw_labels(1, [image_generator(seed, index)], class_labels)
-        entry |= {"mask": f"{index:06d}{MASK_SUFFIX}"} | pipeline.conditions.describe(label.item())
-    return entry | settings
+def _names(index: int, masked: bool) -> dict:
+    """What the manifest calls the files of image `index`."""
+    return {"file": f"{index:06d}.png"} | ({"mask": f"{index:06d}{MASK_SUFFIX}"} if masked else {})
 
 
-# What the files of images hold, by their suffix, from a pipeline's output.
-_CONTENTS = {
-    MASK_SUFFIX: lambda output: output.masks,
-    ".png": lambda output: np.rint(output.images[..., 0] * 255).astype(np.uint8),
-    ".npy": lambda output: output.images.astype(np.float32),
-}
+def _entries(folder: Path, num_images: int, masked: bool) -> Iterator[dict]:
+    """Yield of each image its files and, of one with a segmentation, what it says that it shows."""
+    for index in range(num_images):
+        yield _names(index, masked) | (_read_shown(_path(folder, index, ".png")) if masked else {})
 
 
-def _save(array: np.ndarray, path: Path) -> None:
-    """Write an array at a path: uint8 (H, W) as a picture, what is for a `.npy` as it is."""
+def _is_made(folder: Path, index: int, suffixes: Sequence[str]) -> bool:
+    """Whether an image has all of its files, and says what it shows if it has a segmentation."""
+    if not all(_path(folder, index, suffix).exists() for suffix in suffixes):
+        return False
+    return MASK_SUFFIX not in suffixes or bool(_read_shown(_path(folder, index, ".png")))
+
+
+def _read_shown(path: Path) -> dict:
+    """What an image with a segmentation shows; empty if it does not say, or cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return json.loads(image.info.get(_SHOWN, "{}"))
+    except UnidentifiedImageError:
+        return {}
+
+
+def _encode(output: BaseOutput, place: int, suffix: str) -> bytes:
+    """What a file of an image holds, by its suffix, from the pipeline's output of several: a picture, or an array."""
     buffer = io.BytesIO()
-    if path.suffix == ".npy":
-        np.save(buffer, array)
+    if suffix == ".npy":
+        np.save(buffer, output.images[place].astype(np.float32))
+    elif suffix == MASK_SUFFIX:
+        Image.fromarray(output.masks[place]).save(buffer, format="PNG")
     else:
-        Image.fromarray(array).save(buffer, format="PNG")
-    write_bytes(path, buffer.getvalue())
+        notes = PngInfo()
+        if isinstance(output, PairedPipelineOutput):
+            notes.add_text(_SHOWN, json.dumps(output.conditions[place]))
+        pixels = np.rint(output.images[place, ..., 0] * 255).astype(np.uint8)
+        Image.fromarray(pixels).save(buffer, format="PNG", pnginfo=notes)
+    return buffer.getvalue()
 
 
 def _check(output_dir: Path, settings: dict) -> None:

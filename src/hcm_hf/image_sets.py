@@ -4,18 +4,19 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import datasets
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from hcm_hf.data.acdc import GROUPS, LEVELS, PHASES, STRUCTURES
 from hcm_hf.data.dataset import check_groups
 from hcm_hf.data.identity import Identities
 from hcm_hf.data.slices import Slices
 from hcm_hf.errors import InputError
+from hcm_hf.files import explained
 from hcm_hf.generation import MANIFEST_FILE, find_images
+from hcm_hf.pictures import read_picture
 
 
 MANIFEST_KEYS = ("file", "seed", "class", "model", "version")
@@ -122,8 +123,8 @@ def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
 
     Returns:
         float32 (N, H, W) in [0, 1], and their `model` (without a manifest the folder's name), `model_hash`,
-        `version`, `scheduler` and `num_inference_steps` (of a diffusion model), `guidance_scale` (with classes), and
-        `classes`.
+        `version`, `scheduler` and `num_inference_steps` (of a diffusion model), `guidance_scale` (with classes),
+        `mixed_precision` (where it was not full), and `classes`.
 
     Raises:
         InputError: if the folder holds no images, images of several models or sizes, or what cannot be read.
@@ -138,8 +139,8 @@ def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
     if not entries:
         raise InputError(f"{folder} holds no images; generate some there first.")
     source: dict = {"model": None, "model_hash": None, "version": None}
-    for key in (*source, "scheduler", "num_inference_steps", "guidance_scale"):
-        values = sorted({entry[key] for entry in entries if entry.get(key) is not None})
+    for key in (*source, "scheduler", "num_inference_steps", "guidance_scale", "mixed_precision"):
+        values = sorted({entry[key] for entry in entries if entry.get(key) is not None}, key=str)
         if len(values) > 1:
             listed = ", ".join(map(str, values))
             raise InputError(f"{folder} holds images of more than one {key} ({listed}); score them apart.")
@@ -190,26 +191,32 @@ def read_pairs(folder: str | Path) -> GeneratedPairs | None:
 
 
 def _read_manifest(path: Path) -> list[dict]:
+    """The lines of a manifest, which name files of its own folder and hold plain values only."""
+    with explained(path):
+        lines = path.read_text(encoding="utf-8").splitlines()
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         try:
-            entries.append(json.loads(line))
-            missing = [key for key in MANIFEST_KEYS if key not in entries[-1]]
-        except (json.JSONDecodeError, TypeError) as error:
+            entry = json.loads(line, parse_constant=_refuse)
+        except ValueError as error:
             raise InputError(f"{path}, line {number}, is not a JSON object; generate the images again.") from error
-        if missing:
+        if not isinstance(entry, dict) or any(isinstance(value, (dict, list)) for value in entry.values()):
+            raise InputError(f"{path}, line {number}, is not a JSON object; generate the images again.")
+        if missing := [key for key in MANIFEST_KEYS if key not in entry]:
             raise InputError(f"{path}, line {number}, has no key '{missing[0]}'; generate the images again.")
+        for key in ("file", "mask"):
+            name = entry.get(key, "image.png")
+            if not isinstance(name, str) or name != PurePath(name).name or "\\" in name or name in ("", ".", ".."):
+                raise InputError(f"{path}, line {number}, names the {key} {name}, which is no file of this folder.")
+        entries.append(entry)
     return entries
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
 def _read_png(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            pixels, mode = np.asarray(image), image.mode
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is named in {MANIFEST_FILE} but missing; generate the images again.") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow's SyntaxError: a broken PNG chunk
-        raise InputError(f"{path} cannot be read as an image; remove it or write it again.") from error
-    if mode != "L":
-        raise InputError(f"{path} has mode {mode}; expected 8-bit grey (L).")
-    return pixels
+    if not path.is_file():
+        raise InputError(f"{path} is named in {MANIFEST_FILE} but missing; generate the images again.")
+    return read_picture(path, str(path))

@@ -45,7 +45,7 @@ class Objective(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not define validation_loss.")
 
     def pipeline(self) -> DiffusionPipeline | ModelMixin:
-        """The thing to save, which shares the weights: a family's diffusers pipeline to sample from."""
+        """The thing to save, a family's diffusers pipeline to sample from; the networks stay as they are."""
         raise NotImplementedError(f"{type(self).__name__} does not define pipeline.")
 
     def preview(self, batch: SliceBatch) -> np.ndarray:

@@ -21,6 +21,7 @@ from hcm_hf.saved import check_options, load_network, load_scheduler, read_json
 
 
 _INDEX_FILE = "model_index.json"
+ROOT_CONFIG = "config.json"  # of a repository: the Hub counts its downloads, and those of no other file
 
 
 class LatentPipeline(DiffusionPipeline):
@@ -359,11 +360,16 @@ def hash_model(model: str | Path) -> str:
 def _download(repo_id: str, revision: str | None, token: str | bool | None, cache_dir: str | Path | None) -> Path:
     """A repository's pipeline in the cache; of one that is none of this package, no more than its index."""
     where = {"token": token, "cache_dir": cache_dir}
-    folder = download(repo_id, [_INDEX_FILE], revision=revision, **where)
-    if not (folder / _INDEX_FILE).is_file():
+    places = ("", "best/")  # of a run that was uploaded as it is
+    root = download(repo_id, [place + _INDEX_FILE for place in places], revision=revision, **where)
+    place = next((place for place in places if (root / place / _INDEX_FILE).is_file()), None)
+    if place is None:
         raise InputError(f"The model {repo_id} holds no pipeline ({_INDEX_FILE}); check the name and the revision.")
-    patterns = [CONFIG_FILE, *pipeline_patterns(folder, repo_id)]
-    return download(repo_id, patterns, revision=folder.name, **where)  # the same commit, whatever came in between
+    patterns = [place + pattern for pattern in (CONFIG_FILE, *pipeline_patterns(root / place, repo_id))]
+    patterns += [ROOT_CONFIG, CONFIG_FILE]
+    return (
+        download(repo_id, patterns, revision=root.name, **where) / place
+    )  # the same commit, whatever came in between
 
 
 def pipeline_patterns(folder: Path, name: str | Path) -> list[str]:

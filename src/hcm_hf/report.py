@@ -1,6 +1,7 @@
 """A report for reading: what `evaluation.py` found, as Markdown, and what each number means."""
 
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 
 from hcm_hf.files import write_text
@@ -31,9 +32,10 @@ DEFINITIONS = {
     "precision": "share of images within the fifth-neighbour balls of held-out slices: fidelity; higher is better",
     "recall": "share of held-out slices within the balls of images: diversity; higher is better",
     "density": "number of held-out balls around an image, over 5; about 1 for real data",
-    "coverage": "share of held-out balls with an image in them; higher is better; the four at equal numbers",
+    "coverage": "share of held-out balls with an image in them; higher is better; the four, like fd, as the mean over "
+    "20 draws of equally many slices, with the interval of the first draw",
     "copy_rate": "share of images whose best correlation with a training slice exceeds that of 99 % of held-out "
-    "slices: .01 is innocence, 1 copies",
+    "slices: about .01 without copying (of n held-out slices, where n is below 99, 1 / (n + 1)), 1 copies",
     "nearest_neighbour_ratio": "median distance to the nearest training slice, over that of held-out slices, in "
     "pixels of mean 0 and length 1: about 1 is healthy, 0 copies",
     "c_t": "Meehan et al. 2020, a Z statistic of the same distances at equal numbers (n_each): far below 0 copies, "
@@ -47,7 +49,7 @@ DEFINITIONS = {
     "area": "of right cavity (rv), myocardium and left cavity (lv), mean, mm^2",
     "valid_topology": "share of slices with one left cavity in one closed ring of myocardium; the real row says how "
     "many end slices have none",
-    "ed_share": "share of slices that the encoder takes for end diastole",
+    "ed_share": "share of slices that the encoder takes for end diastole (true_masks: that are)",
     "group_share": "share of slices that the encoder takes for the groups compared with, rather than for the others",
     "mask_dice": "of the segmentations generated with the images and the encoder's of the same images, over the "
     "pixels of all slices at once; real: of the true segmentations and the encoder's; higher is more alike",
@@ -71,12 +73,13 @@ DEFINITIONS = {
     "and by patient; held-out patients; higher is better",
     "direction": "no number of SSIM, CC and MSE is better for being higher or lower: compare it with the row 'real'",
     "interval": f"low and high: 95 % by bootstrap over the patients of the real reference, {RESAMPLES} times (anatomy "
-    "and segmentations of generated images, but not distances: over images; authenticity: over training patients; "
-    "membership: over both); shifted by the bootstrap's own bias, since a resample misses a third of the patients "
-    "among which to find a match",
+    "and segmentations, but not distances: over the row's own patients, and over images in the rows generated and "
+    "mean_image; authenticity: over training patients; membership: over both); shifted by the bootstrap's own bias, "
+    "since a resample misses a third of the patients among which to find a match",
 }
 PROTOCOLS = {
-    "random": "each offered image against {real_per_image} random held-out slices (a single image: against all)",
+    "random": "each offered image against {real_per_image} random held-out slices, or all where they are fewer (a "
+    "single image: against all)",
     "matched": "the same, of held-out slices of the phase and the third of the heart that the encoder sees in it; "
     "of those that were asked for where generated images were asked for both (real: of the true ones)",
     "best_train": "each offered image against the most alike of {n_reference} random training slices",
@@ -85,23 +88,31 @@ PROTOCOLS = {
     "best_heldout; for MSE the reverse): about 0 for images that owe no more to the training patients than to others, "
     "positive for copies",
 }
+MEAN_IMAGES = (
+    "*mean_image*: the pixel-wise mean of the training slices, as often as there are held-out slices, each time "
+    "shifted by up to 3 pixels and up to 10 % brighter or darker"
+)
 ROWS = {
     "similarity": "*generated*: generated images; *real*: real held-out slices, offered as though generated; compared "
     "with slices of other patients only, and with as many training slices as held-out ones; *mean_image*: the "
     "pixel-wise mean of the training slices, offered as though generated",
-    "appearance": "against the held-out slices. *real*: the training slices, which a perfect copier would offer",
+    "appearance": f"against the held-out slices. *real*: the training slices, which a perfect copier would offer; "
+    f"{MEAN_IMAGES}",
     "features": "against the held-out slices. *real*: the training slices, which a perfect copier would offer, and "
-    "which the encoder has learnt from, so that to its features they lie farther from new patients than patients do",
-    "memorization": "against the {n_seen} slices of {n_seen_patients} patients ({seen}) that the generator has been "
-    "trained on. *real*: each held-out patient in turn, against the others (C_T: halves of the patients)",
+    "which the encoder has learnt from, so that to its features they lie farther from new patients than patients "
+    f"do; {MEAN_IMAGES}",
+    "memorization": "against the {n_seen} slices of {n_seen_patients} patients ({seen}) {learnt}. *real*: each "
+    f"held-out patient in turn, against the others (C_T: halves of the patients); {MEAN_IMAGES}",
     "anatomy": "*real*: held-out slices, segmented by the encoder like the generated ones; *true_masks*: the same "
-    "slices with their true segmentation, so that its difference from *real* is the encoder's error; *training*: "
-    "the training slices, segmented, which the encoder has learnt from",
+    "slices with their true segmentation, where they have one, so that its difference from *real* is the encoder's "
+    f"error; *training*: the training slices, segmented, which the encoder has learnt from; {MEAN_IMAGES}",
     "masks": "*generated*: the segmentations that were generated with the images; *real*: held-out slices of the "
     "groups ({asked}), phases and thirds of the heart that were asked for, with their true segmentations. Thirds that "
     "are left open are drawn as they are met in training",
     "membership": "*generated*: the model that made the images",
 }
+LEARNT = "that the generator has been trained on"
+LEARNT_UNKNOWN = "that are taken for what the generator has been trained on; its images do not say it"
 LIMITS = (
     "What these numbers can and cannot show. Correctly computed, slices of two different real patients score an SSIM "
     "of only about .1 to .3, so a generator should come near the row 'real', not near 1. CC and MSE reward blur and "
@@ -126,7 +137,7 @@ COUNTED = (
     "asked",
     "measured",
 )  # protocols whose numbers are of different slices: with a count
-FIGURES = {  # by part: the file and what it shows
+FIGURES = {  # by part: a pattern of the files and what they show
     "appearance": {"spectra.png": "power spectra; the band is 80 % of held-out slices"},
     "features": {"precision_recall_*.png": "precision and recall of the distributions (Sajjadi et al. 2018)"},
     "memorization": {"closest_pairs.png": "the images most like a training slice, above that slice"},
@@ -149,6 +160,8 @@ def render_markdown(report: dict) -> str:
         details.append(f"{source['scheduler']}, {source['num_inference_steps']} steps")
     if source.get("guidance_scale", 1) != 1:
         details[-1] += f", guidance {source['guidance_scale']:g}"
+    if "mixed_precision" in source:
+        details.append(_precision(source))
     lines = [
         f"# {model} against {data['name'] or 'the dataset'}, split {data['split']}, {', '.join(data['groups'])}",
         f"{report['n_generated']} generated images of {data['resolution']} px"
@@ -159,25 +172,28 @@ def render_markdown(report: dict) -> str:
         *_warnings(report),
         "## At a glance",
         transposed_table(report["rows"], [name for name in GLANCE if name in report["rows"]["generated"]]),
+        "What is offered as *real* and as *mean_image* differs from part to part; each section says it under Rows.",
     ]
     if "speed" in report:
         speed = report["speed"]
-        seconds, size = brief(speed["seconds_per_1000_images"]), speed["batch_size"]
         lines.append(
-            f"{seconds} s per 1,000 images, {speed['network_calls']} network call(s) each, in batches of {size} "
-            f"on {speed['device']} with {speed['threads']} thread(s)."
+            f"{brief(speed['seconds_per_1000_images'])} s per 1,000 images, {speed['network_calls']} network call(s) "
+            f"each, by {circumstances(speed)}."
         )
     lines += [f"Left out: {reason}" for reason in report["left_out"].values()]
     for part, names in report["parts"].items():
         title = part.capitalize()
         asked = ", ".join(report.get("asked_groups", [])) or "any"
-        rows = ROWS[part].format(**report, seen=" ".join(report["seen_groups"]), asked=asked)
+        learnt = LEARNT_UNKNOWN if report.get("seen_groups_assumed") else LEARNT
+        rows = ROWS[part].format(**report, seen=" ".join(report["seen_groups"]), asked=asked, learnt=learnt)
         lines += [f"## {title}", f"Rows: {rows}."]
         if part == "similarity":
             lines += _by_protocol(report["rows"], names, report) + [LIMITS]
         else:
             lines.append(transposed_table(report["rows"], names))
-        lines += [f"Figure {figure}: {caption}." for figure, caption in FIGURES.get(part, {}).items()]
+        for figure in report.get("figures", {}).get(part, []):
+            caption = next(text for pattern, text in FIGURES[part].items() if fnmatch(figure, pattern))
+            lines.append(f"Figure {figure}: {caption}.")
     if report["encoder"]:
         encoder = report["encoder"]
         lines += [
@@ -193,6 +209,18 @@ def render_markdown(report: dict) -> str:
     lines += ["## Definitions", "\n".join(f"- {name}: {text}." for name, text in report["definitions"].items())]
     lines.append(f"hcm_hf {report['hcm_hf_version']}, dataset {data['fingerprint']}, seed {report['seed']}.")
     return "\n\n".join(lines) + "\n"
+
+
+def circumstances(speed: dict) -> str:
+    """What the speed of a report was measured on."""
+    return (
+        f"one batch of {speed['batch_size']} on {speed['device']} with {speed['threads']} thread(s), "
+        f"{_precision(speed)}"
+    )
+
+
+def _precision(made: dict) -> str:
+    return made.get("mixed_precision", "no").replace("no", "fp32")
 
 
 def _warnings(report: dict) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hcm_hf.figures import image_grid, save_png
+from hcm_hf.figures import image_grid, new_figure, save_png
 from hcm_hf.metrics.anatomy import THICK
 
 
@@ -87,7 +87,7 @@ def write_thickness_histograms(
         [2 * threshold, *(values.max() for rows in measured.values() for values in rows.values() if len(values))]
     )
     edges = threshold + _BIN * np.arange(-np.ceil(threshold / _BIN), np.ceil((top - threshold) / _BIN) + 1)
-    figure = _figure(7, 4)
+    figure = new_figure(7, 4)
     panels = figure.subplots(1, len(measured), sharey=True, squeeze=False)[0]
     styles = _styles(dict.fromkeys(label for rows in measured.values() for label in rows))
     handles = {}
@@ -121,7 +121,7 @@ def write_spectra(spectra: Mapping[str, np.ndarray], pixel_spacing: float, figur
         pixel_spacing: of the images, mm.
         figure_file: the PNG file to write.
     """
-    figure = _figure(7, 4.2)
+    figure = new_figure(7, 4.2)
     axes = figure.subplots()
     reference = next((label for label in spectra if label.startswith("real")), None)
     for label, style in _styles(spectra).items():
@@ -149,7 +149,7 @@ def write_precision_recall(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], 
         curves: by row, precision and recall as `precision_recall_curve` returns them, in [0, 1]; they may be empty.
         figure_file: the PNG file to write.
     """
-    figure = _figure(5, 5.4)
+    figure = new_figure(5, 5.4)
     axes = figure.subplots()
     for label, style in _styles(curves).items():
         precision, recall = curves[label]
@@ -158,12 +158,6 @@ def write_precision_recall(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], 
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     _save(figure, figure_file)
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure  # slow to import
-
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _save(figure: "Figure", figure_file: str | Path) -> None:

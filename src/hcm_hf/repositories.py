@@ -1,9 +1,11 @@
 """Repositories of the Hugging Face Hub: their names, how to bring one here, and what goes wrong in one sentence."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from huggingface_hub import constants, get_token, snapshot_download
 from huggingface_hub.errors import (
@@ -23,23 +25,77 @@ from hcm_hf.errors import InputError
 
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(.+))?")
+_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")  # and that of HF_ENDPOINT
+_VIEWS = ("tree", "blob", "raw", "resolve", "commit")  # of a repository's page; a revision follows, and a file
+_PLACE = re.compile(r"([^/@]+/[^/@]+)(?:@(refs/(?:pr|convert)/[^/]+|[^/]+))?(?:/.*)?")
+_TOKEN = re.compile(r"[!-~]+")  # what can stand in a request's header: ASCII without blanks
 # What a library may hide behind an error of its own, or raise itself.
 HUB_ERRORS = (HTTPError, EntryNotFoundError, OfflineModeIsEnabled, LocalTokenNotFoundError, HFValidationError)
 LOGIN = "log in with `hf auth login`"
 
 
 def parse_repository(name: str | Path, revision: str | None = None) -> tuple[str, str | None] | None:
-    """The repository's id and revision that `user/name` or `user/name@revision` stands for.
+    """The repository's id and revision that a name stands for.
 
     Args:
-        name: what the user named.
+        name: what the user named: `user/name`, `user/name@revision`, the address of a page of the Hub, or `hf://` and
+            what `huggingface_hub` takes after it.
         revision: a branch, tag or commit that goes before one in `name`.
 
     Returns:
         None where `name` is a folder that exists, or cannot be a repository's.
+
+    Raises:
+        InputError: if `name` is an address with a password in it.
     """
-    match = None if Path(name).exists() else _NAME.fullmatch(str(name))
-    return match and (match[1], revision or match[2])
+    found = None if os.path.exists(name) else read_name(str(name))
+    return found and (found[1], revision or found[2])
+
+
+def read_name(name: str) -> tuple[str | None, str, str | None] | None:
+    """What `parse_repository` reads in a name, whatever folders there are: kind where it says one, id and revision."""
+    name, kind, revision = name.strip(), None, None
+    try:
+        address = urlsplit(f"https://{name}" if name.startswith(tuple(f"{host}/" for host in _HOSTS)) else name)
+    except ValueError:  # brackets without an end
+        return None
+    if address.scheme in ("http", "https", "hf"):
+        if "@" in address.netloc:
+            raise InputError(f"An address at {address.hostname} has a password in it; give user/name, and {LOGIN}.")
+        parts = [part for part in address.path.split("/") if part]
+        if address.scheme == "hf":
+            parts.insert(0, address.netloc)
+        elif address.hostname not in (*_HOSTS, urlsplit(constants.ENDPOINT).hostname):
+            return None
+        if parts[:1] and parts[0] in constants.REPO_TYPES_MAPPING:
+            kind = constants.REPO_TYPES_MAPPING[parts.pop(0)]
+        if address.scheme != "hf" and parts[3:] and parts[2] in _VIEWS:
+            parts[1:4] = [f"{parts[1]}@{parts[3]}"]
+        place = _PLACE.fullmatch("/".join(parts))
+        name, revision = (place[1], place[2] and unquote(place[2])) if place else ("", None)
+    match = _NAME.fullmatch(name.rstrip("/"))
+    return match and (kind, match[1], revision or match[2])
+
+
+def checked_token(token: str | bool | None) -> str | bool | None:
+    """A token as the Hub's client can send it; nothing that is said here quotes one.
+
+    Args:
+        token: as a user gives it; blanks and line ends around it, which a file leaves there, are taken off. With None
+            or True it is that of `hf auth login`, which is looked at alone.
+
+    Raises:
+        InputError: if it cannot be a token.
+    """
+    if token is False:
+        return False
+    given = isinstance(token, str)
+    found = token.strip() if given else get_token()
+    if found is not None and not _TOKEN.fullmatch(found):
+        whose = "The token that was given" if given else "The token of `hf auth login` or HF_TOKEN"
+        fault = "holds a character that no token has" if found else "is empty"
+        raise InputError(f"{whose} {fault}; copy it again from {constants.ENDPOINT}/settings/tokens, or {LOGIN}.")
+    return found if given else token
 
 
 def download(
@@ -66,6 +122,7 @@ def download(
     Raises:
         InputError: if that cannot be had; says why and what to do.
     """
+    token = checked_token(token)
     try:
         folder = snapshot_download(
             repo_id,
@@ -104,7 +161,7 @@ def explain(error: BaseException, repo_id: str, repo_type: str = "model", revisi
         error = error.__cause__  # the Hub answered; that nothing is cached either is no news
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, GatedRepoError):
-        return f"the {repo_type} {repo_id} is gated; ask for access on {_page(repo_id, repo_type)}, then {LOGIN}."
+        return f"the {repo_type} {repo_id} is gated; ask for access on {page_of(repo_id, repo_type)}, then {LOGIN}."
     if isinstance(error, RepositoryNotFoundError):
         return f"no {repo_type} {repo_id} is there that you may see; check the name, and if it is private, {LOGIN}."
     if isinstance(error, RevisionNotFoundError):
@@ -144,10 +201,12 @@ def _said(error: HfHubHTTPError) -> str:
     return (error.server_message or first_line(error)).strip().partition("\n")[0].rstrip(".")
 
 
-def _page(repo_id: str, repo_type: str) -> str:
+def page_of(repo_id: str, repo_type: str) -> str:
+    """A repository's address."""
     return f"{constants.ENDPOINT}/{constants.REPO_TYPES_URL_PREFIXES.get(repo_type, '')}{repo_id}"
 
 
 def first_line(error: BaseException) -> str:
     """What an error says, without its trail: the client's messages go on with ids of requests."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).partition(" (Request ID")[0].rstrip(".")
+    line = next(iter(str(error).strip().splitlines()), "").partition("(Request ID")[0]
+    return line.strip().rstrip(".") or type(error).__name__

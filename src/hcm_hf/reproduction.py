@@ -16,18 +16,8 @@ from hcm_hf.devices import make_accelerator
 from hcm_hf.errors import InputError
 from hcm_hf.families import FAMILIES
 from hcm_hf.image_sets import fingerprint, read_split
-from hcm_hf.stages import (
-    RECORD_FILE,
-    TABLE_FILE,
-    Generation,
-    Plan,
-    Preparation,
-    Publication,
-    Scoring,
-    Stage,
-    Training,
-    read_json,
-)
+from hcm_hf.plan import RECORD_FILE, Plan, read_json
+from hcm_hf.stages import TABLE_FILE, Generation, Preparation, Publication, Scoring, Stage, Training
 
 
 WORK_FOLDERS = {"dataset", "runs", "images", "reports"}
@@ -74,7 +64,7 @@ def reproduce(
 
     Raises:
         InputError: on bad arguments, or folders that hold another reproduction.
-        Interrupted: on SIGINT or SIGTERM while training; everything is there to go on from.
+        Interrupted: on a signal that asks to stop while training; everything is there to go on from.
     """
     arguments = dict(locals())
     if acdc is not None and dataset is not None:
@@ -165,11 +155,13 @@ def _go(stages: list[Stage], plan: Plan) -> None:
             continue
         accelerator.print(f"\n== {stage.name}", flush=True)
         started = time.monotonic()
+        if accelerator.is_main_process and plan.dataset.is_dir():  # without one there is nothing to go on from
+            plan.note(stage.name)
         try:
             if stage.shared or accelerator.is_main_process:
                 stage.run()
         finally:
-            if accelerator.is_main_process and plan.dataset.is_dir():  # without one there is nothing to go on from
+            if accelerator.is_main_process and plan.dataset.is_dir():
                 plan.note(stage.name, time.monotonic() - started)
         if accelerator.is_main_process:
             print("\n" + describe(stages), flush=True)

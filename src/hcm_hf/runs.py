@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast, broadcast_object_list
 from filelock import FileLock, Timeout
 
 from hcm_hf.checkpoints import STATE_FILE, TrainingState
@@ -18,14 +18,14 @@ from hcm_hf.data.dataset import read_preparation
 from hcm_hf.data.identity import Identities, read_identities
 from hcm_hf.data.slices import SliceBatch, Slices
 from hcm_hf.devices import describe_environment
-from hcm_hf.errors import InputError
+from hcm_hf.errors import Diverged, InputError
 from hcm_hf.figures import image_grid, loss_curves, save_png
-from hcm_hf.files import replacing, require_empty, restore, write_text
+from hcm_hf.files import explained, replacing, require_empty, restore, write_text
 from hcm_hf.repositories import parse_repository
 from hcm_hf.version import __version__
 
 
-METRICS_FILE, LOSS_FIGURE = "metrics.jsonl", "losses.png"
+METRICS_FILE, LOSS_FIGURE, LOCK_FILE = "metrics.jsonl", "losses.png", ".lock"
 LOCK_SECONDS = 10  # how long to wait for a run that is stopping
 # What may differ between a run and its resumption.
 _FREE = {
@@ -80,40 +80,49 @@ class Run:
         Raises:
             InputError: if the folder holds another run or something else, is in use, or cannot be written.
         """
-        path = self.output_dir / CONFIG_FILE
-        if path.exists():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            for name, value in self.written.items():
-                if name not in _FREE and before.get(name) != value:
-                    other = f"with {name} {before.get(name)}, not {value}"
-                    if name == "dataset_fingerprint":  # hashes say nothing to a reader
-                        other = f"on other slices than those of --dataset {self.written['dataset']}"
-                    raise InputError(f"{self.output_dir} holds a run {other}; name another --output_dir.")
-        else:
-            require_empty(self.output_dir, "--output_dir")
-        self.accelerator.wait_for_everyone()
-        if not self.accelerator.is_main_process:
-            self.accelerator.wait_for_everyone()
-            yield
-            return
-        lock = FileLock(self.output_dir / ".lock", timeout=LOCK_SECONDS)
+        self._check()
+        self.accelerator.wait_for_everyone()  # what all can see for themselves is refused before anything is written
+        lock = FileLock(self.output_dir / LOCK_FILE, timeout=LOCK_SECONDS)
+        refusal = None
+        if self.accelerator.is_main_process:
+            try:
+                self._take(lock)
+            except InputError as error:
+                refusal = str(error)
         try:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            if refusal := broadcast_object_list([refusal])[0]:
+                raise InputError(refusal)
+            yield
+        finally:
+            lock.release()
+
+    def _check(self) -> None:
+        path = self.output_dir / CONFIG_FILE
+        with explained(path):
+            before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if before is None:
+            require_empty(self.output_dir, "--output_dir", besides=LOCK_FILE)
+            return
+        for name, value in self.written.items():
+            if name not in _FREE and before.get(name) != value:
+                other = f"with {name} {before.get(name)}, not {value}"
+                if name == "dataset_fingerprint":  # hashes say nothing to a reader
+                    other = f"on other slices than those of --dataset {self.written['dataset']}"
+                raise InputError(f"{self.output_dir} holds a run {other}; name another --output_dir.")
+
+    def _take(self, lock: FileLock) -> None:
+        try:
+            with explained(self.output_dir, "write"):
+                self.output_dir.mkdir(parents=True, exist_ok=True)
+                lock.acquire()
         except Timeout as error:
             raise InputError(
                 f"{self.output_dir} is in use by another training run; wait for it or stop it."
             ) from error
-        except OSError as error:
-            raise InputError(f"--output_dir {self.output_dir} cannot be written ({error.strerror}).") from error
-        try:
-            for name in ("best", "last"):
-                restore(self.output_dir / name)
-            write_text(path, json.dumps(self.written, indent=2) + "\n")
-            self.accelerator.wait_for_everyone()
-            yield
-        finally:
-            lock.release()
+        self._check()  # another run may have begun here since
+        for name in ("best", "last"):
+            restore(self.output_dir / name)
+        write_text(self.output_dir / CONFIG_FILE, json.dumps(self.written, indent=2) + "\n")
 
     def resume(self) -> None:
         """Load the last checkpoint, if there is one, and drop the records of the steps after it."""
@@ -129,11 +138,9 @@ class Run:
         """Append to metrics.jsonl and pass on to the trackers."""
         step = self.state.progress.step
         if self.accelerator.is_main_process:
-            try:
-                with open(self.output_dir / METRICS_FILE, "a", encoding="utf-8") as file:
-                    file.write(json.dumps({"step": step, "epoch": epoch, **record}) + "\n")
-            except OSError as error:
-                raise InputError(f"Cannot write {self.output_dir / METRICS_FILE} ({error.strerror}).") from error
+            path = self.output_dir / METRICS_FILE
+            with explained(path, "write"), open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, "epoch": epoch, **record}) + "\n")
         self.accelerator.log(record, step=step)
 
     @torch.no_grad()
@@ -187,10 +194,10 @@ class Run:
 
 
 def check_finite(losses: dict[str, float], step: int) -> None:
-    """Raise an `InputError` that names the first loss that is not finite."""
+    """Raise `Diverged`, which names the first loss that is not finite."""
     for name, value in losses.items():
         if not math.isfinite(value):
-            raise InputError(
+            raise Diverged(
                 f"{name} is {value} at step {step}: training diverged; start anew with a lower --learning_rate and "
                 "another --output_dir."
             )

@@ -7,28 +7,27 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from accelerate import Accelerator
 
 from hcm_hf.config import CONFIG_FILE, TrainingConfig
 from hcm_hf.data.dataset import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.data.dataset import load_dataset, prepare_dataset
 from hcm_hf.data.phantom import write_cohort
 from hcm_hf.data.slices import Slices
-from hcm_hf.devices import describe_environment
 from hcm_hf.errors import InputError
-from hcm_hf.evaluation import PARTS_FOLDER, score
+from hcm_hf.evaluation import score
 from hcm_hf.families import find_family
 from hcm_hf.files import write_bytes, write_text
 from hcm_hf.generation import MANIFEST_FILE, SETTINGS_FILE, find_images, generate_images
 from hcm_hf.judge import load_encoder
+from hcm_hf.kept_parts import PARTS_FOLDER
 from hcm_hf.objectives import Objective
 from hcm_hf.pipeline import hash_model, prepare_sampling
+from hcm_hf.plan import ENVIRONMENT_FILE, Plan, read_json
 from hcm_hf.report import REPORT_FILE, write_report
 from hcm_hf.results import draw_figures, render_tables, summarize
 from hcm_hf.runs import LOSS_FIGURE, METRICS_FILE
@@ -36,46 +35,8 @@ from hcm_hf.training import train
 from hcm_hf.version import __version__
 
 
-RECORD_FILE, TABLE_FILE = "reproduction.json", "table1.json"
+TABLE_FILE = "table1.json"
 BATCH_SIZE = 32  # images per call of a pipeline
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be reproduced, and where.
-
-    Attributes:
-        work_dir: where the work goes on.
-        output_dir: where the results go.
-        dataset: the prepared dataset, which may have to be made.
-        acdc: what to make it from; None for the synthetic cohort.
-        settings: what cannot change from call to call, by the names of the arguments of `reproduce`.
-        arguments: of the call, to be noted with the results.
-        num_images: of each family.
-        num_epochs: at most; None leaves it to the recipes.
-        accelerator: the devices.
-    """
-
-    work_dir: Path
-    output_dir: Path
-    dataset: Path
-    acdc: Path | None
-    settings: dict
-    arguments: dict
-    num_images: int
-    num_epochs: int | None
-    accelerator: Accelerator
-
-    def seconds(self) -> dict[str, float]:
-        """What each stage has taken so far, by name."""
-        return read_json(self.work_dir / RECORD_FILE).get("seconds", {})
-
-    def note(self, name: str, seconds: float) -> None:
-        """Add to what a stage has taken."""
-        taken = self.seconds()
-        taken[name] = taken.get(name, 0.0) + seconds
-        record = {"settings": self.settings, "seconds": taken}
-        write_text(self.work_dir / RECORD_FILE, json.dumps(record, indent=2) + "\n")
 
 
 class Stage:
@@ -380,6 +341,7 @@ class Publication(Stage):
         return (
             all((output_dir / file).is_file() for file in files)
             and table == self._summary(scored)
+            and read_json(output_dir / ENVIRONMENT_FILE) == self._circumstances()
             and all(read_json(output_dir / one.family / REPORT_FILE) == one.report() for one in scored)
         )
 
@@ -388,9 +350,9 @@ class Publication(Stage):
         plan, output_dir, scored = self.plan, self.plan.output_dir, self._scored()
         for one in scored:
             folder = output_dir / one.family
-            write_report(one.report(), folder)
             for picture in one.folder.glob("*.png"):
                 write_bytes(folder / picture.name, picture.read_bytes())
+            write_report(one.report(), folder)
             metrics = one.generation.training.folder / METRICS_FILE
             write_bytes(folder / METRICS_FILE, metrics.read_bytes())
         for name in (METRICS_FILE, LOSS_FIGURE):
@@ -398,13 +360,18 @@ class Publication(Stage):
         families = [one.family for one in scored]
         seed = plan.settings["seed"]
         draw_figures(plan.work_dir / "runs", plan.work_dir / "images", output_dir, plan.dataset, families, seed=seed)
-        environment = describe_environment(plan.accelerator.device)
-        environment |= {"arguments": plan.arguments, "seconds": plan.seconds()}
-        write_text(output_dir / "environment.json", json.dumps(environment, indent=2) + "\n")
+        write_text(output_dir / ENVIRONMENT_FILE, json.dumps(self._circumstances(), indent=2) + "\n")
         summary = self._summary(scored)
         write_text(output_dir / "table1.md", render_tables(summary))
         files = sorted(path.relative_to(output_dir).as_posix() for path in output_dir.rglob("*") if path.is_file())
         write_text(output_dir / TABLE_FILE, json.dumps(summary | {"files": files}, indent=2, allow_nan=False) + "\n")
+
+    def _circumstances(self) -> dict:
+        """What was done where, but for this stage, which is not done before it has written that."""
+        calls = self.plan.calls()
+        for call in calls:
+            call["seconds"].pop(self.name, None)
+        return {"calls": calls}
 
     def _scored(self) -> list[Scoring]:
         return [one for one in self.scorings if one.done()]
@@ -413,11 +380,6 @@ class Publication(Stage):
         reports = {one.family: one.report() for one in scored}
         trainings = {one.family: one.generation.training.facts() for one in scored}
         return summarize(self.plan.settings, reports, trainings, self.encoder.facts())
-
-
-def read_json(path: Path) -> dict:
-    """The content of a JSON file; empty if there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def measure(function: Callable[[], object], times: int = 1) -> float:

@@ -15,7 +15,7 @@ from hcm_hf.generation import generate_images
 from hcm_hf.image_sets import fingerprint, read_split
 from hcm_hf.judge import load_encoder
 from hcm_hf.pipeline import HCMPipeline, prepare_sampling
-from hcm_hf.report import brief, cell, markdown_table
+from hcm_hf.report import brief, cell, circumstances, markdown_table, write_report
 from hcm_hf.repositories import parse_repository
 from hcm_hf.version import __version__
 
@@ -109,9 +109,8 @@ def sweep_steps(
                 else:
                     real |= _chosen(report["rows"]["real"], group, first=False)
         if "speed" not in first:
-            first["speed"] = measure_speed(HCMPipeline.from_pretrained(model), one)
-            path = output_dir / name / f"{groups[0]}-{seeds[-1]}" / REPORT_FILE
-            write_text(path, json.dumps(first, indent=2, allow_nan=False) + "\n")
+            first["speed"] = measure_speed(HCMPipeline.from_pretrained(model), first["generator"])
+            write_report(first, output_dir / name / f"{groups[0]}-{seeds[-1]}")
         speeds[name] = first["speed"]
     rows[REAL] = [real]
     columns = [column for column in real if any(column in row for row in rows[name])]
@@ -136,6 +135,7 @@ def sweep_steps(
         f"{num_images} images each of {made_by} ({generator['model_hash']}), seeds "
         f"{', '.join(map(str, seeds))}; dataset {compared_with} ({data['fingerprint']}), split {split} with "
         f"{first['n_heldout']} slices of {first['n_heldout_patients']} patients; hcm_hf {first['hcm_hf_version']}. "
+        f"Seconds: by {' or '.join(sorted(set(map(circumstances, speeds.values()))))}. "
         f"In brackets: {brackets}. {warning}"
     )
     record = {

@@ -16,7 +16,7 @@ from PIL import Image
 
 from hcm_hf.errors import InputError
 from hcm_hf.families import FAMILIES
-from hcm_hf.figures import save_png
+from hcm_hf.figures import new_figure, save_png
 from hcm_hf.files import write_text
 from hcm_hf.report import REPORT_FILE, brief, cell, markdown_table
 from hcm_hf.sweep import REAL
@@ -206,8 +206,8 @@ def plot_tradeoff(entries: Sequence[Entry]) -> "Figure":
     Args:
         entries: one or more, in the order of the legend.
     """
-    from matplotlib.figure import Figure  # slow to import
-    from matplotlib.lines import Line2D
+    figure = new_figure(10, 8.6)
+    from matplotlib.lines import Line2D  # slow to import
     from matplotlib.patches import Patch
 
     colours = _assigned(FAMILIES, _COLOURS)
@@ -215,7 +215,6 @@ def plot_tradeoff(entries: Sequence[Entry]) -> "Figure":
     models: dict[tuple[str, str], dict[str, list[Entry]]] = {}
     for entry in sorted(entries, key=lambda entry: entry.calls):
         models.setdefault((entry.family, entry.recipe), {}).setdefault(entry.sampler, []).append(entry)
-    figure = Figure(figsize=(10, 8.6), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True)
     for axes, (column, panel) in zip(panels.flat, PANELS.items(), strict=True):
         names = (column, MASK_WALLS) if column == WALLS else (column,)

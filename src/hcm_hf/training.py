@@ -6,13 +6,13 @@ processes share, so running the same command again resumes, and a resumed run eq
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import torch
@@ -24,26 +24,29 @@ from hcm_hf.checkpoints import AveragedWeights, Progress, TrainingState
 from hcm_hf.config import RATES, Recipe, TrainingConfig
 from hcm_hf.data.dataset import check_groups, load_dataset
 from hcm_hf.data.slices import Slices
-from hcm_hf.devices import make_accelerator
+from hcm_hf.devices import make_accelerator, random_state_kept
 from hcm_hf.errors import InputError, Interrupted
 from hcm_hf.families import find_family
 from hcm_hf.pipeline import HCMPipeline, find_pipeline, hash_model, read_training
+from hcm_hf.process import count_cores, stop_signals
 from hcm_hf.runs import Run, check_finite, resolved_config
 
 
+@random_state_kept()
 def train(config: TrainingConfig) -> Path:
     """Train a family and keep its best pipeline; resumes what `config.output_dir` holds.
 
     The folder gets `best/` (lowest validation loss) and `last/` (with the state to resume from), both pipelines that
     `HCMPipeline.from_pretrained` loads, `training_config.json` (which says `finished` when it is), `metrics.jsonl`,
-    `losses.png` and `samples/`.
+    `losses.png` and `samples/`. The caller's random numbers go on as if nothing had been drawn.
 
     Returns:
         The run's folder.
 
     Raises:
         InputError: on bad arguments, data or disks, before anything is written or with everything as it was.
-        Interrupted: on SIGINT or SIGTERM, after the state has been saved.
+        Diverged: if a loss is no number any more; the last checkpoint stays.
+        Interrupted: on SIGINT, SIGTERM, SIGHUP or SIGUSR1, after the state has been saved.
     """
     recipe = _override(find_family(config.family, config.recipe)[1], config)
     groups = tuple(recipe.groups)
@@ -120,7 +123,8 @@ def _loop(run: Run, recipe: Recipe, slices: Slices, config: TrainingConfig, stop
         torch.manual_seed(step_seed(config.seed, progress.step))
         process = accelerator.process_index, accelerator.num_processes
         indices = batch_indices(len(slices), batch_size, progress.step, config.seed, *process)
-        losses = state.objective.losses(slices.batch(indices, *process).to(accelerator.device))
+        batch = replace(slices.batch(indices, *process), gather=accelerator.gather).to(accelerator.device)
+        losses = state.objective.losses(batch)
         record = {}
         while (item := _next(losses, accelerator)) is not None:
             network, loss = item
@@ -141,7 +145,7 @@ def _loop(run: Run, recipe: Recipe, slices: Slices, config: TrainingConfig, stop
         check_finite(record, progress.step)
         bar.update()
         bar.set_postfix({name: f"{value:.3f}" for name, value in record.items()}, refresh=False)
-        run.log(record, progress.step // epoch_steps)
+        run.log(record, -(-progress.step // epoch_steps))
 
         # Validate at the end of an epoch, keep the best, save at intervals and when asked to stop.
         epoch, within = divmod(progress.step, epoch_steps)
@@ -223,22 +227,15 @@ def _launcher_ended(launcher: int) -> int:
 
 @contextmanager
 def _stop_requests() -> Iterator[dict[str, int]]:
-    """Turn SIGINT and SIGTERM into a note that the loop reads; a second one acts at once."""
+    """Turn a signal that asks to stop into a note that the loop reads; a second one acts at once."""
     stop = {"signal": 0}
-    if threading.current_thread() is not threading.main_thread():  # Python takes signals in the main thread alone
-        yield stop
-        return
 
-    def note(signal_number: int, frame: object) -> None:
+    def note(signal_number: int, frame: FrameType | None) -> None:
         stop["signal"] = signal_number
-        signal.signal(signal_number, previous[signal_number])
+        signal.signal(signal_number, before[signal_number])
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with stop_signals(note) as before:
         yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _accelerator(config: TrainingConfig) -> Accelerator:
@@ -259,7 +256,7 @@ def _accelerator(config: TrainingConfig) -> Accelerator:
 
 
 def _warn_of_idle_cores(accelerator: Accelerator) -> None:
-    cores = (os.cpu_count() or 1) // accelerator.num_processes
+    cores = count_cores() // accelerator.num_processes
     if accelerator.device.type == "cpu" and torch.get_num_threads() == 1 < cores:
         accelerator.print(
             f"Training on one core of {cores} per process; `accelerate launch --num_cpu_threads_per_process {cores}` "

@@ -1,5 +1,6 @@
 """The losses of the tuned VAE; those of the study's VAE are in `objectives.py`."""
 
+import copy
 import math
 from collections.abc import Iterator
 
@@ -60,7 +61,7 @@ class SigmaVAE(VariationalAutoencoder):
         error, mean, log_variance = self.code(images, noise)
         nll = image_nll(error, self.variance, images[0].numel())
         yield "vae", nll + self.kl_weight() * kl_divergence(mean, log_variance).mean()
-        self.remember(error, mean, log_variance)
+        self.remember(batch.whole(error[None]).mean(), batch.whole(mean), batch.whole(log_variance))
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
         """The negative bound at fixed noise, the slices' own variance and the full divergence; in nats per image."""
@@ -85,25 +86,27 @@ class SigmaVAE(VariationalAutoencoder):
 
     @torch.no_grad()
     def remember(self, error: torch.Tensor, mean: torch.Tensor, log_variance: torch.Tensor) -> None:
-        """Take what was found for a training batch, as `code` returns it, into the variance and the posteriors."""
+        """Take what was found for a whole batch, as `code` returns it, into the variance and the posteriors."""
         self.num_batches += 1
         self.variance.lerp_(error.clamp(min=LEAST_VARIANCE), (1 / self.num_batches).clamp(min=0.1))
-        places = (self.num_seen + torch.arange(len(mean), device=mean.device)) % len(self.posterior_means)
-        self.posterior_means[places] = mean
-        self.posterior_log_variances[places] = log_variance
         self.num_seen += len(mean)
+        kept = min(len(mean), len(self.posterior_means))
+        places = (self.num_seen - kept + torch.arange(kept, device=mean.device)) % len(self.posterior_means)
+        self.posterior_means[places] = mean[-kept:]
+        self.posterior_log_variances[places] = log_variance[-kept:]
 
     @torch.no_grad()
     def pipeline(self) -> LatentPipeline:
-        """The VAE as a pipeline, its mixture fitted to the latest posteriors."""
+        """A copy of the VAE as a pipeline, its mixture fitted to the latest posteriors."""
         known = min(int(self.num_seen), len(self.posterior_means))
         # N(0, 1), to which training draws the posteriors, is one more: all there is before the first batch.
         means, log_variances = (
             torch.cat([moment[:known], torch.zeros_like(moment[:1])])
             for moment in (self.posterior_means, self.posterior_log_variances)
         )
-        self.vae.set_prior(*fit_mixture(means, log_variances.exp(), self.vae.config.num_components, self.shrinkage))
-        return super().pipeline()
+        vae = copy.deepcopy(self.vae)
+        vae.set_prior(*fit_mixture(means, log_variances.exp(), vae.config.num_components, self.shrinkage))
+        return LatentPipeline(vae)
 
 
 def image_nll(error: torch.Tensor, variance: torch.Tensor, num_pixels: int) -> torch.Tensor:

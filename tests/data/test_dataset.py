@@ -5,6 +5,8 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import datasets
@@ -12,7 +14,9 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 
+from hcm_hf.data import phantom
 from hcm_hf.data.acdc import GROUPS, Patient, find_cohort, read_volumes
 from hcm_hf.data.dataset import (
     FEATURES,
@@ -301,3 +305,28 @@ def test_real_acdc_has_its_known_counts_and_a_duplicate():
     assert report.source == "acdc" and splits["train"].info.license == "cc-by-nc-sa-4.0"
     digests = [{hashlib.sha256(image.tobytes()).digest() for image in split["image"]} for split in splits.values()]
     assert not digests[0] & digests[1] and not digests[0] & digests[2] and not digests[1] & digests[2]
+
+
+def test_jobs_that_need_the_synthetic_cohort_at_once_draw_it_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "cache"))
+    write, drawn = phantom.write_cohort, []
+
+    def slowly(folder, num_proc):
+        drawn.append(folder)
+        write(folder, 3, groups=("HCM",), num_proc=num_proc)
+        time.sleep(0.5)
+
+    monkeypatch.setattr(phantom, "write_cohort", slowly)
+    with ThreadPoolExecutor(3) as pool:
+        opened = [len(splits["train"]) for splits in pool.map(lambda _: load_dataset(None, 16), range(3))]
+    assert len(drawn) == 1 and len(set(opened)) == 1 and opened[0] > 0
+
+
+def test_without_a_cache_for_the_synthetic_cohort_a_sentence_says_what_to_set(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "file" / "cache"))
+    with pytest.raises(InputError, match=r"cannot be kept in .*hcm_hf \(Not a directory\); set HF_HOME to a folder"):
+        load_dataset(None, 16)
+    monkeypatch.setattr(constants, "HF_HOME", "~nobody-of-this-name/cache")
+    with pytest.raises(InputError, match=r"\(there is no home\); set HF_HOME"):
+        load_dataset(None, 16)

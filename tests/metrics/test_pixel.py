@@ -1,11 +1,14 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 from tiny import random_images
 
 from hcm_hf.errors import InputError
-from hcm_hf.metrics import pixel
 from hcm_hf.metrics.pixel import cc_matrix, cc_max_shift, mse_matrix, paired, ssim_matrix
+from hcm_hf.metrics.slice_similarity import slice_similarity
 
 
 MATRICES = (ssim_matrix, cc_matrix, mse_matrix)
@@ -61,7 +64,9 @@ def test_matrices_are_symmetric(matrix):
 def test_chunks_change_nothing(matrix, monkeypatch):
     first, second = random_images(7), random_images(9, seed=1)
     whole = matrix(first, second)
-    monkeypatch.setattr(pixel, "_chunks", lambda length, size=0: (slice(i, i + 2) for i in range(0, length, 2)))
+    monkeypatch.setattr(
+        slice_similarity, "chunks", lambda length, size=0: (slice(i, i + 2) for i in range(0, length, 2))
+    )
     np.testing.assert_allclose(matrix(first, second), whole, atol=1e-7)
 
 
@@ -144,3 +149,38 @@ def test_images_below_the_window_and_wide_shifts_are_refused():
         ssim_matrix(small, small)
     with pytest.raises(InputError, match="max_shift"):
         cc_max_shift(small, small, np.array([[0, 0]]), 6)
+
+
+def test_calls_at_once_leave_the_threads_of_the_process_as_they_were():
+    code = """
+import threading, time, numpy as np, torch
+from hcm_hf.metrics.pixel import ssim_matrix
+
+torch.set_num_threads(3)
+images = np.random.default_rng(0).random((40, 24, 24), np.float32)
+expected, wrong = ssim_matrix(images, images), []
+
+def work(start):
+    time.sleep(start)
+    for _ in range(8):
+        if not np.array_equal(ssim_matrix(images, images), expected):
+            wrong.append(start)
+
+def look(found):
+    torch.ones(9).sum()
+    found.append(torch.get_num_threads())
+
+threads = [threading.Thread(target=work, args=(0.003 * i,)) for i in range(6)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+found = [torch.get_num_threads()]
+for _ in range(3):
+    newcomer = threading.Thread(target=look, args=(found,))
+    newcomer.start()
+    newcomer.join()
+print(found, wrong)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert result.stdout.strip() == "[3, 3, 3, 3] []"

@@ -161,7 +161,8 @@ def test_matched_real_rows_meet_other_patients():
 
 def test_a_level_that_no_other_patient_has_is_left_out():
     row = matched(named([1, 100], ["", ""], [0, 5]))
-    assert row["cc_matched"]["value"] == pytest.approx(6)
+    assert row["cc_matched"]["value"] == pytest.approx(6) and row["cc_matched"]["n_generated"] == 1
+    assert row["cc_random"]["n_generated"] == 2
     nothing = matched(named([1, 100], ["", ""], [4, 5]))["cc_matched"]
     assert (nothing["value"], nothing["low"], nothing["high"]) == (None, None, None)
 

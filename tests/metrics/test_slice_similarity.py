@@ -1,3 +1,9 @@
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
 import evaluate
 import numpy as np
 import pytest
@@ -6,9 +12,8 @@ from skimage.metrics import structural_similarity
 from tiny import random_images
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from hcm_hf.errors import InputError
 from hcm_hf.metrics import SLICE_SIMILARITY
-from hcm_hf.metrics.pixel import cc_matrix, mse_matrix, ssim_matrix
+from hcm_hf.metrics.pixel import cc_matrix, compare_images, mse_matrix, ssim_matrix
 
 
 GENERATED, REAL = random_images(6, seed=0), random_images(9, seed=1)
@@ -28,10 +33,53 @@ def test_the_library_gives_the_numbers_of_the_package(metric):
     }
 
 
+@pytest.mark.parametrize("protocol", ["pairs", "all", "best"])
+@pytest.mark.parametrize("ranges", [{}, {"data_range": 255.0, "value_range": (-1.0, 1.0)}])
+def test_the_numbers_of_reports_are_those_of_the_library_bit_for_bit(metric, protocol, ranges):
+    images = {"predictions": GENERATED, "references": REAL[:6]}
+    theirs = metric.compute(**images, protocol=protocol, average=False, **ranges)
+    ours = compare_images(GENERATED, REAL[:6], protocol, **ranges)
+    assert list(ours) == list(theirs) == ["ssim", "cc", "mse"]
+    for name, values in ours.items():
+        np.testing.assert_array_equal(values, theirs[name])
+
+
+def test_reports_do_without_the_library_and_its_folders():
+    code = "import sys, hcm_hf; hcm_hf.score, hcm_hf.reproduce, hcm_hf.sweep_steps; print('evaluate' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
 def test_best_is_the_most_alike_by_each_metric(metric):
     values = metric.compute(predictions=GENERATED, references=REAL, protocol="best", average=False)
     np.testing.assert_array_equal(values["ssim"], ssim_matrix(GENERATED, REAL).max(1))
     np.testing.assert_array_equal(values["mse"], mse_matrix(GENERATED, REAL).min(1))
+
+
+def test_without_torch_numpy_gives_the_same(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with_torch = {"ssim": ssim_matrix, "cc": cc_matrix, "mse": mse_matrix}
+    values = load_source().SliceSimilarity().compute(predictions=GENERATED, references=REAL, average=False)
+    for name, matrix in with_torch.items():
+        np.testing.assert_allclose(values[name], matrix(GENERATED, REAL), atol=1e-6)
+    with pytest.raises(ValueError, match="device is cuda, which needs torch"):
+        load_source().SliceSimilarity().compute(predictions=GENERATED, references=REAL, device="cuda")
+
+
+def load_source():
+    """The module once more, as where it is alone."""
+    path = Path(SLICE_SIMILARITY) / "slice_similarity.py"
+    specification = importlib.util.spec_from_file_location("alone", path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_the_module_imports_nothing_of_this_package():
+    tree = ast.parse((Path(SLICE_SIMILARITY) / "slice_similarity.py").read_text())
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    outside = {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names)
+    assert outside == {"numpy", "torch", "datasets", "evaluate"}
 
 
 def test_pairs_agree_with_other_libraries(metric):
@@ -73,5 +121,5 @@ def test_a_wrong_data_range_makes_any_two_images_alike(metric):
     ],
 )
 def test_bad_input_is_refused(metric, arguments, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueError, match=message):
         metric.compute(**{"predictions": GENERATED, "references": REAL} | arguments)

@@ -7,12 +7,9 @@ it has none, each group is split 70/10/20. Copies of a patient, also with other 
 
 import hashlib
 import json
-import multiprocessing
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,6 +18,8 @@ from tempfile import TemporaryDirectory
 import datasets
 import numpy as np
 import pyarrow
+import yaml
+from filelock import FileLock
 from huggingface_hub import DatasetCard, constants
 from tqdm.auto import tqdm
 
@@ -28,39 +27,18 @@ from hcm_hf.data import phantom
 from hcm_hf.data.acdc import GROUPS, PHASES, Patient, find_cohort
 from hcm_hf.data.identity import find_copies
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW, PERCENTILES, PreparedPatient, prepare_patient
+from hcm_hf.data.schema import FEATURES, SPLITS, check_preparation, check_splits
 from hcm_hf.errors import InputError
-from hcm_hf.files import replacing, require_empty, write_text
+from hcm_hf.files import explained, replacing, require_empty, write_text
+from hcm_hf.process import map_processes
 from hcm_hf.repositories import download, parse_repository
 from hcm_hf.version import __version__
 
 
-SPLITS = ("train", "validation", "test")
 _SHARES = {"test": 0.2, "validation": 0.1}  # of a group's patients, where the source says nothing of the split
 REPORT_FILE = "preparation.json"
 # By source; so are models that learnt from it. Generated slices have that of what their model learnt from.
 LICENSES = {"acdc": "cc-by-nc-sa-4.0", "synthetic": "apache-2.0", "generated": None}
-
-FEATURES = datasets.Features(
-    {
-        "image": datasets.Image(mode="L"),
-        "mask": datasets.Image(
-            mode="L"
-        ),  # 0 background, 1 RV cavity, 2 myocardium, 3 LV cavity; null where unlabelled
-        "patient": datasets.Value("string"),
-        "group": datasets.ClassLabel(names=list(GROUPS)),
-        "phase": datasets.ClassLabel(names=list(PHASES)),  # null for the frames between
-        "frame": datasets.Value("int32"),  # from 1
-        "slice_index": datasets.Value("int32"),  # from 0, in the order stored
-        "num_slices": datasets.Value("int32"),
-        "pixel_spacing": datasets.Value("float32"),  # mm of the written image
-        "slice_thickness": datasets.Value("float32"),  # mm
-        "height": datasets.Value("float32"),  # cm
-        "weight": datasets.Value("float32"),  # kg
-        "volume_sha256": datasets.Value(
-            "string"
-        ),  # of the voxels as stored: who a patient is, whatever the preparation
-    }
-)
 
 ACDC_CITATION = (
     "O. Bernard, A. Lalande, C. Zotti, F. Cervenansky, et al. Deep Learning Techniques for Automatic MRI Cardiac "
@@ -254,16 +232,11 @@ def load_dataset(dataset: str | Path | None, resolution: int | None = None) -> d
         raise InputError(f"--dataset {dataset} does not exist; make it with scripts/prepare_dataset.py.")
     try:
         splits = datasets.load_from_disk(dataset) if repository is None else _from_hub(*repository)
+        splits = check_splits(splits, f"--dataset {dataset}")
     except InputError:
         raise
-    except (OSError, ValueError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, TypeError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"--dataset {dataset} is not a dataset; make it with scripts/prepare_dataset.py.") from error
-    for split in SPLITS:
-        if not isinstance(splits, datasets.DatasetDict) or split not in splits or not len(splits[split]):
-            raise InputError(f"--dataset {dataset} has no slices in a split '{split}'; prepare it again.")
-        missing = [key for key in FEATURES if key not in splits[split].features]
-        if missing:
-            raise InputError(f"--dataset {dataset} has no column '{missing[0]}' in '{split}'; prepare it again.")
     size = splits["train"][0]["image"].size[0]
     if resolution is not None and size != resolution:
         raise InputError(
@@ -283,10 +256,10 @@ def read_preparation(dataset: str | Path | None) -> dict:
     repository = parse_repository(dataset)
     folder = Path(dataset) if repository is None else _snapshot(*repository)
     path = folder / REPORT_FILE
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise InputError(f"{path} is damaged; prepare the dataset again.") from error
+    if not path.is_file():
+        return {}
+    with explained(path):
+        return check_preparation(json.loads(path.read_text(encoding="utf-8")), str(path))
 
 
 def _snapshot(repo_id: str, revision: str | None) -> Path:
@@ -303,9 +276,13 @@ def _from_hub(repo_id: str, revision: str | None) -> datasets.DatasetDict:
         files.setdefault(re.split(r"[-.]", path.name)[0], []).append(str(path))
     if not files:
         raise InputError(f"--dataset {repo_id} holds no data/*.parquet; push one with scripts/push.py --dataset.")
-    splits = datasets.load_dataset("parquet", data_files=files)
+    order = [*(split for split in SPLITS if split in files), *(split for split in files if split not in SPLITS)]
+    splits = datasets.load_dataset("parquet", data_files={split: files[split] for split in order})
     card = folder / constants.REPOCARD_NAME
-    license_name = DatasetCard.load(card).data.license if card.is_file() else None
+    try:
+        license_name = DatasetCard.load(card).data.license if card.is_file() else None
+    except (ValueError, yaml.YAMLError):  # a card that is no card says nothing
+        license_name = None
     for split in splits.values():
         split.info.license = license_name if isinstance(license_name, str) else ""
     return splits
@@ -354,16 +331,9 @@ def split_patients(
 def _prepare(patients: list[Patient], resolution: int, all_frames: bool, num_proc: int) -> dict[str, PreparedPatient]:
     names = [patient.name for patient in patients]
     prepare = partial(prepare_patient, resolution=resolution, all_frames=all_frames)
-    progress = partial(tqdm, total=len(patients), desc="Reading patients", unit="patient")
-    if num_proc <= 1:
-        return dict(zip(names, progress(map(prepare, patients)), strict=True))
-    # Not forked: the parent may hold threads of torch.
-    with ProcessPoolExecutor(num_proc, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return dict(zip(names, progress(pool.map(prepare, patients, chunksize=4)), strict=True))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    prepared = map_processes(prepare, patients, num_proc=num_proc)
+    progress = tqdm(prepared, total=len(patients), desc="Reading patients", unit="patient")
+    return dict(zip(names, progress, strict=True))
 
 
 def _is_drawn(patient: PreparedPatient) -> bool:
@@ -425,12 +395,29 @@ def _count(report: PreparationReport, split: str, rows: list[dict], names: list[
 
 
 def _synthetic_dataset(resolution: int) -> Path:
-    """The prepared synthetic cohort, kept in the cache of the Hugging Face libraries."""
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    path = home / "hcm_hf" / f"synthetic-{phantom.PHANTOM_VERSION}-{__version__}-{resolution}"
-    if not path.is_dir():
-        with TemporaryDirectory() as folder:
-            cohort = Path(folder) / "cohort"
-            phantom.write_cohort(cohort, num_proc=1)
-            prepare_dataset(cohort, path, resolution)
-    return path
+    """The prepared synthetic cohort, kept in the cache of the Hugging Face libraries.
+
+    Of several jobs that need it at once the first one makes it, and the others wait.
+
+    Raises:
+        InputError: if there is no cache that can be written.
+    """
+    name, cache = f"synthetic-{phantom.PHANTOM_VERSION}-{__version__}-{resolution}", Path(constants.HF_HOME, "hcm_hf")
+    try:
+        cache = cache.expanduser()
+        if (cache / name).is_dir():
+            return cache / name
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(cache / f".{name}.lock")
+        lock.acquire()
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "there is no home"
+        raise InputError(
+            f"The synthetic cohort cannot be kept in {cache} ({reason}); set HF_HOME to a folder that you may write, "
+            "or name a --dataset."
+        ) from error
+    with lock, TemporaryDirectory() as folder:
+        if not (cache / name).is_dir():  # nobody has made it meanwhile
+            phantom.write_cohort(Path(folder) / "cohort", num_proc=1)
+            prepare_dataset(Path(folder) / "cohort", cache / name, resolution)
+    return cache / name

@@ -5,10 +5,7 @@ Volumes, ejection fractions and thickness follow the definitions and the masks o
 AHA/ACC guideline, https://doi.org/10.1161/CIR.0000000000000937.
 """
 
-import multiprocessing
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +18,7 @@ from hcm_hf.data.phantom_anatomy import Heart
 from hcm_hf.data.phantom_scene import Body, Scene
 from hcm_hf.errors import InputError
 from hcm_hf.files import replacing, require_empty
+from hcm_hf.process import count_cores, map_processes
 
 
 PHANTOM_VERSION = 1
@@ -119,7 +117,7 @@ def write_cohort(
         seed: of the cohort, at least 0.
         groups: the groups to write; patients are numbered group by group.
         cine: write the whole cardiac cycle as `patientXXX_4d.nii.gz` too.
-        num_proc: processes to draw in; all cores if None.
+        num_proc: processes to draw in; as many as cores that may be used if None.
 
     Raises:
         InputError: for an unknown group, fewer than one patient, or a folder that holds something.
@@ -130,16 +128,11 @@ def write_cohort(
         raise InputError(f"num_patients_per_group is {num_patients_per_group}; at least 1 is needed.")
     require_empty(output_dir, "output_dir")
     patients = [(group, index) for group in groups for index in range(num_patients_per_group)]
-    num_proc = min(num_proc or os.cpu_count() or 1, len(patients))
+    num_proc = min(num_proc or count_cores(), len(patients))
     with replacing(output_dir) as folder:
         folders = [folder / "training" / f"patient{number:03d}" for number in range(1, len(patients) + 1)]
         jobs = [(path, seed, group, index, cine) for path, (group, index) in zip(folders, patients, strict=True)]
-        if num_proc == 1:
-            for job in jobs:
-                _write_patient(*job)
-        else:
-            with ProcessPoolExecutor(num_proc, mp_context=multiprocessing.get_context("spawn")) as pool:
-                list(pool.map(_write_patient, *zip(*jobs, strict=True)))
+        list(map_processes(_write_patient, *zip(*jobs, strict=True), num_proc=num_proc))
 
 
 def sample_patient(seed: int, group: str, index: int) -> PhantomPatient:

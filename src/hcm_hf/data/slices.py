@@ -4,12 +4,18 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import datasets
 import numpy as np
 import torch
 
-from hcm_hf.data.acdc import GROUPS
+from hcm_hf.data.acdc import GROUPS, STRUCTURES
 from hcm_hf.data.identity import Identities, identify
 from hcm_hf.errors import InputError
+from hcm_hf.pictures import read_picture
+
+
+def _alone(values: torch.Tensor) -> torch.Tensor:
+    return values
 
 
 @dataclass
@@ -24,6 +30,7 @@ class SliceBatch:
         positions: float32 (B,) in [0, 1], from the first to the last slice of the volume.
         process_index: whose part of the whole batch this is; processes hold every `num_processes`-th slice.
         num_processes: number of processes that share the whole batch, B slices each.
+        gather: stacks the tensors that the processes call it with, one below the other; the same in all of them.
     """
 
     images: torch.Tensor
@@ -33,6 +40,7 @@ class SliceBatch:
     positions: torch.Tensor
     process_index: int = 0
     num_processes: int = 1
+    gather: Callable[[torch.Tensor], torch.Tensor] = _alone
 
     def to(self, device: torch.device | str) -> "SliceBatch":
         """The same batch on `device`."""
@@ -45,6 +53,14 @@ class SliceBatch:
         So the numbers that go with a slice do not depend on how many processes share the batch.
         """
         return sample(len(self) * self.num_processes)[self.process_index :: self.num_processes]
+
+    def whole(self, values: torch.Tensor) -> torch.Tensor:
+        """Values (n, ...) found for these slices as those for the whole batch, in its order.
+
+        All processes call it and get the same: so what an objective remembers does not depend on the process.
+        """
+        gathered = self.gather(values.detach().contiguous())
+        return gathered.unflatten(0, (-1, len(values))).transpose(0, 1).flatten(0, 1)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -69,9 +85,11 @@ class Slices:
             raise InputError(f"No slice of --groups {' '.join(groups)} is in the split '{split.split}'.")
         split = split.select(rows)
         labels = split.remove_columns(["image", "mask"]).to_dict()
-        self.images = torch.from_numpy(np.stack([np.asarray(image) for image in split["image"]]))  # (N, H, W) uint8
+        self.images = torch.from_numpy(np.stack(_decode(split, "image")))  # (N, H, W) uint8
         blank = np.full(self.images.shape[1:], -1)
-        masks = [blank if mask is None else np.asarray(mask) for mask in split["mask"]]
+        masks = [blank if mask is None else mask for mask in _decode(split, "mask")]
+        if any(mask.max() >= len(STRUCTURES) for mask in masks):
+            raise InputError(f"A mask of the dataset has labels above {len(STRUCTURES) - 1}; prepare it again.")
         self.masks = torch.from_numpy(np.stack(masks).astype(np.int8))
         self.patients = labels["patient"]
         self.volumes = labels["volume_sha256"]
@@ -105,3 +123,12 @@ class Slices:
         digest = hashlib.sha256(self.images.numpy())
         digest.update(self.class_labels.numpy())
         return digest.hexdigest()
+
+
+def _decode(split, column: str) -> list[np.ndarray | None]:
+    """Pixels of a column of pictures, uint8 (H, W) each, or None where there is none."""
+    raw = split.cast_column(column, datasets.Image(decode=False))[column]
+    return [
+        None if one is None else read_picture(one["bytes"], f"The {column} of slice {index} of the dataset")
+        for index, one in enumerate(raw)
+    ]

@@ -1,149 +1,38 @@
 """Similarity of every image of one set with every image of another.
 
-SSIM: https://doi.org/10.1109/TIP.2003.819861 (Wang et al. 2004)
-
+SSIM, CC and MSE are those of the metric in `slice_similarity`, which stands alone; beside them the cross-correlation.
 Images are floating-point numpy arrays of shape (N, H, W) with values in [0, 1]; results are float64 numpy arrays.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import wraps
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from hcm_hf.errors import InputError
+from hcm_hf.metrics.slice_similarity import slice_similarity as metric
 
 
-WINDOW = 11  # Wang et al.: 11 x 11 Gaussian window,
-SIGMA = 1.5  # of this standard deviation in pixels,
-K1, K2 = 0.01, 0.03  # and these two stabilising constants
+def _refusing(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """The function, with this package's exception for what cannot be compared."""
 
-_CHUNK = 256  # images or pairs at a time
-_PAIRED_CHUNK = 8  # pairs at a time: of every 64 similarities 8 are kept
-_SSIM_CHUNKS = 32, 192  # images of the first and of the second set at a time: what a block needs stays in the cache
-_SSIM_GROUP = 4 * _SSIM_CHUNKS[1]  # images of the second set for which the windows of the first are made once
-_BAND = 6  # neighbouring positions that share one small matrix product
+    @wraps(function)
+    def refusing(*arguments, **options):
+        try:
+            return function(*arguments, **options)
+        except metric.ImageError as error:
+            raise InputError(str(error)) from None
 
-
-def ssim_matrix(
-    first: np.ndarray,
-    second: np.ndarray,
-    data_range: float = 1.0,
-    value_range: tuple[float, float] = (0.0, 1.0),
-    device: str | torch.device = "cpu",
-) -> np.ndarray:
-    """Structural similarity of all pairs, averaged over the window positions that lie wholly inside the image.
-
-    Equal to `skimage.metrics.structural_similarity(x, y, gaussian_weights=True, sigma=1.5,
-    use_sample_covariance=False, data_range=data_range)`.
-
-    Args:
-        first: images, (N, H, W), H and W at least 11.
-        second: images, (M, H, W).
-        data_range: width of the interval the values can take. A width that is too large makes any two images
-            look alike: random images in [-1, 1] score over .9 with 255.
-        value_range: the interval itself; values outside are refused.
-        device: where to compute.
-
-    Returns:
-        (N, M) in [-1, 1], higher is more alike, 1 for identical images.
-    """
-    first, second = _checked_pair(first, second, value_range)
-    if min(first.shape[1:]) < WINDOW:
-        size = f"{first.shape[1]}x{first.shape[2]}"
-        raise InputError(f"first and second are {size} pixels, smaller than SSIM's window of {WINDOW}x{WINDOW}.")
-    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
-    result = np.empty((len(first), len(second)))
-    with _thread_pool() as pool:
-        for start in range(0, len(second), _SSIM_GROUP):
-            some = second[start : start + _SSIM_GROUP]
-            blocks = [some[columns] for columns in _chunks(len(some), _SSIM_CHUNKS[1])]
-            rights = list(pool.map(lambda block: _windows(_tensor(block, device)), blocks))
-
-            def fill(rows: slice, start: int = start, rights: list[_Windows] = rights) -> None:
-                left = _windows(_tensor(first[rows], device))
-                values = torch.cat([_ssim_block(left, right, c1, c2) for right in rights], dim=1)
-                result[rows, start : start + values.shape[1]] = values.cpu().numpy()
-
-            list(pool.map(fill, _chunks(len(first), _SSIM_CHUNKS[0])))
-    return result
+    return refusing
 
 
-def cc_matrix(
-    first: np.ndarray,
-    second: np.ndarray,
-    value_range: tuple[float, float] = (0.0, 1.0),
-    device: str | torch.device = "cpu",
-) -> np.ndarray:
-    """Pearson correlation coefficient of all pairs, without shifting.
-
-    Args:
-        first: images, (N, H, W).
-        second: images, (M, H, W).
-        value_range: the interval of the values; values outside are refused.
-        device: where to compute.
-
-    Returns:
-        (N, M) in [-1, 1], higher is more alike, 1 for images that differ in brightness and contrast only; 0 where
-        an image is constant, since it follows nothing.
-    """
-    first, second = _checked_pair(first, second, value_range)
-
-    def correlations(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        return (_standardised(left) @ _standardised(right).T).clamp(-1, 1)
-
-    return _filled(correlations, first, second, device)
+ssim_matrix, cc_matrix, mse_matrix = map(_refusing, (metric.ssim_matrix, metric.cc_matrix, metric.mse_matrix))
+paired, compare_images = map(_refusing, (metric.paired, metric.compare_images))
 
 
-def mse_matrix(
-    first: np.ndarray,
-    second: np.ndarray,
-    value_range: tuple[float, float] = (0.0, 1.0),
-    device: str | torch.device = "cpu",
-) -> np.ndarray:
-    """Mean squared error of all pairs.
-
-    Args:
-        first: images, (N, H, W).
-        second: images, (M, H, W).
-        value_range: the interval of the values; values outside are refused.
-        device: where to compute.
-
-    Returns:
-        (N, M), 0 or more, lower is more alike, 0 for identical images.
-    """
-    first, second = _checked_pair(first, second, value_range)
-
-    def errors(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        left, right = left.double().flatten(1), right.double().flatten(1)
-        squares = left.square().mean(1)[:, None] + right.square().mean(1)
-        return (squares - left @ right.T * (2 / left.shape[1])).clamp(min=0)
-
-    return _filled(errors, first, second, device)
-
-
-def paired(matrix: Callable[..., np.ndarray], first: np.ndarray, second: np.ndarray, **options: Any) -> np.ndarray:
-    """A similarity of the i-th image of one set with the i-th of the other.
-
-    Args:
-        matrix: `ssim_matrix`, `cc_matrix` or `mse_matrix`.
-        first: images, (N, H, W).
-        second: images, (N, H, W).
-        **options: passed on to `matrix`.
-
-    Returns:
-        (N,), the diagonal of what `matrix` returns, without the rest of it.
-    """
-    if len(first) != len(second):
-        raise InputError(f"first and second differ in number of images: {len(first)} and {len(second)}.")
-    return np.concatenate(
-        [np.diag(matrix(first[i], second[i], **options)) for i in _chunks(len(first), _PAIRED_CHUNK)]
-    )
-
-
+@_refusing
 def cc_max_shift(
     first: np.ndarray, second: np.ndarray, pairs: np.ndarray, max_shift: int, device: str | torch.device = "cpu"
 ) -> np.ndarray:
@@ -164,145 +53,28 @@ def cc_max_shift(
         (P,) in [-1, 1], higher is more alike; never below the unshifted correlation. An overlap where an image is
         constant counts as 0.
     """
-    first, second = _checked_pair(first, second)
+    first, second = metric.checked_pair(first, second)
     if not 0 <= max_shift <= min(first.shape[1:]) // 2:
         raise InputError(f"max_shift is {max_shift}, not between 0 and half the smaller side of the images.")
     result = np.empty(len(pairs))
-    for rows in _chunks(len(pairs)):
+    for rows in metric.chunks(len(pairs)):
         left, left_index = np.unique(pairs[rows, 0], return_inverse=True)
         right, right_index = np.unique(pairs[rows, 1], return_inverse=True)
         peaks = _peak_correlations(
-            _tensor(first[left], device), _tensor(second[right], device), left_index, right_index, max_shift
+            metric.tensor(first[left], device),
+            metric.tensor(second[right], device),
+            left_index,
+            right_index,
+            max_shift,
         )
         result[rows] = peaks.cpu().numpy()
     return result
 
 
-def _filled(
-    block: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    first: np.ndarray,
-    second: np.ndarray,
-    device: str | torch.device,
-) -> np.ndarray:
-    """The matrix (N, M) of what `block` says of every chunk of one set with every chunk of the other."""
-    result = np.empty((len(first), len(second)))
-    for rows in _chunks(len(first)):
-        for columns in _chunks(len(second)):
-            values = block(_tensor(first[rows], device), _tensor(second[columns], device))
-            result[rows, columns] = values.cpu().numpy()
-    return result
-
-
-@contextmanager
-def _thread_pool() -> Iterator[ThreadPoolExecutor]:
-    """As many threads as torch would use for one operation, in each of which an operation uses one.
-
-    Thousands of small operations that all wait for their slowest thread would be slower than one thread alone on a
-    machine that has other work to do.
-    """
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(threads)  # part of the setting is shared by all threads
-
-
-class _Windows(NamedTuple):
-    """What SSIM needs to know of one set of images; H' and W' count the window positions, H - 10 and W - 10."""
-
-    pixels: torch.Tensor  # (H, W, N), less a typical pixel of the image: covariances of small numbers round less
-    centred: torch.Tensor  # (H', W', N), their mean in the window around each position
-    mean: torch.Tensor  # the same of the image itself
-    variance: torch.Tensor  # (H', W', N)
-
-
-def _windows(images: torch.Tensor) -> _Windows:
-    typical = images.flatten(1)[:, ::4].median(1).values  # exact in flat images, and in those that are mostly flat
-    pixels = images.permute(1, 2, 0).contiguous().double() - typical
-    rows, columns = (_smoothing(size, images.device) for size in images.shape[1:])
-
-    def smooth(maps: torch.Tensor) -> torch.Tensor:
-        return columns @ (rows @ maps.flatten(1)).unflatten(1, maps.shape[1:])
-
-    centred = smooth(pixels)
-    variance = (smooth(pixels.square()) - centred.square()).clamp(min=0)
-    return _Windows(*(x.float() for x in (pixels, centred, centred + typical, variance)))
-
-
-def _smoothing(size: int, device: torch.device) -> torch.Tensor:
-    """The Gaussian window along one axis as a banded matrix, (size - 10, size), rows of sum 1."""
-    half = torch.exp(-0.5 * (torch.arange(WINDOW // 2, 0, -1).double() / SIGMA) ** 2)
-    half = (half / (1 + 2 * half.sum())).float().double()  # means need the very weights of the float32 products
-    profile = torch.cat([half, 1 - 2 * half.sum(0, keepdim=True), half.flip(0)])
-    matrix = torch.zeros(size - WINDOW + 1, size, dtype=torch.float64)
-    for offset, weight in enumerate(profile):
-        matrix.diagonal(offset).fill_(weight)
-    return matrix.to(device)
-
-
-def _ssim_block(first: _Windows, second: _Windows, c1: float, c2: float) -> torch.Tensor:
-    """SSIM of all pairs of two small sets, (N, M).
-
-    Equation 13 of the paper, one row of positions at a time: where mean, variance and covariance belong to a
-    position, (2 mean1 mean2 + c1) (2 covariance + c2) / ((mean1^2 + mean2^2 + c1) (variance1 + variance2 + c2)).
-    """
-    (height, width, n), m = first.mean.shape, second.mean.shape[2]
-    bands = -(-width // _BAND)
-    smoothing = _smoothing(_BAND + WINDOW - 1, first.pixels.device).float()  # (6, 16)
-    weights = 2 * smoothing
-    offset = first.pixels.new_full((m,), c1)  # as a row, added faster than a single number
-
-    # All rows of what belongs to one image, as views that meet all of the other set: the loop has no other work.
-    strips = zip(
-        (first.pixels.unfold(0, WINDOW, 1) * smoothing[0, :WINDOW]).unbind(),  # (W, N, 11)
-        second.pixels.unfold(0, WINDOW, 1).transpose(2, 3).unbind(),  # (W, 11, M)
-        strict=True,
-    )
-    of_first = (-2 * first.centred, first.mean, first.mean.square() + c1, first.variance + c2)
-    of_second = (second.centred, second.mean, second.mean.square(), second.variance)
-    views = *(x[..., None].unbind() for x in of_first), *(x[:, :, None].unbind() for x in of_second)
-    rows = zip(strips, *views, strict=True)
-
-    # The last band may stick out; what it says of positions that do not exist is never read.
-    buffer = first.pixels.new_zeros(bands * _BAND + WINDOW - 1, n, m)
-    windows = buffer.unfold(0, _BAND + WINDOW - 1, _BAND).transpose(2, 3)  # (bands, N, 16, M), overlapping
-    products, factor = buffer[: first.pixels.shape[1]], buffer[:width]  # in turn: one place less to leave the cache
-    covariance = buffer.new_zeros(bands * _BAND, n, m)
-    banded = covariance.unflatten(0, (bands, _BAND)).transpose(1, 2)  # (bands, N, 6, M)
-    quotient, total = covariance[:width], buffer.new_zeros(width, n, m)
-    for (strip1, strip2), centred1, mean1, square1, variance1, centred2, mean2, square2, variance2 in rows:
-        # Products of pixels, smoothed downwards by the sum inside a matrix product, then sideways by a second one.
-        _multiply(strip1, strip2, out=products)
-        _multiply(weights, windows, out=banded)
-        quotient.addcmul_(centred1, centred2).add_(c2)  # 2 covariance + c2
-        quotient.mul_(torch.addcmul(offset, mean1, mean2, value=2, out=factor))
-        quotient.div_(torch.add(square1, square2, out=factor))
-        total.addcdiv_(quotient, torch.add(variance1, variance2, out=factor))
-    return total.sum(0, dtype=torch.float64) / (height * width)
-
-
-def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
-    """Matrix products; those on the CPU by numpy, whose BLAS uses AVX-512 on AMD too where torch's does not."""
-    if out.is_cpu:
-        np.matmul(left.numpy(), right.numpy(), out=out.numpy())
-    else:
-        torch.matmul(left, right, out=out)
-
-
-def _standardised(images: torch.Tensor) -> torch.Tensor:
-    """Pixels as rows of mean 0 and length 1; rows of zeros for constant images."""
-    flat = images.double().flatten(1)
-    constant = flat.amax(1) == flat.amin(1)
-    flat = flat - flat.mean(1, keepdim=True)
-    flat[constant] = 0
-    return flat / torch.where(constant, 1.0, flat.norm(dim=1))[:, None]
-
-
 def _peak_correlations(
     first: torch.Tensor, second: torch.Tensor, left: np.ndarray, right: np.ndarray, max_shift: int
 ) -> torch.Tensor:
-    first, second = _standardised(first).view_as(first), _standardised(second).view_as(second)
+    first, second = metric.standardised(first).view_as(first), metric.standardised(second).view_as(second)
     height, width = first.shape[1:]
     padded = (height + max_shift, width + max_shift)  # room for every shift, so that none wraps around
     spectrum = torch.fft.rfft2(first, padded)[left].conj() * torch.fft.rfft2(second, padded)[right]
@@ -325,28 +97,3 @@ def _overlap_sums(images: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
     top, left = shifts.clamp(min=0)[:, None], shifts.clamp(min=0)
     bottom, right = (images.shape[1] + shifts.clamp(max=0))[:, None], images.shape[2] + shifts.clamp(max=0)
     return table[:, bottom, right] - table[:, top, right] - table[:, bottom, left] + table[:, top, left]
-
-
-def _tensor(images: np.ndarray, device: str | torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).to(device)
-
-
-def _chunks(length: int, size: int = _CHUNK) -> Iterator[slice]:
-    return (slice(start, start + size) for start in range(0, length, size))
-
-
-def _checked_pair(
-    first: np.ndarray, second: np.ndarray, value_range: tuple[float, float] = (0.0, 1.0)
-) -> tuple[np.ndarray, np.ndarray]:
-    for name, images in (("first", first), ("second", second)):
-        if images.ndim != 3 or 0 in images.shape or not np.issubdtype(images.dtype, np.floating):
-            raise InputError(f"{name} must be floats of shape (N, H, W), not {images.dtype} of shape {images.shape}.")
-        low, high = images.min(), images.max()
-        if not value_range[0] <= low <= high <= value_range[1]:  # false for NaN too
-            raise InputError(
-                f"{name} holds values from {low} to {high}; expected finite values in "
-                f"[{value_range[0]:g}, {value_range[1]:g}]."
-            )
-    if first.shape[1:] != second.shape[1:]:
-        raise InputError(f"first and second differ in image size: {first.shape[1:]} and {second.shape[1:]}.")
-    return first, second

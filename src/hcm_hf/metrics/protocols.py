@@ -175,7 +175,8 @@ def compare_rows(
         for label, (sign, bounds) in ((label, (metric.sign, metric.bounds)) for label, metric in METRICS.items()):
             for protocol, chosen in sampled.items():
                 means = mean_over_pairs(to_held[label][tuple(chosen.T)], held.codes[chosen[:, 1]], held.draws)
-                row[f"{label}_{protocol}"] = number(*means, bounds, protocol=protocol, **n_random)
+                compared = {"n_generated": len(np.unique(chosen[:, 0]))}  # without those that match no real slice
+                row[f"{label}_{protocol}"] = number(*means, bounds, protocol=protocol, **n_random | compared)
             best = mean_of_best(sign * to_train[label], as_many, train.codes[:size], train.draws)
             counts = {"protocol": "best_train", **n, "n_real": size, "n_patients": n_train}
             row[f"{label}_best_train"] = number(sign * best[0], sign * best[1], bounds, **counts)

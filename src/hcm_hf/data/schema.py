@@ -1,0 +1,164 @@
+"""The columns of a prepared dataset, and the one check of what others have written into them."""
+
+import re
+from collections.abc import Mapping
+
+import datasets
+import numpy as np
+
+from hcm_hf.data.acdc import GROUPS, PHASES
+from hcm_hf.data.identity import read_identities
+from hcm_hf.errors import InputError
+from hcm_hf.pictures import picture_size
+
+
+SPLITS = ("train", "validation", "test")
+
+FEATURES = datasets.Features(
+    {
+        "image": datasets.Image(mode="L"),
+        "mask": datasets.Image(
+            mode="L"
+        ),  # 0 background, 1 RV cavity, 2 myocardium, 3 LV cavity; null where unlabelled
+        "patient": datasets.Value("string"),
+        "group": datasets.ClassLabel(names=list(GROUPS)),
+        "phase": datasets.ClassLabel(names=list(PHASES)),  # null for the frames between
+        "frame": datasets.Value("int32"),  # from 1
+        "slice_index": datasets.Value("int32"),  # from 0 at the base
+        "num_slices": datasets.Value("int32"),
+        "pixel_spacing": datasets.Value("float32"),  # mm of the written image
+        "slice_thickness": datasets.Value("float32"),  # mm
+        "height": datasets.Value("float32"),  # cm
+        "weight": datasets.Value("float32"),  # kg
+        "volume_sha256": datasets.Value("string"),  # of the voxels as stored: who a patient is, however prepared
+    }
+)
+_PICTURES = ("image", "mask")
+_NEEDED = ("image", "patient", "group", "slice_index", "num_slices", "volume_sha256")  # never null
+_BATCH = 1000  # rows looked at together
+
+
+def check_splits(splits: object, name: str) -> datasets.DatasetDict:
+    """Check a dataset at the door: columns, their types, and the sizes of pictures, none of which is unpacked.
+
+    Pictures lie in the rows, as bytes: a path or an address in their place is never followed.
+
+    Args:
+        splits: what was opened.
+        name: how the user calls it, to begin a sentence with.
+
+    Returns:
+        The splits, train, validation and test in this order.
+
+    Raises:
+        InputError: names the split and the column.
+    """
+    if not isinstance(splits, datasets.DatasetDict):
+        raise InputError(f"{name} has no slices in a split '{SPLITS[0]}'; prepare it again.")
+    sizes = set()
+    for split in SPLITS:
+        if split not in splits or not len(splits[split]):
+            raise InputError(f"{name} has no slices in a split '{split}'; prepare it again.")
+        _check_types(splits[split], f"{name} in '{split}'", name, split)
+        sizes |= _check_rows(splits[split], name, split)
+    if len(sizes) > 1 or any(width != height for width, height in sizes):
+        found = ", ".join(f"{width} x {height}" for width, height in sorted(sizes))
+        raise InputError(f"{name} has images of {found} px; all must be square and of one size, so prepare it again.")
+    others = {split: splits[split] for split in splits if split not in SPLITS}
+    return datasets.DatasetDict({split: splits[split] for split in SPLITS} | others)
+
+
+def _check_types(split: datasets.Dataset, place: str, name: str, split_name: str) -> None:
+    if missing := [key for key in FEATURES if key not in split.features]:
+        raise InputError(f"{name} has no column '{missing[0]}' in '{split_name}'; prepare it again.")
+    for key, wanted in FEATURES.items():
+        found = split.features[key]
+        fits = isinstance(found, type(wanted))
+        if fits and isinstance(wanted, datasets.ClassLabel):
+            fits = found.names == wanted.names
+        elif fits and isinstance(wanted, datasets.Value):
+            fits = _kind(found.dtype) == _kind(wanted.dtype)
+        if not fits:
+            raise InputError(f"{place} has {_shown(found)} in column '{key}', not {_shown(wanted)}; prepare it again.")
+
+
+def _kind(dtype: str) -> str:
+    """Whole numbers, numbers or text, however wide."""
+    return re.sub(r"large_|\d+", "", dtype)
+
+
+def _shown(feature: object) -> str:
+    if isinstance(feature, datasets.ClassLabel):
+        return f"classes {', '.join(feature.names)}"
+    return feature.dtype if isinstance(feature, datasets.Value) else type(feature).__name__.lower()
+
+
+def _check_rows(split: datasets.Dataset, name: str, split_name: str) -> set[tuple[int, int]]:
+    """Check that nothing needed is null and pictures are what they should be; returns their sizes."""
+    raw, sizes, first = split, set(), 0
+    for key in _PICTURES:
+        raw = raw.cast_column(key, datasets.Image(decode=False))
+    for batch in raw.select_columns(list(FEATURES)).iter(batch_size=_BATCH):
+        for key in _NEEDED:
+            if None in batch[key]:
+                row = first + batch[key].index(None)
+                raise InputError(
+                    f"{name} has nothing in column '{key}' of row {row} in '{split_name}'; prepare it again."
+                )
+        for key in ("group", "phase"):
+            classes = len(split.features[key].names)
+            for place, label in enumerate(batch[key]):
+                if label is not None and not 0 <= label < classes:
+                    raise InputError(
+                        f"{name} has class {label} in column '{key}' of row {first + place} in '{split_name}'."
+                    )
+        for place, pictures in enumerate(zip(*(batch[key] for key in _PICTURES), strict=True)):
+            for key, picture in zip(_PICTURES, pictures, strict=True):
+                if picture is None:
+                    continue
+                what = f"{name}, the {key} of row {first + place} in '{split_name}',"
+                if not picture["bytes"]:
+                    raise InputError(f"{what} names a file in place of a picture; such files are not opened.")
+                sizes.add(picture_size(picture["bytes"], what))
+        counts = np.array([batch["slice_index"], batch["num_slices"]])
+        if (counts[0] < 0).any() or (counts[1] < 1).any():
+            raise InputError(
+                f"{name} has a slice_index below 0 or num_slices below 1 in '{split_name}'; prepare it again."
+            )
+        first += len(batch["patient"])
+    return sizes
+
+
+def check_preparation(value: object, name: str) -> dict:
+    """Check what `preparation.json` says, as far as others build on it.
+
+    Args:
+        value: what stands in the file.
+        name: of the file, to begin a sentence with.
+
+    Raises:
+        InputError: if it is damaged.
+    """
+
+    def fits(key: str, kind: type | tuple[type, ...]) -> bool:
+        return isinstance(value.get(key), kind) and not isinstance(value.get(key), bool)
+
+    good = (
+        isinstance(value, Mapping)
+        and fits("source", str)
+        and all(fits(key, (int, float)) and 0 < value[key] < 10_000 for key in ("resolution", "pixel_spacing"))
+        and all(fits(key, list) and all(isinstance(one, str) for one in value[key]) for key in ("left_out", "notes"))
+        and fits("slices", list)
+        and all(
+            isinstance(row, Mapping)
+            and all(isinstance(row.get(key), str) for key in ("split", "group"))
+            and all(isinstance(row.get(key), int) for key in ("patients", "slices", *PHASES, "other"))
+            for row in value["slices"]
+        )
+        and isinstance(value.get("generator"), (Mapping, type(None)))
+    )
+    if not good:
+        raise InputError(f"{name} is damaged; prepare the dataset again.")
+    if value.get("generator") is not None:
+        read_identities(value["generator"].get("train_patients"), f"The generator in {name}")
+    return dict(value)
