@@ -45,7 +45,7 @@ def test_losses_may_be_below_zero_or_unknown(run):
         assert "steps, best at step" in render_card("ada/hearts", read_training(run), "hcm_hf")
 
 
-NEEDED = ("family", "recipe", "version", "groups", "resolution", "dataset", "dataset_fingerprint", "train_patients")
+NEEDED = ("family", "recipe", "version", "groups", "resolution", "dataset", "train_patients")
 HALF_EMPTY = [json.dumps({k: v for k, v in notes().items() if k != name}) for name in NEEDED]
 DAMAGED = [
     *("", "{", "[]", "null", "\x00", "{}", '{"family": "dcgan"', "[" * 10**5),

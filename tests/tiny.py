@@ -101,6 +101,5 @@ def notes(**changes) -> dict:
         "groups": ["HCM"],
         "resolution": 16,
         "dataset": "acdc-16",
-        "dataset_fingerprint": "0123456789abcdef",
         "train_patients": {"patient001": ["0123456789abcdef"]},
     } | changes

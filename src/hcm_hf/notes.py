@@ -86,11 +86,11 @@ _ENVIRONMENT = {
 _NEEDED: dict[str, Check] = {
     **{"family": _is_family, "recipe": _is_word, "version": _is_text, "groups": _are_texts},
     **{"resolution": lambda value: _is_whole(value) and value > 0, "dataset": _is_text},
-    **{"dataset_fingerprint": _is_text, "train_patients": _is_mapping},  # `read_identities` looks into it
+    **{"train_patients": _is_mapping},  # `read_identities` looks into it
 }
 _OPTIONAL: dict[str, Check] = {
     **dict.fromkeys(("dataset_repository", "dataset_source", "dataset_license"), _or_none(_is_text)),
-    **dict.fromkeys(("teacher", "teacher_hash", "student", "output_dir"), _or_none(_is_text)),
+    **dict.fromkeys(("dataset_fingerprint", "teacher", "teacher_hash", "student", "output_dir"), _or_none(_is_text)),
     **dict.fromkeys(("num_epochs", "train_batch_size", "num_processes", "patience", "seed"), _is_whole),
     **dict.fromkeys(("learning_rate", "ema_decay"), _is_number),
     **{"num_train_slices": _is_whole, "objective": _is_mapping, "finished": lambda value: isinstance(value, bool)},
