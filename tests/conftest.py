@@ -1,3 +1,4 @@
+import json
 import os
 import tempfile
 
@@ -15,7 +16,7 @@ os.environ |= environment(_HUB.url, _HOME.name, token="ada-writes") | {"GRADIO_A
 import datasets  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from tiny import build_tiny  # noqa: E402
+from tiny import build_tiny, notes  # noqa: E402
 
 from hcm_hf.data import phantom  # noqa: E402
 from hcm_hf.data.dataset import build_dataset, prepare_dataset  # noqa: E402
@@ -72,8 +73,8 @@ def paired_model(tmp_path_factory):
     for parameter in objective.parameters():  # so that labels matter to an untrained network
         parameter.data *= 1.5
     objective.pipeline().save_pretrained(folder)
-    (folder / "training_config.json").write_text(
-        '{"dataset_source": "acdc", "dataset_license": "cc-by-nc-sa-4.0", "dataset": "acdc-16", '
-        '"train_patients": {"patient001": ["0123456789abcdef"]}}\n'
+    written = notes(
+        family="ddpm", recipe="tuned", dataset_source="acdc", dataset_license="cc-by-nc-sa-4.0", dataset="acdc-16"
     )
+    (folder / "training_config.json").write_text(json.dumps(written))
     return folder

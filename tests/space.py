@@ -12,6 +12,7 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 from tiny import build_tiny
+from tiny import notes as noted
 
 
 SPACE = Path(__file__).parents[1] / "spaces" / "hcm-generator"
@@ -55,11 +56,11 @@ def chromium_started():
         browser.close()
 
 
-def save_model(folder: Path, family: str, recipe: str = "paper", notes: object = None) -> Path:
+def save_model(folder: Path, family: str, recipe: str = "paper", notes: dict | str | None = None) -> Path:
     """An untrained model at its tiny size, with what a run would say of it."""
     build_tiny(family, recipe=recipe).pipeline().save_pretrained(folder)
-    notes = {"family": family, "recipe": recipe, "resolution": 16, "groups": ["HCM"]} if notes is None else notes
-    (folder / "training_config.json").write_text(notes if isinstance(notes, str) else json.dumps(notes))
+    text = notes if isinstance(notes, str) else json.dumps(noted(family=family, recipe=recipe) | (notes or {}))
+    (folder / "training_config.json").write_text(text)
     return folder
 
 

@@ -65,11 +65,13 @@ def test_walls_are_those_of_end_diastole(encoder):
 
 def test_a_code_that_brightens_is_found_and_written_down(encoder, tmp_path):
     infogan = build_tiny("infogan").pipeline()
-    decode = infogan.network.decode
-    brighter = lambda latents, labels=None: (decode(latents) / 4 + latents[:, -1, None, None, None] / 2).clamp(-1, 1)  # noqa: E731
+
+    def brighter(network, latents, labels=None):
+        return (network.body(latents) / 4 + latents[:, -1, None, None, None] / 2).clamp(-1, 1)
+
     infogan.save_pretrained(tmp_path / "infogan")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(infogan.network), "decode", lambda self, latents, labels=None: brighter(latents))
+        patch.setattr(type(infogan.network), "decode", brighter)
         found = examine_codes(tmp_path / "infogan", encoder, tmp_path / "codes", num_images=60)
     last = list(found)[-1]
     assert last.startswith("continuous") and found[last]["brightness"]["low"] > 0.9

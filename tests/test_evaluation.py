@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import build_tiny
+from tiny import build_tiny, notes
 
 from hcm_hf import report as reports
 from hcm_hf.assessment import PARTS
@@ -208,7 +208,7 @@ def test_a_model_that_has_seen_a_held_out_patient_is_refused(splits, dataset_dir
     build_tiny("dcgan").pipeline().save_pretrained(tmp_path / "run" / "best")
     known = read_split(splits, "test", ["HCM"]).identities
     name = sorted(known)[0]
-    written = {"groups": ["HCM"], "train_patients": {"somebody": known[name]}}
+    written = notes(train_patients={"somebody": known[name]})
     (tmp_path / "run" / "training_config.json").write_text(json.dumps(written))
     with pytest.raises(InputError, match=f"was trained on patient {name}, who is held out"):
         score(tmp_path / "report", model=tmp_path / "run", dataset=dataset_dir, num_images=3)
@@ -224,8 +224,7 @@ def test_who_was_trained_on_is_told_by_the_images_not_by_what_lies_at_a_path(
     name = sorted(known)[0]
     for run, patients in (("run", known), ("innocent", {"patient": ["0"]})):
         build_tiny("dcgan").pipeline().save_pretrained(tmp_path / run / "best")
-        notes = {"groups": ["HCM"], "train_patients": patients}
-        (tmp_path / run / "training_config.json").write_text(json.dumps(notes))
+        (tmp_path / run / "training_config.json").write_text(json.dumps(notes(train_patients=patients)))
     generate_images("run", "images", 3)
     shutil.rmtree("run")
     (tmp_path / "innocent").rename(tmp_path / "run")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from huggingface_hub import DatasetCard
 from PIL import Image
-from tiny import build_tiny, tiny_families
+from tiny import build_tiny, notes, tiny_families
 
 import hcm_hf
 from hcm_hf.cards import render_card
@@ -119,7 +119,7 @@ def test_a_model_of_the_synthetic_cohort_gives_free_slices_and_one_of_nowhere_un
     for source, shown in (("synthetic", "apache-2.0"), (None, "unknown")):
         pipeline.save_pretrained(tmp_path / shown)
         if source:
-            (tmp_path / shown / "training_config.json").write_text(json.dumps({"dataset_source": source}))
+            (tmp_path / shown / "training_config.json").write_text(json.dumps(notes(dataset_source=source)))
         folder = generate_images(
             tmp_path / shown, tmp_path / f"of-{shown}", 20, save_dataset=True, num_inference_steps=1
         )

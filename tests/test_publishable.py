@@ -31,7 +31,7 @@ TRAINING = {
     "resolution": 16,
     "groups": ["HCM"],
     "num_train_slices": 2,
-    "train_patients": {"patient021": "78de4df6a3acb85b"},
+    "train_patients": {"patient021": ["78de4df6a3acb85b"]},
     "version": "0.1.0",
     "environment": None,
     "progress": {"step": 9, "best_step": 6, "best_loss": 2.5, "seconds": 9.5},

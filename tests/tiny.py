@@ -90,3 +90,16 @@ def best_gains(scheduler, deviation=0.5):
     """The exact v of normal data: alpha E[noise | z] - sigma E[x | z]."""
     alphas = scheduler.alphas_cumprod
     return (alphas * (1 - alphas)).sqrt() * (1 - deviation**2) / (alphas * deviation**2 + 1 - alphas)
+
+
+def notes(**changes) -> dict:
+    """The least that a training run notes of itself."""
+    return {
+        "family": "dcgan",
+        "recipe": "paper",
+        "version": "0.1.0",
+        "groups": ["HCM"],
+        "resolution": 16,
+        "dataset": "acdc-16",
+        "train_patients": {"patient001": ["0123456789abcdef"]},
+    } | changes

@@ -13,7 +13,8 @@ from PIL import Image
 
 from hcm_hf.errors import InputError
 from hcm_hf.models.conditions import Conditions
-from hcm_hf.models.paired import split_pairs, use_plain_attention
+from hcm_hf.models.paired import PAIR_CHANNELS, split_pairs, use_plain_attention
+from hcm_hf.saved import LARGEST
 
 
 OUTPUT_TYPES = ("pil", "np", "pt")
@@ -80,6 +81,29 @@ class PairedDDPMPipeline(DiffusionPipeline):
     def sample_size(self) -> int:
         """Pixels a side of the slices."""
         return self.unet.config.sample_size * self.config.patch_size
+
+    def check(self) -> None:
+        """See that labels, network and scheduler fit each other: of a saved pipeline, each comes from its own file.
+
+        Raises:
+            InputError: says what does not fit.
+        """
+        self.conditions.check()
+        config, network = self.config, self.unet.config
+        labels, channels = network.num_class_embeds, PAIR_CHANNELS * config.patch_size**2
+        if labels != self.conditions.null_label + 1:
+            raise InputError(f"its network takes {labels} labels, its axes make {self.conditions.null_label} and one.")
+        if (network.in_channels, network.out_channels) != (channels, channels):
+            raise InputError(
+                f"its network has {network.in_channels} channels; blocks of {config.patch_size} px have {channels}."
+            )
+        if self.sample_size > LARGEST["sample_size"]:
+            raise InputError(
+                f"it makes slices of {self.sample_size} pixels a side; the most are {LARGEST['sample_size']}."
+            )
+        most = self.scheduler.config.num_train_timesteps
+        if not isinstance(config.num_inference_steps, int) or not 1 <= config.num_inference_steps <= most:
+            raise InputError(f"its num_inference_steps is {config.num_inference_steps}; it must be from 1 to {most}.")
 
     @torch.no_grad()
     def __call__(

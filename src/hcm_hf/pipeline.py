@@ -13,14 +13,15 @@ from hcm_hf.config import CONFIG_FILE
 from hcm_hf.errors import InputError
 from hcm_hf.models import LATENT_MODELS, LatentModel
 from hcm_hf.models.ddpm import SAMPLERS, convert_scheduler
+from hcm_hf.models.paired import use_plain_attention
+from hcm_hf.notes import check_training
 from hcm_hf.paired_pipeline import OUTPUT_TYPES, PairedDDPMPipeline
 from hcm_hf.repositories import download, first_line, parse_repository
+from hcm_hf.saved import check_options, load_network, load_scheduler, read_json
 
 
 _INDEX_FILE = "model_index.json"
 ROOT_CONFIG = "config.json"  # of a repository: the Hub counts its downloads, and those of no other file
-# What a damaged or odd file can bring about while it is loaded.
-_DAMAGES = (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, ImportError)
 
 
 class LatentPipeline(DiffusionPipeline):
@@ -139,35 +140,54 @@ class HCMPipeline:
     ) -> DiffusionPipeline:
         """Load a pipeline in eval mode from a folder or from the Hub.
 
-        Classes come from this package's own table: no code named in the files is imported. Weights are safetensors.
+        Classes come from this package's own table: no code named in the files is imported. Weights are safetensors,
+        exactly those that the configuration asks for, and finite. What is out of bounds is refused before it takes
+        memory, and so is a file in the cache that is no longer what the Hub sent.
 
         Args:
             pretrained_model_name_or_path: a saved pipeline's folder, a training run's (its best model), or a
                 repository of the Hub, `user/name` or `user/name@revision`. A folder goes first.
-            torch_dtype: of the weights; by default as saved.
+            torch_dtype: of the weights; by default float32.
             device: where to put it.
             revision: branch, tag or commit of the repository.
             token: for a private repository; by default that of `hf auth login`.
             cache_dir: where repositories are kept; by default where the Hub's client keeps them.
 
         Raises:
-            InputError: if there is no such folder or repository, or it holds no pipeline of this package.
+            InputError: if there is no such folder or repository, it holds no pipeline of this package, or one that
+                is damaged.
         """
         name = pretrained_model_name_or_path
         folder = find_pipeline(name, revision, token, cache_dir)
         index, saved, network_class = _read_index(folder, name)
-        component = saved.component
-        if not any((folder / component).glob("*.safetensors")):
+        if not any((folder / saved.component).glob("*.safetensors")):
             raise InputError(f"The model in {name} has no safetensors weights; others, as pickles, are not loaded.")
         try:
-            options = {"torch_dtype": torch_dtype, "use_safetensors": True}
-            network = network_class.from_pretrained(folder, subfolder=component, **options)
+            check_options({option: index[option] for option in saved.options}, _INDEX_FILE)
+            network = load_network(network_class, folder / saved.component, saved.call, torch_dtype)
             return saved.load(folder, index, network).to(device)
-        except _DAMAGES as error:
-            reason = first_line(error.__cause__ or error)  # diffusers hides the true error behind a vague one
-            if isinstance(error, InputError):
-                raise InputError(f"The model in {name} {error}") from None
-            raise InputError(f"The model in {name} cannot be loaded ({reason}); copy it again.") from error
+        except InputError as error:
+            raise InputError(f"The model in {name} cannot be used: {error}") from error
+        except Exception as error:  # an odd option ends in any kind of error where the network or its blocks are built
+            raise InputError(f"The model in {name} cannot be loaded ({first_line(error)}); copy it again.") from error
+
+
+def _call_latent(network: LatentModel) -> torch.Tensor:
+    return network.decode(torch.zeros(1, network.config.latent_dim), network.prepare_class_labels(None, 1))
+
+
+def _call_ddpm(network: UNet2DModel) -> torch.Tensor:
+    return _call_unet(network, None)
+
+
+def _call_paired(network: UNet2DModel) -> torch.Tensor:
+    return _call_unet(use_plain_attention(network), torch.zeros(1, dtype=torch.long))
+
+
+def _call_unet(network: UNet2DModel, class_labels: torch.Tensor | None) -> torch.Tensor:
+    size = network.config.sample_size
+    images = torch.zeros(1, network.config.in_channels, size, size)
+    return network(images, torch.zeros((), dtype=torch.long), class_labels=class_labels).sample
 
 
 def _load_latent(folder: Path, index: dict, network: LatentModel) -> LatentPipeline:
@@ -175,14 +195,18 @@ def _load_latent(folder: Path, index: dict, network: LatentModel) -> LatentPipel
 
 
 def _load_ddpm(folder: Path, index: dict, network: UNet2DModel) -> DDPMPipeline:
-    if network.config.in_channels != 1:
-        raise InputError("makes colour images; this package is for grey ones.")
-    return DDPMPipeline(network, DDPMScheduler.from_pretrained(folder, subfolder="scheduler"))
+    if (network.config.in_channels, network.config.out_channels) != (1, 1):
+        raise InputError("it makes colour images; this package is for grey ones.")
+    return DDPMPipeline(network, load_scheduler(DDPMScheduler, folder / "scheduler"))
 
 
 def _load_paired(folder: Path, index: dict, network: UNet2DModel) -> PairedDDPMPipeline:
-    scheduler = SAMPLERS[index["sampler"]].scheduler.from_pretrained(folder, subfolder="scheduler")
-    return PairedDDPMPipeline(network, scheduler, **{name: index[name] for name in _PAIRED_OPTIONS})
+    if (sampler := index["sampler"]) not in SAMPLERS:
+        raise InputError(f"{_INDEX_FILE} names the sampler {sampler!r}; choose among {', '.join(SAMPLERS)}.")
+    scheduler = load_scheduler(SAMPLERS[sampler].scheduler, folder / "scheduler")
+    pipeline = PairedDDPMPipeline(network, scheduler, **{name: index[name] for name in _PAIRED_OPTIONS})
+    pipeline.check()
+    return pipeline
 
 
 @dataclass(frozen=True)
@@ -192,12 +216,14 @@ class _Saved:
     Attributes:
         component: the one that is the network.
         networks: its classes by name.
+        call: calls the network for one image.
         load: `load(folder, index, network)` builds the pipeline.
         options: what the pipeline itself is told, beside its components.
     """
 
     component: str
     networks: dict[str, type[ModelMixin]]
+    call: Callable[[ModelMixin], torch.Tensor]
     load: Callable[[Path, dict, ModelMixin], DiffusionPipeline]
     options: tuple[str, ...] = ()
 
@@ -205,9 +231,9 @@ class _Saved:
 _PAIRED_OPTIONS = ("axes", "frequencies", "defaults", "patch_size", "sampler", "num_inference_steps")
 # What a saved folder may name.
 _PIPELINES = {
-    "LatentPipeline": _Saved("network", LATENT_MODELS, _load_latent),
-    "DDPMPipeline": _Saved("unet", {"UNet2DModel": UNet2DModel}, _load_ddpm),
-    "PairedDDPMPipeline": _Saved("unet", {"UNet2DModel": UNet2DModel}, _load_paired, _PAIRED_OPTIONS),
+    "LatentPipeline": _Saved("network", LATENT_MODELS, _call_latent, _load_latent),
+    "DDPMPipeline": _Saved("unet", {"UNet2DModel": UNet2DModel}, _call_ddpm, _load_ddpm),
+    "PairedDDPMPipeline": _Saved("unet", {"UNet2DModel": UNet2DModel}, _call_paired, _load_paired, _PAIRED_OPTIONS),
 }
 
 
@@ -307,12 +333,15 @@ def read_training(folder: str | Path) -> dict:
 
     Args:
         folder: of a training run or a saved pipeline.
+
+    Raises:
+        InputError: if that is damaged or half-empty; names the file.
     """
     folder = Path(folder)
     places = (folder, folder / "best", *([folder.parent] if folder.name == "best" else []))
     for path in (place / CONFIG_FILE for place in places):
         if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8"))
+            return check_training(read_json(path), path)
     return {}
 
 
@@ -356,14 +385,14 @@ def pipeline_patterns(folder: Path, name: str | Path) -> list[str]:
 
 def _read_index(folder: Path, name: str | Path) -> tuple[dict, _Saved, type[ModelMixin]]:
     """What a saved pipeline writes of itself, how its kind is saved, and the class of its network."""
+    index = read_json(folder / _INDEX_FILE)
     try:
-        index = json.loads((folder / _INDEX_FILE).read_text(encoding="utf-8"))
         class_name = index["_class_name"]
-        saved = _PIPELINES.get(class_name, _Saved("network", {}, _load_latent))
+        saved = _PIPELINES.get(class_name, _Saved("network", {}, _call_latent, _load_latent))
         network_name = str(index.get(saved.component, (None, None))[1])
         for name_of_option in saved.options:
             index[name_of_option]
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError) as error:
         raise InputError(f"{name}: {_INDEX_FILE} is damaged; copy the model again.") from error
     if network_name not in saved.networks:
         raise InputError(f"{name} holds a {class_name} of {network_name}, which is not a model of this package.")

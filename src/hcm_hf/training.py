@@ -285,7 +285,7 @@ def _teacher(config: TrainingConfig, recipe: Recipe, written: dict, accelerator:
         raise InputError(
             f"--teacher {config.teacher} is no {config.family} of recipe {known} with its training's notes."
         )
-    if training["dataset_fingerprint"] != written["dataset_fingerprint"]:
+    if training.get("dataset_fingerprint") != written["dataset_fingerprint"]:
         raise InputError(
             f"--teacher {config.teacher} was trained on other slices than these; give the same --dataset and --groups."
         )

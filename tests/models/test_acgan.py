@@ -76,3 +76,10 @@ def test_controls_are_one_row_per_class(generator):
 def test_discriminator_has_a_source_and_a_class_head():
     source, classes = ACGANDiscriminator(16, base_channels=4)(torch.zeros(3, 1, 16, 16))
     assert source.shape == (3,) and classes.shape == (3, 5)
+
+
+def test_class_names_are_unlike_and_hold_the_default():
+    with pytest.raises(ValueError, match="no two of them the same"):
+        ACGANGenerator(16, class_names=("HCM", "HCM"))
+    with pytest.raises(ValueError, match="default_class is 'HCM'; it must be one of class_names"):
+        ACGANGenerator(16, class_names=("DCM", "NOR"))

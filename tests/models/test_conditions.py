@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -75,3 +77,21 @@ def test_each_image_has_its_own_answers_and_its_own_randomness(conditions):
     together = conditions.draw("any", 20, generators)
     alone = [conditions.draw("any", 1, [torch.Generator().manual_seed(index)]) for index in range(20)]
     assert torch.equal(together, torch.cat(alone)) and len(set(together.tolist())) > 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"frequencies": FREQUENCIES[1:]}, "it has 11 frequencies for 12 labels"),
+        ({"frequencies": [*FREQUENCIES[1:], float("nan")]}, "its frequencies must be finite numbers of 0 or more"),
+        ({"frequencies": [*FREQUENCIES[1:], -1]}, "its frequencies must be finite numbers of 0 or more"),
+        ({"defaults": {"group": "ED"}}, "its default group is 'ED', which is none of its answers"),
+        ({"axes": AXES | {"phase": ("ED", "NOR")}}, "two of them are the same"),
+        ({"axes": AXES | {"phase": ("ED", "any")}}, "its axes hold 'any', which is no word"),
+        ({"axes": AXES | {"phase": ("ED", 3)}}, "its axes hold 3, which is no word"),
+    ],
+)
+def test_conditions_that_make_no_sense_are_named(conditions, changes, message):
+    conditions.check()
+    with pytest.raises(InputError, match=message):
+        replace(conditions, **changes).check()

@@ -48,3 +48,9 @@ def test_q_reads_codes_from_the_discriminators_body():
     assert logits.shape == (3,) and category.shape == (3, 4) and continuous.shape == (3, 2)
     category.sum().backward()
     assert discriminator.body.from_image.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("codes", [{"num_categories": 8}, {"num_categories": 0}, {"num_continuous": -1}])
+def test_codes_that_do_not_fit_the_latents_are_refused(codes):
+    with pytest.raises(ValueError, match="latent_dim is 9; it must hold"):
+        InfoGANGenerator(16, latent_dim=9, base_channels=4, **{"num_categories": 4} | codes)

@@ -28,6 +28,9 @@ class ACGANGenerator(LatentModel):
         base_channels: width before the last layer; it doubles at each level below.
         class_names: the classes, in the order of their indices.
         default_class: the one that is made when none is asked for.
+
+    Raises:
+        ValueError: if two classes share a name, or `default_class` is none of them.
     """
 
     @register_to_config
@@ -40,6 +43,10 @@ class ACGANGenerator(LatentModel):
         default_class: str = "HCM",
     ):
         super().__init__()
+        if len(set(class_names)) != len(class_names) or not all(isinstance(name, str) for name in class_names):
+            raise ValueError(f"class_names are {list(class_names)}; they must be names, no two of them the same.")
+        if default_class not in class_names:
+            raise ValueError(f"default_class is {default_class!r}; it must be one of class_names.")
         self.body = DCGANGenerator(sample_size, latent_dim + len(class_names), base_channels)
 
     def decode(self, latents: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:

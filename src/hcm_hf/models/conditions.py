@@ -1,5 +1,7 @@
 """What a slice can be asked to show, as one label: a group, a phase and a part of the heart."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -36,6 +38,26 @@ class Conditions:
     def null_label(self) -> int:
         """The label that says nothing; as many labels say something."""
         return count_labels(self.axes)
+
+    def check(self) -> None:
+        """See that they make sense, as those from a file may not.
+
+        Raises:
+            InputError: names what does not.
+        """
+        answers = [name for names in self.axes.values() for name in names]
+        for name in (*self.axes, *answers):
+            if not isinstance(name, str) or name == OPEN or re.split(r"[\s,]", name) != [name] or not name:
+                raise InputError(f"its axes hold {name!r}, which is no word that can be asked for.")
+        if len(set(answers)) != len(answers) or not all(self.axes.values()):
+            raise InputError("its axes lack answers, or two of them are the same.")
+        if len(self.frequencies) != self.null_label:
+            raise InputError(f"it has {len(self.frequencies)} frequencies for {self.null_label} labels.")
+        if not all(isinstance(number, int | float) and 0 <= number < math.inf for number in self.frequencies):
+            raise InputError("its frequencies must be finite numbers of 0 or more.")
+        for axis, name in self.defaults.items():
+            if axis not in self.axes or name not in self.axes[axis]:
+                raise InputError(f"its default {axis} is {name!r}, which is none of its answers.")
 
     def describe(self, label: int) -> dict[str, str | None]:
         """The answers of a label by question; None for all of them if it is the one that says nothing."""

@@ -33,6 +33,9 @@ class InfoGANGenerator(LatentModel):
         num_categories: number of values of the categorical code.
         num_continuous: number of continuous codes.
         base_channels: width before the last layer; it doubles at each level below.
+
+    Raises:
+        ValueError: if `latent_dim` is too short for the codes.
     """
 
     @register_to_config
@@ -45,6 +48,11 @@ class InfoGANGenerator(LatentModel):
         base_channels: int = 64,
     ):
         super().__init__()
+        if num_categories < 1 or num_continuous < 0 or num_categories + num_continuous > latent_dim:
+            raise ValueError(
+                f"latent_dim is {latent_dim}; it must hold {num_categories} categories, at least 1, and "
+                f"{num_continuous} continuous codes."
+            )
         self.body = DCGANGenerator(sample_size, latent_dim, base_channels)
 
     def sample_latents(
