@@ -1,7 +1,9 @@
 """Model and dataset cards: what a run, a report and a prepared dataset say of themselves, as the Hub shows it."""
 
+import html
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
@@ -10,7 +12,7 @@ from hcm_hf.data.acdc import GROUPS, PHASES
 from hcm_hf.data.dataset import ACDC_CITATION, LICENSES
 from hcm_hf.data.identity import count_patients
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
-from hcm_hf.report import GLANCE, PROTOCOLS, markdown_table, transposed_table
+from hcm_hf.report import DEFINITIONS, GLANCE, PROTOCOLS, markdown_table, transposed_table
 from hcm_hf.repositories import read_name
 from hcm_hf.version import INSTALL, SOURCE_URL
 
@@ -52,6 +54,7 @@ def render_card(
         sampling: how they were made, where that is not the only way.
         axes: what the model can be asked for, the answers by question; it makes masks too. Nothing for the others.
     """
+    training, report = _plain(training), report and _plain(report)
     family, version = training["family"], training["version"]
     title, description = _description(family, training["recipe"])
     source = training.get("dataset_source") or ("synthetic" if training["dataset"] == "synthetic" else "acdc")
@@ -121,7 +124,7 @@ def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.Dat
         splits: the dataset.
         files: path in the repository and number of bytes of each split's Parquet file.
     """
-    first = splits["train"]
+    first, preparation = splits["train"], _plain(preparation)
     info = datasets.DatasetInfo(
         features=first.features,
         splits=datasets.SplitDict.from_split_dict(
@@ -165,6 +168,15 @@ def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.Dat
         citation=ACDC_CITATION,
     )
     return str(card).rstrip() + "\n"
+
+
+def _plain(value: object) -> Any:
+    """What a file holds with the text in it as text on one line: no markup of a page comes from there."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return " ".join(html.escape(value, quote=False).split()) if isinstance(value, str) else value
 
 
 def _eval_results(training: Mapping, report: Mapping | None, names: list[str], source: str) -> list[EvalResult]:
@@ -216,7 +228,7 @@ def _definitions(report: Mapping | None, names: list[str]) -> str:
     """What the numbers mean, for those that are there: a definition's name is the beginning of theirs."""
     chosen = {
         key: text
-        for key, text in (report["definitions"] if report else {}).items()
+        for key, text in DEFINITIONS.items()
         if any(name == key or name.startswith(f"{key}_") for name in names)
     }
     return "\n".join(f"- {key}: {text}." for key, text in chosen.items())

@@ -33,7 +33,7 @@ from hcm_hf.judge import Encoder, check_encoder, encoder_quality, load_encoder
 from hcm_hf.kept_parts import PARTS_FOLDER, KeptParts
 from hcm_hf.metrics.protocols import reference_size
 from hcm_hf.pipeline import HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
-from hcm_hf.report import ARTEFACT, DEFINITIONS, FIGURES, REPORT_FILE, write_report
+from hcm_hf.report import ARTEFACT, DEFINITIONS, FIGURES, REPORT_FILE, read_report, write_report
 from hcm_hf.version import __version__
 
 
@@ -122,7 +122,7 @@ def score(
         )
     written = _noted(Path(images)) or (read_training(folder) if folder else {})
     if (output_dir / REPORT_FILE).exists():
-        before = json.loads((output_dir / REPORT_FILE).read_text(encoding="utf-8"))["generator"]
+        before = read_report(output_dir)["generator"]
         if before != source:
             raise InputError(f"{output_dir} holds the report of {before['model']}; name another --output_dir.")
     pipeline = None if folder is None else HCMPipeline.from_pretrained(folder)

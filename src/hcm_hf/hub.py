@@ -1,6 +1,5 @@
 """Models, datasets and Spaces to the Hub: each push is one commit, or none where nothing has changed."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +30,7 @@ from hcm_hf.publishable import (
     to_json,
 )
 from hcm_hf.pushes import CARD, Target, push
-from hcm_hf.report import REPORT_FILE
+from hcm_hf.report import REPORT_FILE, read_report
 from hcm_hf.repositories import LOGIN, checked_token, explained, read_name
 from hcm_hf.version import __version__
 
@@ -266,14 +265,10 @@ def check_repository(
 
 
 def _read_report(path: Path, model: str | Path, model_hash: str) -> dict:
-    path = path / REPORT_FILE if path.is_dir() else path
-    if not path.is_file():
+    if not (path / REPORT_FILE if path.is_dir() else path).is_file():
         raise InputError(f"--report {path} does not exist; write one with scripts/score.py.")
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        source = report["generator"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"--report {path} is no report of scripts/score.py; write one anew.") from error
+    report = read_report(path)
+    source = report["generator"]
     if source.get("model_hash") != model_hash:
         raise InputError(
             f"--report {path} is about another model ({source.get('model')}) than --model {model}; score that one."

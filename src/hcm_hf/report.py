@@ -1,15 +1,21 @@
 """A report for reading: what `evaluation.py` found, as Markdown, and what each number means."""
 
 import json
+import math
+import re
 from fnmatch import fnmatch
 from pathlib import Path
 
+from hcm_hf.errors import InputError
 from hcm_hf.files import write_text
 from hcm_hf.metrics.protocols import RESAMPLES
+from hcm_hf.saved import read_json
 
 
 FEW_PATIENTS = 5
 REPORT_FILE = "report.json"
+_COUNTS = ("n_generated", *(f"n_{name}{of}" for name in ("train", "heldout", "seen") for of in ("", "_patients")))
+_WORD = re.compile(r"[\w+.-]{1,64}")
 
 DEFINITIONS = {
     "images": "floats in [0, 1]",
@@ -144,6 +150,51 @@ FIGURES = {  # by part: a pattern of the files and what they show
     "anatomy": {"thickness.png": "wall thickness by phase"},
     "masks": {"mask_thickness_*.png": "wall thickness of the segmentations by phase, one for each group asked for"},
 }
+
+
+def read_report(path: str | Path) -> dict:
+    """Read a report that `write_report` has written, and check what others rely on.
+
+    Args:
+        path: its `report.json`, or the folder of it.
+
+    Raises:
+        InputError: if it is missing, damaged, or no report; names the file.
+    """
+    path = Path(path) / REPORT_FILE if Path(path).is_dir() else Path(path)
+    report = read_json(path)
+    rows, parts = report.get("rows"), report.get("parts")
+    good = (
+        all(isinstance(report.get(name), dict) for name in ("generator", "dataset", "left_out"))
+        and all(isinstance(report.get(name), int) and report[name] >= 0 for name in _COUNTS)
+        and isinstance(report.get("encoder"), dict | None)
+        and isinstance(rows, dict)
+        and "generated" in rows
+        and all(_WORD.fullmatch(label) and isinstance(row, dict) for label, row in rows.items())
+        and all(_is_number(name, number) for row in rows.values() for name, number in row.items())
+        and isinstance(parts, dict)
+        and all(isinstance(names, list) and set(names) <= set(rows["generated"]) for names in parts.values())
+        and all(isinstance(report["dataset"].get(name), str) for name in ("name", "fingerprint", "split"))
+        and _are_words(report["dataset"].get("groups"))
+        and _are_words(report.get("seen_groups"))
+    )
+    if not good:
+        raise InputError(f"{path} is no report of scripts/score.py, or damaged; write one anew.")
+    return report
+
+
+def _is_number(name: object, number: object) -> bool:
+    """Whether this is what `metrics.protocols.number` makes, with finite values in order, or none."""
+    if not isinstance(number, dict) or not _WORD.fullmatch(name) or not _WORD.fullmatch(str(number.get("protocol"))):
+        return False
+    values = [number.get(key) for key in ("low", "value", "high")]
+    known = [value for value in values if value is not None]
+    counts = [value for key, value in number.items() if key.startswith("n_")]
+    return all(isinstance(one, int | float) and math.isfinite(one) for one in known + counts)
+
+
+def _are_words(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) and _WORD.fullmatch(one) for one in value)
 
 
 def write_report(report: dict, output_dir: str | Path) -> None:

@@ -15,7 +15,7 @@ from hcm_hf.generation import generate_images
 from hcm_hf.image_sets import fingerprint, read_split
 from hcm_hf.judge import load_encoder
 from hcm_hf.pipeline import HCMPipeline, prepare_sampling
-from hcm_hf.report import brief, cell, circumstances, markdown_table, write_report
+from hcm_hf.report import brief, cell, circumstances, markdown_table, read_report, write_report
 from hcm_hf.repositories import parse_repository
 from hcm_hf.version import __version__
 
@@ -98,7 +98,7 @@ def sweep_steps(
                 folder = output_dir / name / f"{group}-{seed}"
                 images = generate_images(model, folder / "images", num_images, seed=seed, **one, **asked[group])
                 path = folder / REPORT_FILE
-                report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+                report = read_report(path) if path.is_file() else {}
                 wanted = {"n_generated": num_images, "seed": seed, "hcm_hf_version": __version__}
                 if {key: report.get(key) for key in wanted} != wanted or _compared(report) != (reference, judge):
                     options = {"split": split, "groups": [group], "encoder": encoder, "seed": seed}
