@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
+from hcm_hf import report as reports
 from hcm_hf.errors import InputError
 from hcm_hf.families import FAMILIES
 from hcm_hf.figures import new_figure, save_png
 from hcm_hf.files import write_text
-from hcm_hf.report import REPORT_FILE, brief, cell, markdown_table, read_report
+from hcm_hf.report import REPORT_FILE, brief, cell, markdown_table
 from hcm_hf.sweep import REAL
 
 
@@ -158,7 +159,7 @@ def collect(
 
 def read_report(path: Path, recipe: str) -> Entry:
     """A report on images of a model, in a folder that is named after its family."""
-    report, family = read_report(path), path.resolve().parent.name
+    report, family = reports.read_report(path), path.resolve().parent.name
     if family not in FAMILIES:
         raise InputError(f"{path} is in no folder that is named after a family: {', '.join(FAMILIES)}.")
     try:
