@@ -19,7 +19,7 @@ from typing import Literal
 
 import hcm_hf
 from hcm_hf.cli import run
-from hcm_hf.process import count_cores
+from hcm_hf.utils.process import count_cores
 
 
 SCRIPTS = Path(__file__).parent
@@ -300,8 +300,8 @@ def sampling(dataset: Path, num_images: int = 100, batch_size: int = 50) -> None
     """
     import torch
 
-    from hcm_hf.models.ddpm import SAMPLERS
-    from hcm_hf.pipeline import prepare_sampling
+    from hcm_hf.models.unet import SAMPLERS
+    from hcm_hf.pipelines.auto import prepare_sampling
 
     resolution = hcm_hf.load_dataset(dataset)["train"][0]["image"].width
     pipelines = {}
@@ -356,7 +356,7 @@ def similarity(dataset: Path, rounds: int, num_generated: int = 1000, num_sample
     from skimage.metrics import structural_similarity
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    from hcm_hf.image_sets import read_split
+    from hcm_hf.evaluation.images import read_split
     from hcm_hf.metrics.pixel import ssim_matrix
 
     splits = hcm_hf.load_dataset(dataset)
@@ -393,7 +393,7 @@ def reports(dataset: Path, folder: Path) -> None:
     """Time and peak memory of a whole report, and the encoder's training."""
     from PIL import Image
 
-    from hcm_hf.image_sets import read_split
+    from hcm_hf.evaluation.images import read_split
 
     encoder = ["--dataset", dataset, "--output_dir", folder / "encoder"]
     elapsed, _ = child([SCRIPTS / "train_encoder.py", *encoder])

@@ -11,12 +11,12 @@ import torch
 import hcm_hf
 from hcm_hf.cli import run
 from hcm_hf.data.acdc import AXES, LEVELS
-from hcm_hf.errors import InputError
-from hcm_hf.figures import draw_masks, write_rows
-from hcm_hf.generation import image_generator
-from hcm_hf.image_sets import read_split
-from hcm_hf.models.conditions import join_labels
-from hcm_hf.paired_pipeline import PairedDDPMPipeline
+from hcm_hf.evaluation.images import read_split
+from hcm_hf.generation.images import image_generator
+from hcm_hf.pipelines.conditions import join_labels
+from hcm_hf.pipelines.paired import PairedDDPMPipeline
+from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.figures import draw_masks, write_rows
 
 
 def main(

@@ -7,7 +7,7 @@ python scripts/draw_tradeoff.py --reports paper docs/results/acdc-64-paper --swe
 from pathlib import Path
 
 from hcm_hf.cli import run
-from hcm_hf.tradeoff import draw_tradeoff
+from hcm_hf.study.tradeoff import draw_tradeoff
 
 
 def main(

@@ -10,8 +10,8 @@ import numpy as np
 
 import hcm_hf
 from hcm_hf.cli import run
-from hcm_hf.errors import InputError
-from hcm_hf.files import replacing
+from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.files import replacing
 
 
 REPEATS = 64  # of each slice, so that an epoch is many steps

@@ -8,7 +8,7 @@ import os
 
 import hcm_hf
 from hcm_hf.cli import run
-from hcm_hf.config import TrainingConfig
+from hcm_hf.training.config import TrainingConfig
 
 
 def main(

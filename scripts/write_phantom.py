@@ -7,7 +7,7 @@ from pathlib import Path
 
 import hcm_hf
 from hcm_hf.cli import run
-from hcm_hf.process import count_cores
+from hcm_hf.utils.process import count_cores
 
 
 def main(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from tiny import tiny_families
 
-from hcm_hf.config import TrainingConfig
-from hcm_hf.families import FAMILIES
-from hcm_hf.training import train
+from hcm_hf.training.config import TrainingConfig
+from hcm_hf.training.loop import train
+from hcm_hf.training.recipes import FAMILIES
 
 
 dataset, output_dir, *mixed_precision = sys.argv[1:]

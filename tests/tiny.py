@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from hcm_hf.families import FAMILIES, Family
+from hcm_hf.training.recipes import FAMILIES, Family
 
 
 # Tiny sizes of every family: real networks, a few channels wide.

@@ -13,8 +13,8 @@ from handlers import QUESTIONS
 from pictures import captions_of, show_grid, write_archive
 from studio import COMPARED, Studio, explained, whole
 
-from hcm_hf.errors import InputError
-from hcm_hf.serving import SLOW
+from hcm_hf.hub.serving import SLOW
+from hcm_hf.utils.errors import InputError
 
 
 COLUMNS = 8  # of the picture

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Thread
 
-from hcm_hf.serving import SLOW, Page, as_markdown, hide_folders, keep_tidy  # isort: split
+from hcm_hf.hub.serving import SLOW, Page, as_markdown, hide_folders, keep_tidy  # isort: split
 
 
 import gradio as gr
@@ -34,11 +34,11 @@ from texts import I18N as t
 from texts import TEXTS
 
 from hcm_hf.cli import run
-from hcm_hf.errors import InputError
-from hcm_hf.figures import STRUCTURE_COLORS
-from hcm_hf.models.conditions import OPEN
-from hcm_hf.publishable import served_models
-from hcm_hf.repositories import parse_repository
+from hcm_hf.hub.publishable import served_models
+from hcm_hf.pipelines.conditions import OPEN
+from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.figures import STRUCTURE_COLORS
+from hcm_hf.utils.hub import parse_repository
 
 
 KEEP_SECONDS = 3600  # how long files and what a visitor has made are kept

@@ -8,11 +8,11 @@ from huggingface_hub import HfApi
 
 from hcm_hf.data.acdc import GROUPS, PHASES
 from hcm_hf.data.dataset import load_dataset
-from hcm_hf.errors import InputError
-from hcm_hf.image_sets import RealSlices, read_split
+from hcm_hf.evaluation.images import RealSlices, read_split
 from hcm_hf.metrics.memorization import best_match, copy_threshold
 from hcm_hf.metrics.pixel import cc_matrix
-from hcm_hf.repositories import HUB_ERRORS
+from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.hub import HUB_ERRORS
 
 
 MOST_BYTES = 2**30  # of a dataset that a stranger's model names

@@ -10,9 +10,9 @@ from pictures import draw_histogram, show, show_file, show_grid, show_images, wr
 from studio import COMPARED, Studio, explained, whole
 
 from hcm_hf.data.dataset import read_preparation
-from hcm_hf.errors import InputError
-from hcm_hf.models.conditions import OPEN, Conditions
-from hcm_hf.serving import new_folder
+from hcm_hf.hub.serving import new_folder
+from hcm_hf.pipelines.conditions import OPEN, Conditions
+from hcm_hf.utils.errors import InputError
 
 
 QUESTIONS = ("group", "phase", "level")  # that a model may be asked, where it knows the answers

@@ -11,12 +11,12 @@ from PIL import Image
 
 from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.dataset import SPLITS
-from hcm_hf.errors import InputError
-from hcm_hf.families import FAMILIES
-from hcm_hf.hub import METRICS_FILE
-from hcm_hf.pipeline import read_training
-from hcm_hf.report import COUNTED, GLANCE, REPORT_FILE, transposed_table
-from hcm_hf.runs import LOSS_FIGURE
+from hcm_hf.evaluation.report import COUNTED, GLANCE, REPORT_FILE, transposed_table
+from hcm_hf.hub.push import METRICS_FILE
+from hcm_hf.pipelines.auto import read_training
+from hcm_hf.training.recipes import FAMILIES
+from hcm_hf.training.run import LOSS_FIGURE
+from hcm_hf.utils.errors import InputError
 
 
 MOST_BYTES = 8 * 2**20  # of one file

@@ -10,9 +10,9 @@ import numpy as np
 from generators import Drawing, Request
 from PIL import Image
 
-from hcm_hf.figures import draw_masks, image_grid, new_figure
-from hcm_hf.generation import MANIFEST_FILE, MASK_STACK_FILE, MASK_SUFFIX, STACK_FILE, write_stack
-from hcm_hf.serving import new_folder
+from hcm_hf.generation.images import MANIFEST_FILE, MASK_STACK_FILE, MASK_SUFFIX, STACK_FILE, write_stack
+from hcm_hf.hub.serving import new_folder
+from hcm_hf.utils.figures import draw_masks, image_grid, new_figure
 from hcm_hf.version import __version__
 
 

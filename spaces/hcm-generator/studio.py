@@ -12,8 +12,8 @@ import gradio as gr
 import numpy as np
 from generators import SERVED, Drawing, Generator, Request
 
-from hcm_hf.errors import InputError
-from hcm_hf.serving import hide_folders
+from hcm_hf.hub.serving import hide_folders
+from hcm_hf.utils.errors import InputError
 
 
 try:

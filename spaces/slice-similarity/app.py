@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hcm_hf.serving import SLOW, Page, hide_folders  # isort: split
+from hcm_hf.hub.serving import SLOW, Page, hide_folders  # isort: split
 
 
 import evaluate
@@ -10,7 +10,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from hcm_hf.errors import InputError
+from hcm_hf.utils.errors import InputError
 
 
 KEEP_SECONDS = 3600  # how long files are kept

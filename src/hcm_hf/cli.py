@@ -8,9 +8,9 @@ from types import FrameType
 
 import tyro
 
-from hcm_hf.errors import InputError, Interrupted
-from hcm_hf.files import explained
-from hcm_hf.process import stop_signals
+from hcm_hf.utils.errors import InputError, Interrupted
+from hcm_hf.utils.files import explained
+from hcm_hf.utils.process import stop_signals
 
 
 def run(function: Callable[..., None]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hcm_hf.data.acdc import GROUPS, find_cohort, read_volumes
-from hcm_hf.errors import InputError
+from hcm_hf.utils.errors import InputError
 
 
 ACDC = Path(os.environ.get("HCM_ACDC", Path(__file__).parents[3] / "shared" / "acdc"))

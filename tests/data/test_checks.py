@@ -7,7 +7,7 @@ import pytest
 
 from hcm_hf.data.acdc import find_cohort, read_volumes
 from hcm_hf.data.checks import examine
-from hcm_hf.errors import InputError
+from hcm_hf.utils.errors import InputError
 
 
 @pytest.fixture(scope="module")

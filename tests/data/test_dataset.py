@@ -27,7 +27,7 @@ from hcm_hf.data.dataset import (
     split_patients,
 )
 from hcm_hf.data.slices import Slices
-from hcm_hf.errors import InputError
+from hcm_hf.utils.errors import InputError
 
 
 ACDC = Path(os.environ.get("HCM_ACDC", Path(__file__).parents[3] / "shared" / "acdc"))

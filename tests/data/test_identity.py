@@ -10,7 +10,7 @@ from hcm_hf.data.identity import (
     shared_patients,
     take_texture,
 )
-from hcm_hf.errors import InputError
+from hcm_hf.utils.errors import InputError
 
 
 def test_a_volume_is_known_by_its_values_not_by_their_type_or_order():

@@ -8,7 +8,7 @@ import pytest
 
 from hcm_hf.data import nifti
 from hcm_hf.data.nifti import find_nifti, read_nifti
-from hcm_hf.errors import InputError
+from hcm_hf.utils.errors import InputError
 
 
 VOXELS = np.arange(60, dtype=np.int16).reshape(3, 4, 5)

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from hcm_hf.data import phantom
 from hcm_hf.data.acdc import GROUPS, find_cohort, read_volumes
-from hcm_hf.errors import InputError
+from hcm_hf.utils.errors import InputError
 
 
 PER_GROUP = 3

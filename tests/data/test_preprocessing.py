@@ -7,7 +7,7 @@ from skimage.measure import block_reduce
 
 from hcm_hf.data.acdc import Volume, find_cohort
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW, mask_centre, prepare_patient, prepare_volume, share_outside
-from hcm_hf.errors import InputError
+from hcm_hf.utils.errors import InputError
 
 
 def volume(image, mask, spacing=(1.0, 1.0, 10.0)):

@@ -13,7 +13,7 @@ from PIL import Image
 from hcm_hf.data.dataset import load_dataset, prepare_dataset, read_preparation
 from hcm_hf.data.schema import FEATURES, SPLITS, check_preparation
 from hcm_hf.data.slices import Slices
-from hcm_hf.errors import InputError
+from hcm_hf.utils.errors import InputError
 
 
 def png(size=(16, 16), mode="L", value=0):

@@ -3,7 +3,6 @@ import pytest
 from scipy.ndimage import label
 from skimage.measure import euler_number
 
-from hcm_hf.errors import InputError
 from hcm_hf.metrics.anatomy import (
     LEFT,
     MYOCARDIUM,
@@ -14,6 +13,7 @@ from hcm_hf.metrics.anatomy import (
     valid_topology,
     wall_thickness,
 )
+from hcm_hf.utils.errors import InputError
 
 
 def heart(cavity, wall, size: int = 64, centre: tuple[float, float] = (31.5, 31.5)) -> np.ndarray:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import linalg, ndimage, stats
 
-from hcm_hf.errors import InputError
 from hcm_hf.metrics import distribution
 from hcm_hf.metrics.distribution import (
     POWER_FLOOR,
@@ -19,6 +18,7 @@ from hcm_hf.metrics.distribution import (
     spectrum_distance,
 )
 from hcm_hf.metrics.protocols import number
+from hcm_hf.utils.errors import InputError
 
 
 ON_FEATURES = (frechet_distance, kernel_distance, neighbour_scores)

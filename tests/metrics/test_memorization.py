@@ -5,7 +5,6 @@ from scipy.spatial.distance import cdist
 from scipy.stats import mannwhitneyu, norm
 from tiny import random_images
 
-from hcm_hf.errors import InputError
 from hcm_hf.metrics import memorization
 from hcm_hf.metrics.memorization import (
     authentic_rows,
@@ -21,6 +20,7 @@ from hcm_hf.metrics.memorization import (
     pixel_rows,
 )
 from hcm_hf.metrics.pixel import cc_matrix
+from hcm_hf.utils.errors import InputError
 
 
 def smooth_images(n: int, seed: int) -> np.ndarray:

@@ -6,9 +6,9 @@ import pytest
 from skimage.metrics import structural_similarity
 from tiny import random_images
 
-from hcm_hf.errors import InputError
 from hcm_hf.metrics.pixel import cc_matrix, cc_max_shift, mse_matrix, paired, ssim_matrix
 from hcm_hf.metrics.slice_similarity import slice_similarity
+from hcm_hf.utils.errors import InputError
 
 
 MATRICES = (ssim_matrix, cc_matrix, mse_matrix)

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from hcm_hf.data.acdc import GROUPS
-from hcm_hf.errors import InputError
 from hcm_hf.models import ACGANDiscriminator, ACGANGenerator
-from hcm_hf.pipeline import LatentPipeline
+from hcm_hf.pipelines.auto import LatentPipeline
+from hcm_hf.utils.errors import InputError
 
 
 @pytest.fixture

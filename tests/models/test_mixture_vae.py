@@ -3,7 +3,7 @@ import torch
 
 from hcm_hf.models import MixtureVAE
 from hcm_hf.models.latent import LatentModel
-from hcm_hf.pipeline import HCMPipeline, LatentPipeline
+from hcm_hf.pipelines.auto import HCMPipeline, LatentPipeline
 
 
 WEIGHTS = torch.tensor([0.2, 0.5, 0.3])

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from hcm_hf.data.nifti import AnyPath, Nifti, find_nifti, read_nifti
-from hcm_hf.errors import InputError
-from hcm_hf.files import explained
+from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.files import explained
 
 
 GROUPS = ("DCM", "HCM", "MINF", "NOR", "RV")

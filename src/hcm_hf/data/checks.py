@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from hcm_hf.data.acdc import Volume
-from hcm_hf.errors import InputError
+from hcm_hf.utils.errors import InputError
 
 
 RV, MYOCARDIUM, LV = 1, 2, 3

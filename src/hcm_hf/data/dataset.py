@@ -28,10 +28,10 @@ from hcm_hf.data.acdc import GROUPS, PHASES, Patient, find_cohort
 from hcm_hf.data.identity import find_copies
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW, PERCENTILES, PreparedPatient, prepare_patient
 from hcm_hf.data.schema import FEATURES, SPLITS, check_preparation, check_splits
-from hcm_hf.errors import InputError
-from hcm_hf.files import explained, replacing, require_empty, write_text
-from hcm_hf.process import map_processes
-from hcm_hf.repositories import download, parse_repository
+from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.files import explained, replacing, require_empty, write_text
+from hcm_hf.utils.hub import download, parse_repository
+from hcm_hf.utils.process import map_processes
 from hcm_hf.version import __version__
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hcm_hf.errors import InputError
+from hcm_hf.utils.errors import InputError
 
 
 Identities = dict[str, list[str]]  # by name, the SHA-256 of each of a patient's volumes

@@ -12,8 +12,8 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-from hcm_hf.errors import InputError
-from hcm_hf.files import explained
+from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.files import explained
 
 
 AnyPath = Path | zipfile.Path  # of a folder, or of a member of a `.zip`

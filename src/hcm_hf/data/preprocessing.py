@@ -15,7 +15,7 @@ from PIL import Image
 from hcm_hf.data.acdc import STRUCTURES, Patient, Volume, read_volumes
 from hcm_hf.data.checks import examine
 from hcm_hf.data.identity import TEXTURE_SIZE, hash_voxels, take_texture
-from hcm_hf.errors import InputError
+from hcm_hf.utils.errors import InputError
 
 
 FIELD_OF_VIEW = 128.0  # mm, at every resolution: 2 mm pixels at 64 px, 1 mm at 128 px

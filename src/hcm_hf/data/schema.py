@@ -8,8 +8,8 @@ import numpy as np
 
 from hcm_hf.data.acdc import GROUPS, PHASES
 from hcm_hf.data.identity import read_identities
-from hcm_hf.errors import InputError
-from hcm_hf.pictures import picture_size
+from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.pictures import picture_size
 
 
 SPLITS = ("train", "validation", "test")

@@ -10,8 +10,8 @@ import torch
 
 from hcm_hf.data.acdc import GROUPS, STRUCTURES
 from hcm_hf.data.identity import Identities, identify
-from hcm_hf.errors import InputError
-from hcm_hf.pictures import read_picture
+from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.pictures import read_picture
 
 
 def _alone(values: torch.Tensor) -> torch.Tensor:

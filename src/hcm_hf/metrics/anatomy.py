@@ -11,7 +11,7 @@ masks, or one for each, (N,). Every function raises `InputError` for masks and s
 import numpy as np
 from scipy import ndimage
 
-from hcm_hf.errors import InputError
+from hcm_hf.utils.errors import InputError
 
 
 RIGHT, MYOCARDIUM, LEFT = 1, 2, 3

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2
 
-from hcm_hf.errors import InputError
+from hcm_hf.utils.errors import InputError
 
 
 NEIGHBOURS = 5  # Naeem et al.: k of precision, recall, density and coverage

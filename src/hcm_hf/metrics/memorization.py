@@ -15,9 +15,9 @@ empty, of another kind or shape, or holds values that are not finite or outside 
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
-from hcm_hf.errors import InputError
 from hcm_hf.metrics.pixel import cc_matrix
 from hcm_hf.metrics.protocols import RESAMPLES
+from hcm_hf.utils.errors import InputError
 
 
 _CHUNK = 256  # images or rows at a time

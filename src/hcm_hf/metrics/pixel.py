@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from hcm_hf.errors import InputError
 from hcm_hf.metrics.slice_similarity import slice_similarity as metric
+from hcm_hf.utils.errors import InputError
 
 
 def _refusing(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:

@@ -14,9 +14,9 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 from torch.nn import functional as F
 
-from hcm_hf.errors import InputError
 from hcm_hf.models.dcgan import DCGANDiscriminator, DCGANGenerator, initialize
 from hcm_hf.models.latent import LatentModel
+from hcm_hf.utils.errors import InputError
 
 
 class ACGANGenerator(LatentModel):

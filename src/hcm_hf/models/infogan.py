@@ -13,9 +13,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 from torch.nn import functional as F
 
-from hcm_hf.errors import InputError
 from hcm_hf.models.dcgan import DCGANDiscriminator, DCGANGenerator, initialize
 from hcm_hf.models.latent import LatentModel
+from hcm_hf.utils.errors import InputError
 
 
 class InfoGANGenerator(LatentModel):

@@ -6,7 +6,7 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.utils.torch_utils import randn_tensor
 
-from hcm_hf.errors import InputError
+from hcm_hf.utils.errors import InputError
 
 
 class LatentModel(ModelMixin, ConfigMixin):

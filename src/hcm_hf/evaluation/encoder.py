@@ -1,0 +1,204 @@
+"""The encoder of the evaluation at work: what it sees in slices, and how far it can be trusted."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from hcm_hf.data.acdc import GROUPS, STRUCTURES
+from hcm_hf.data.identity import Identities, read_identities, shared_patients
+from hcm_hf.evaluation.images import RealSlices, find_levels
+from hcm_hf.metrics.anatomy import dice
+from hcm_hf.metrics.memorization import precedence
+from hcm_hf.metrics.protocols import bootstrap_draws, mean_over_pairs, number, resample
+from hcm_hf.models import SliceEncoder
+from hcm_hf.training.config import CONFIG_FILE
+from hcm_hf.utils.errors import InputError
+
+
+_BATCH_SIZE = 64
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+class Sight(NamedTuple):
+    """What the encoder sees in N slices."""
+
+    features: np.ndarray  # float32 (N, D)
+    masks: np.ndarray  # uint8 (N, H, W), the indices of `STRUCTURES`
+    group_log_probabilities: np.ndarray  # float32 (N, 5), by the index in `GROUPS`
+    phases: np.ndarray  # (N,), the index in `PHASES`
+    positions: np.ndarray  # float32 (N,), 0 for the first slice of a volume and 1 for its last, more or less
+
+    @property
+    def levels(self) -> np.ndarray:
+        """Phase and third of the heart as one number, (N,)."""
+        return find_levels(self.phases, self.positions)
+
+    def log_odds(self, groups: Sequence[str]) -> np.ndarray:
+        """Of some groups against the others, (N,)."""
+        chosen = np.isin(GROUPS, groups)
+        logs = self.group_log_probabilities.astype(np.float64)
+        return np.logaddexp.reduce(logs[:, chosen], axis=1) - np.logaddexp.reduce(logs[:, ~chosen], axis=1)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A trained `SliceEncoder`; numbers of different ones are never compared.
+
+    Attributes:
+        network: the encoder.
+        source: the folder it came from.
+        version: of the package that trained it.
+        hash: the first 16 digits of SHA-256 over its configuration and weights.
+        train_patients: the patients it was trained on, by name.
+        device: where it is.
+    """
+
+    network: SliceEncoder
+    source: str
+    version: str
+    hash: str
+    train_patients: Identities
+    device: str | torch.device = "cpu"
+
+    @property
+    def name(self) -> str:
+        """How distances in its features are called, whatever data in ACDC's layout it was trained on."""
+        return "acdc"
+
+    @torch.no_grad()
+    def look(self, images: np.ndarray) -> Sight:
+        """Look at images, floats (N, H, W) in [0, 1]."""
+        seen = []
+        for start in range(0, len(images), _BATCH_SIZE):
+            batch = torch.from_numpy(images[start : start + _BATCH_SIZE, None]).float().to(self.device)
+            output = self.network(2 * batch - 1)
+            parts = (
+                output.features,
+                output.mask_logits.argmax(1).byte(),
+                output.group_logits.log_softmax(1),
+                output.phase_logits.argmax(1),
+                output.positions,
+            )
+            seen.append([part.cpu().numpy() for part in parts])
+        return Sight(*(np.concatenate(part) for part in zip(*seen, strict=True)))
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Features (N, D) of images, floats (N, H, W) in [0, 1]."""
+        return self.look(images).features
+
+
+def load_encoder(folder: str | Path, device: str | torch.device = "cpu") -> Encoder:
+    """Load the encoder that `scripts/train_encoder.py` left in a folder.
+
+    Raises:
+        InputError: if the folder is missing, damaged or holds something else.
+    """
+    runs = (Path(folder), Path(folder) / "best")
+    found = next((path for path in runs if (path / "config.json").is_file() and (path / CONFIG_FILE).is_file()), None)
+    if found is None:
+        raise InputError(f"--encoder {folder} holds no encoder; train one with scripts/train_encoder.py.")
+    try:
+        written = json.loads((found / CONFIG_FILE).read_text(encoding="utf-8"))
+        name = json.loads((found / "config.json").read_text(encoding="utf-8"))["_class_name"]
+        digest = hashlib.sha256((found / "config.json").read_bytes() + (found / _WEIGHTS).read_bytes())
+        if name == SliceEncoder.__name__:
+            network = SliceEncoder.from_pretrained(found, use_safetensors=True).to(device).eval()
+        patients, version = written["train_patients"], written["version"]
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"The encoder in {found} is damaged; train it again.") from error
+    if name != SliceEncoder.__name__:
+        raise InputError(f"--encoder {folder} holds another model; train one with scripts/train_encoder.py.")
+    known = read_identities(patients, f"--encoder {folder}")
+    return Encoder(network, str(folder), version, digest.hexdigest()[:16], known, device)
+
+
+def check_encoder(encoder: Encoder, training: RealSlices, heldout: RealSlices) -> None:
+    """Refuse an encoder that is not the instrument for these slices.
+
+    Patients are known by their volumes, whatever they are called and however they were prepared.
+
+    Raises:
+        InputError: if the encoder has seen a held-out patient, or was trained on other data or another image size.
+    """
+    size, own = heldout.images.shape[2], encoder.network.config.sample_size
+    if own != size:
+        raise InputError(
+            f"--encoder {encoder.source} was trained on slices of {own} px, the dataset's have {size}; train another."
+        )
+    if shared := shared_patients(heldout.identities, encoder.train_patients):
+        raise InputError(
+            f"--encoder {encoder.source} was trained on patient {shared[0]}, who is held out here; train it on the "
+            "training patients of this dataset."
+        )
+    known = shared_patients(training.identities, encoder.train_patients)
+    if unknown := [name for name in training.identities if name not in known]:
+        raise InputError(
+            f"--encoder {encoder.source} was trained on other data: it has not seen {unknown[0]}, a training patient "
+            "here; train it on this dataset."
+        )
+
+
+def encoder_quality(encoder: Encoder, heldout: RealSlices, groups: Sequence[str], seed: int = 0) -> dict[str, dict]:
+    """How well the encoder does on the patients held out, of all groups; bootstrap over these patients.
+
+    Args:
+        encoder: the encoder.
+        heldout: slices of all groups.
+        groups: those that are told from the others.
+        seed: of the resamples.
+
+    Returns:
+        Numbers: `dice_rv`, `dice_myocardium` and `dice_lv` (of each patient's volume in each phase, then the mean),
+        `auc_slice` and `auc_patient` (area under the ROC curve of groups against the rest; of a patient by the mean
+        log odds of his slices), `phase_accuracy` and `position_error` (mean absolute, as a part of the heart).
+    """
+    sight = encoder.look(heldout.images)
+    codes, draws = bootstrap_draws(heldout.patients, np.random.default_rng((seed, 4)))
+    counts = {"protocol": "encoder", "n_real": len(codes), "n_patients": draws.shape[1], "encoder": encoder.hash}
+    numbers = {}
+    segmented = heldout.masks.min((1, 2)) >= 0
+    volumes = np.where(segmented, codes * 2 + heldout.phases, -1)
+    for label, name in enumerate(("rv", "myocardium", "lv"), 1):
+        values, owners = [], []
+        for volume in np.unique(volumes[segmented]):
+            rows = volumes == volume
+            values.append(dice(sight.masks[rows] == label, heldout.masks[rows] == label))
+            owners.append(volume // 2)
+        known = np.isfinite(values)
+        means = mean_over_pairs(np.array(values)[known], np.array(owners, int)[known], draws)
+        numbers[f"dice_{name}"] = number(*means, (0, 1), **counts, structure=STRUCTURES[label])
+    ours = np.isin(heldout.groups, [GROUPS.index(group) for group in groups])
+    odds = sight.log_odds(groups)
+    of_patient = [np.flatnonzero(codes == patient) for patient in range(draws.shape[1])]
+    patient_odds, patient_ours = (np.array([x[rows].mean() for rows in of_patient]) for x in (odds, ours))
+    numbers["auc_slice"] = number(
+        roc_auc(odds, ours), resample(lambda rows: roc_auc(odds[rows], ours[rows]), codes, draws), (0, 1), **counts
+    )
+    resampled = np.array([roc_auc(patient_odds[draw], patient_ours[draw]) for draw in draws])
+    numbers["auc_patient"] = number(roc_auc(patient_odds, patient_ours), resampled, (0, 1), **counts)
+    right, error = sight.phases == heldout.phases, np.abs(sight.positions - heldout.positions)
+    numbers["phase_accuracy"] = number(*mean_over_pairs(right, codes, draws), (0, 1), **counts)
+    numbers["position_error"] = number(*mean_over_pairs(error, codes, draws), (0, np.inf), **counts)
+    return numbers
+
+
+def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the ROC curve: how often a positive's score is above a negative's, ties counted half.
+
+    Args:
+        scores: (N,).
+        positive: (N,), whether each is one.
+
+    Returns:
+        In [0, 1], higher is better; not a number where one of the kinds is missing.
+    """
+    positive = positive.astype(bool)
+    if positive.all() or not positive.any():
+        return float("nan")
+    return float(precedence(scores[~positive], scores[positive]).mean())

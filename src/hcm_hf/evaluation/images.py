@@ -1,0 +1,222 @@
+"""The images that an evaluation compares: real slices of a prepared dataset, and generated ones from a folder."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+import datasets
+import numpy as np
+
+from hcm_hf.data.acdc import GROUPS, LEVELS, PHASES, STRUCTURES
+from hcm_hf.data.dataset import check_groups
+from hcm_hf.data.identity import Identities
+from hcm_hf.data.slices import Slices
+from hcm_hf.generation.images import MANIFEST_FILE, find_images
+from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.files import explained
+from hcm_hf.utils.pictures import read_picture
+
+
+MANIFEST_KEYS = ("file", "seed", "class", "model", "version")
+THIRDS = len(LEVELS)  # parts of the heart from the first slice to the last
+
+
+@dataclass(frozen=True)
+class RealSlices:
+    """Slices of some groups of patients.
+
+    Attributes:
+        images: float32 (N, H, W) in [0, 1].
+        masks: whole numbers (N, H, W), the indices of `STRUCTURES`; -1 everywhere in a slice without a segmentation.
+        patients: (N,).
+        groups: (N,), the index in `GROUPS`.
+        phases: (N,), the index in `PHASES`; -1 for the frames between.
+        positions: (N,) in [0, 1], from the first to the last slice of the volume.
+        identities: who each patient is, by name.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    patients: np.ndarray
+    groups: np.ndarray
+    phases: np.ndarray
+    positions: np.ndarray
+    identities: Identities
+
+    @property
+    def levels(self) -> np.ndarray:
+        """Phase and third of the heart as one number, (N,)."""
+        return find_levels(self.phases, self.positions)
+
+    def of_groups(self, groups: Sequence[str]) -> "RealSlices":
+        """Those of some groups."""
+        kept = np.isin(self.groups, [GROUPS.index(group) for group in groups])
+        arrays = {name: value[kept] for name, value in vars(self).items() if name != "identities"}
+        identities = {name: self.identities[name] for name in np.unique(arrays["patients"]).tolist()}
+        return RealSlices(**arrays, identities=identities)
+
+
+@dataclass(frozen=True)
+class GeneratedPairs:
+    """What the slices of a model that makes segmentations were asked to show, in the order of `read_images`.
+
+    Attributes:
+        masks: uint8 (N, H, W), the indices of `STRUCTURES`.
+        groups: (N,), the index in `GROUPS`; -1 where unknown, as in the next two.
+        phases: (N,), the index in `PHASES`.
+        thirds: (N,), the index in `LEVELS`.
+    """
+
+    masks: np.ndarray
+    groups: np.ndarray
+    phases: np.ndarray
+    thirds: np.ndarray
+
+
+def find_levels(phases: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Phase and third of the heart as one number; positions outside [0, 1] belong to the outer thirds."""
+    return phases * THIRDS + np.clip(np.floor(positions * THIRDS), 0, THIRDS - 1).astype(int)
+
+
+def read_split(
+    dataset: datasets.DatasetDict, split: str, groups: Sequence[str] = GROUPS, all_frames: bool = False
+) -> RealSlices:
+    """The ED and ES slices of some groups of patients of one split; all frames where that is said.
+
+    Raises:
+        InputError: if there are none.
+    """
+    if split not in dataset:
+        raise InputError(f"The dataset has no split '{split}'; choose among {', '.join(dataset)}.")
+    check_groups(groups)
+    codes = [dataset[split].features["group"].str2int(group) for group in groups]
+    columns = zip(dataset[split]["group"], dataset[split]["phase"], strict=True)
+    if not any(group in codes and phase is not None for group, phase in columns):
+        raise InputError(
+            f"Split '{split}' has no slices of {', '.join(groups)} in ED or ES; name other groups or another split."
+        )
+    slices = Slices(dataset[split], groups)
+    kept = (slices.phases >= (-1 if all_frames else 0)).numpy()
+    return RealSlices(
+        images=slices.images.numpy()[kept].astype(np.float32) / 255,
+        masks=slices.masks.numpy()[kept],
+        patients=np.array(slices.patients)[kept],
+        groups=slices.class_labels.numpy()[kept],
+        phases=slices.phases.numpy()[kept],
+        positions=slices.positions.numpy()[kept],
+        identities=slices.identities(),
+    )
+
+
+def fingerprint(*sets: RealSlices) -> str:
+    """Of the pixels and patients compared with, so that it does not depend on how the dataset was stored."""
+    digest = hashlib.sha256()
+    for one in sets:
+        digest.update(one.images.tobytes() + "\n".join(one.patients).encode())
+    return digest.hexdigest()[:16]
+
+
+def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
+    """Read generated images: a folder with `manifest.jsonl`, or of PNG files alone. `read_pairs` reads the masks.
+
+    Returns:
+        float32 (N, H, W) in [0, 1], and their `model` (without a manifest the folder's name), `model_hash`,
+        `version`, `scheduler` and `num_inference_steps` (of a diffusion model), `guidance_scale` (with classes),
+        `mixed_precision` (where it was not full), and `classes`.
+
+    Raises:
+        InputError: if the folder holds no images, images of several models or sizes, or what cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"The folder of images {folder} does not exist.")
+    if (folder / MANIFEST_FILE).is_file():
+        entries = _read_manifest(folder / MANIFEST_FILE)
+    else:
+        entries = [{"file": path.name, "model": folder.resolve().name} for path in find_images(folder)]
+    if not entries:
+        raise InputError(f"{folder} holds no images; generate some there first.")
+    source: dict = {"model": None, "model_hash": None, "version": None}
+    for key in (*source, "scheduler", "num_inference_steps", "guidance_scale", "mixed_precision"):
+        values = sorted({entry[key] for entry in entries if entry.get(key) is not None}, key=str)
+        if len(values) > 1:
+            listed = ", ".join(map(str, values))
+            raise InputError(f"{folder} holds images of more than one {key} ({listed}); score them apart.")
+        if values:
+            source[key] = values[0]
+    source["classes"] = sorted({str(entry["class"]) for entry in entries if entry.get("class") is not None})
+    first = _read_png(folder / str(entries[0]["file"]))
+    images = np.empty((len(entries), *first.shape), np.float32)  # filled in place: never all of them twice
+    for index, entry in enumerate(entries):
+        pixels = _read_png(folder / str(entry["file"]))
+        if pixels.shape != first.shape:
+            raise InputError(f"{folder / entry['file']} differs in size from {entries[0]['file']}; keep one size.")
+        images[index] = pixels.astype(np.float32) / 255
+    return images, source
+
+
+def read_pairs(folder: str | Path) -> GeneratedPairs | None:
+    """Read the segmentations of generated images, and what the images were to show; None if there are none.
+
+    Args:
+        folder: as in `read_images`, which says what is wrong with the images.
+
+    Raises:
+        InputError: if the manifest is damaged, or a mask is missing, damaged or of another size than the images.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST_FILE
+    entries = _read_manifest(path) if path.is_file() else []
+    if not any("mask" in entry for entry in entries):
+        return None
+    shape = _read_png(folder / str(entries[0]["file"])).shape
+    masks = np.empty((len(entries), *shape), np.uint8)
+    for index, entry in enumerate(entries):
+        if "mask" not in entry:
+            raise InputError(f"{path}, line {index + 1}, has no key 'mask' as others have; generate the images again.")
+        mask = _read_png(folder / str(entry["mask"]))
+        if mask.shape != shape or mask.max() >= len(STRUCTURES):
+            raise InputError(
+                f"{folder / str(entry['mask'])} is no mask of {entry['file']} (its size, with labels from 0 to "
+                f"{len(STRUCTURES) - 1}); generate the images again."
+            )
+        masks[index] = mask
+
+    def indices(names: Sequence[str], key: str) -> np.ndarray:
+        return np.array([names.index(entry[key]) if entry.get(key) in names else -1 for entry in entries])
+
+    return GeneratedPairs(masks, indices(GROUPS, "group"), indices(PHASES, "phase"), indices(LEVELS, "level"))
+
+
+def _read_manifest(path: Path) -> list[dict]:
+    """The lines of a manifest, which name files of its own folder and hold plain values only."""
+    with explained(path):
+        lines = path.read_text(encoding="utf-8").splitlines()
+    entries = []
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line, parse_constant=_refuse)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}, is not a JSON object; generate the images again.") from error
+        if not isinstance(entry, dict) or any(isinstance(value, (dict, list)) for value in entry.values()):
+            raise InputError(f"{path}, line {number}, is not a JSON object; generate the images again.")
+        if missing := [key for key in MANIFEST_KEYS if key not in entry]:
+            raise InputError(f"{path}, line {number}, has no key '{missing[0]}'; generate the images again.")
+        for key in ("file", "mask"):
+            name = entry.get(key, "image.png")
+            if not isinstance(name, str) or name != PurePath(name).name or "\\" in name or name in ("", ".", ".."):
+                raise InputError(f"{path}, line {number}, names the {key} {name}, which is no file of this folder.")
+        entries.append(entry)
+    return entries
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _read_png(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise InputError(f"{path} is named in {MANIFEST_FILE} but missing; generate the images again.")
+    return read_picture(path, str(path))

@@ -1,0 +1,236 @@
+"""The part of a report on generated segmentations: whether they fit their images, and show what was asked for.
+
+Real slices are those of the groups, phases and thirds of the heart that were asked for, with their true segmentations.
+Thirds that are left open are drawn as they are met in training, so that both sides have base and apex alike.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import wasserstein_distance
+
+from hcm_hf.data.acdc import GROUPS, PHASES
+from hcm_hf.evaluation.comparison import Comparison, Rows
+from hcm_hf.evaluation.encoder import Encoder, Sight
+from hcm_hf.evaluation.figures import write_thickness_histograms
+from hcm_hf.evaluation.images import THIRDS, GeneratedPairs, RealSlices
+from hcm_hf.metrics.anatomy import THICK, valid_topology, wall_thickness
+from hcm_hf.metrics.protocols import bootstrap_draws, number, resample
+from hcm_hf.utils.errors import InputError
+
+
+CHAMBERS = ("rv", "myocardium", "lv")  # the mask's labels 1 to 3
+
+
+@dataclass(frozen=True)
+class _Segmented:
+    """Slices with segmentations, generated or real.
+
+    Attributes:
+        masks: labels, (N, H, W).
+        groups: what each was asked to show or does show, (N,), the index in `GROUPS`; -1 where that is not known.
+        phases: the same of `PHASES`.
+        pixel_spacing: mm.
+        patients: of real slices, (N,), which their intervals resample; None for generated ones, which are resampled.
+        sight: what the encoder sees in the images; None without one.
+    """
+
+    masks: np.ndarray
+    groups: np.ndarray
+    phases: np.ndarray
+    pixel_spacing: float
+    patients: np.ndarray | None = None
+    sight: Sight | None = None
+
+    @cached_property
+    def walls(self) -> np.ndarray:
+        """Thickness, (N,), mm; not a number where there is no wall."""
+        return wall_thickness(self.masks, self.pixel_spacing)
+
+    @cached_property
+    def seen_walls(self) -> np.ndarray:
+        """The same by the encoder's segmentation."""
+        return wall_thickness(self.sight.masks, self.pixel_spacing)
+
+    def show(self, group: str, phase: str) -> np.ndarray:
+        """Which slices are of a group and phase, bool (N,)."""
+        return (self.groups == GROUPS.index(group)) & (self.phases == PHASES.index(phase))
+
+
+def asked_groups(pairs: GeneratedPairs) -> list[str]:
+    """The groups that generated images were asked to show, in the order of `GROUPS`."""
+    return [GROUPS[index] for index in np.unique(pairs.groups[pairs.groups >= 0])]
+
+
+def check_pairs(pairs: GeneratedPairs, images: np.ndarray, splits: dict[str, RealSlices]) -> None:
+    """Refuse segmentations that are not those of the images, or for which there is nothing to compare with.
+
+    Args:
+        pairs: the segmentations.
+        images: (N, H, W).
+        splits: slices of all groups by the split's name.
+
+    Raises:
+        InputError: if the sizes differ, or a split has no segmented slices like those that were asked for.
+    """
+    if pairs.masks.shape != images.shape:
+        raise InputError(f"masks have shape {pairs.masks.shape} and images {images.shape}; give each image its mask.")
+    for split, slices in splits.items():
+        kept = _like_those_asked_for(pairs, slices)
+        missing = [group for group in asked_groups(pairs) if GROUPS.index(group) not in slices.groups[kept]]
+        if missing or not kept.any():
+            raise InputError(
+                f"Split '{split}' has no segmented slices like those that images were asked to show "
+                f"({', '.join(missing) or 'of any group'}); name the --dataset of their model, or another --split."
+            )
+
+
+def mask_rows(comparison: Comparison, figures: Path | None = None) -> Rows:
+    """How well segmentations fit their images, whether their walls are those of the group, and their shape.
+
+    Dice coefficients are of the segmentation and the encoder's of the same image, over the pixels of all slices at
+    once, so that slices without a structure need no rule of their own. What the encoder sees is left out without one.
+
+    Args:
+        comparison: what is compared; it has pairs.
+        figures: gets `mask_thickness_hcm.png` and so on, one for each group.
+
+    Returns:
+        The rows `generated` and `real`, which has held-out slices with their true segmentations. Its wall distances
+        are those of training slices, since they compare other patients with the held-out ones.
+    """
+    pairs, encoder, spacing = comparison.pairs, comparison.encoder, comparison.pixel_spacing
+    sight = None if encoder is None else comparison.sights["generated"]
+    generated = _Segmented(pairs.masks, pairs.groups, pairs.phases, spacing, sight=sight)
+    training = _real(comparison.all_training, pairs, spacing)
+    heldout = _real(comparison.all_heldout, pairs, spacing, encoder)
+    groups = asked_groups(pairs)
+    rows: Rows = {}
+    for stream, (name, one, compared) in enumerate((("generated", generated, generated), ("real", heldout, training))):
+        random = np.random.default_rng((comparison.seed, 11, stream))
+        rows[name] = dict(_of_all(one, encoder, random))
+        for group in groups:
+            rows[name] |= _of_group(group, one, encoder, random)
+            for phase in PHASES:
+                walls = (side.walls[side.show(group, phase)] for side in (compared, heldout))
+                patients = heldout.patients[heldout.show(group, phase)]
+                rows[name][_called("mask_wall_distance", group, phase)] = _distance(*walls, patients, random)
+    if figures:
+        drawn = {
+            "generated masks": generated,
+            "real held-out, true masks": heldout,
+            "real training, true masks": training,
+        }
+        for group in groups:
+            thickness = {
+                f"{group} {phase}": {label: one.walls[one.show(group, phase)] for label, one in drawn.items()}
+                for phase in PHASES
+            }
+            write_thickness_histograms(thickness, figures / f"{_called('mask_thickness', group)}.png")
+    return rows
+
+
+def _like_those_asked_for(pairs: GeneratedPairs, slices: RealSlices) -> np.ndarray:
+    """Which real slices are of the groups, phases and thirds that were asked for, and segmented: bool (N,)."""
+    kept = slices.masks.min((1, 2)) >= 0
+    shown = slices.groups, slices.phases, slices.levels % THIRDS
+    for asked, own in zip((pairs.groups, pairs.phases, pairs.thirds), shown, strict=True):
+        if (asked >= 0).any():
+            kept &= np.isin(own, asked[asked >= 0])
+    return kept
+
+
+def _real(
+    slices: RealSlices, pairs: GeneratedPairs, pixel_spacing: float, encoder: Encoder | None = None
+) -> _Segmented:
+    """Real slices like those asked for, with their true segmentations."""
+    kept = _like_those_asked_for(pairs, slices)
+    return _Segmented(
+        slices.masks[kept],
+        slices.groups[kept],
+        slices.phases[kept],
+        pixel_spacing,
+        slices.patients[kept],
+        None if encoder is None else encoder.look(slices.images[kept]),
+    )
+
+
+def _of_all(one: _Segmented, encoder: Encoder | None, random: np.random.Generator) -> Iterator[tuple[str, dict]]:
+    """Yield name and number of what is measured in all slices of a row."""
+    everywhere = np.ones(len(one.masks), bool)
+    if encoder is not None:
+        for label, chamber in enumerate(CHAMBERS, 1):
+            own, seen = one.masks == label, one.sight.masks == label
+            both, sizes = 2 * (own & seen).sum((1, 2)), own.sum((1, 2)) + seen.sum((1, 2))
+            yield f"mask_dice_{chamber}", _mean(one, everywhere, both, random, sizes=sizes, encoder=encoder.hash)
+    yield "mask_valid_topology", _mean(one, everywhere, valid_topology(one.masks), random)
+    yield "mask_empty", _mean(one, everywhere, (one.masks == 0).all((1, 2)), random)
+
+
+def _of_group(
+    group: str, one: _Segmented, encoder: Encoder | None, random: np.random.Generator
+) -> Iterator[tuple[str, dict]]:
+    """Yield name and number of what is measured in the slices of a group, of each phase apart."""
+    if encoder is not None:
+        kept, likeliest = one.groups == GROUPS.index(group), one.sight.group_log_probabilities.argmax(1)
+        numbers = _mean(one, kept, likeliest == one.groups, random, encoder=encoder.hash)
+        yield _called("asked_group_share", group), numbers
+    for phase in PHASES:
+        shown, walls = one.show(group, phase), one.walls
+        measured = shown & np.isfinite(walls)
+        yield _called("mask_wall_thickness", group, phase), _mean(one, measured, walls, random, (0, np.inf))
+        yield _called("mask_thick_share", group, phase), _mean(one, measured, walls >= THICK, random)
+        if encoder is not None:
+            measured, thick = shown & np.isfinite(one.seen_walls), one.seen_walls >= THICK
+            numbers = _mean(one, measured, thick, random, encoder=encoder.hash)
+            yield _called("seen_thick_share", group, phase), numbers
+
+
+def _mean(
+    one: _Segmented,
+    kept: np.ndarray,
+    values: np.ndarray,
+    random: np.random.Generator,
+    bounds: tuple[float, float] = (0, 1),
+    sizes: np.ndarray | None = None,
+    **counts: str,
+) -> dict:
+    """Sum of the values of some slices over that of their sizes, each 1 unless given, with its interval."""
+    generated = one.patients is None
+    owners = (np.arange(len(kept)) if generated else one.patients)[kept]
+    number_of = {
+        "protocol": "asked",
+        "n_generated": len(owners),
+        "n_real": 0 if generated else len(owners),
+        "n_patients": 0 if generated else len(np.unique(owners)),
+    } | counts
+    if not kept.any():
+        return number(np.nan, np.empty(0), bounds, **number_of)
+    codes, draws = bootstrap_draws(owners, random)
+    weights = (values[kept], np.ones(len(owners)) if sizes is None else sizes[kept])
+    above, below = (np.bincount(codes, weight, minlength=draws.shape[1]) for weight in weights)
+    with np.errstate(invalid="ignore"):  # no structure at all: not a number
+        return number(above.sum() / below.sum(), above[draws].sum(1) / below[draws].sum(1), bounds, **number_of)
+
+
+def _distance(walls: np.ndarray, real: np.ndarray, patients: np.ndarray, random: np.random.Generator) -> dict:
+    """1-Wasserstein distance of measured walls, (N,), from real ones, (M,); its interval is over their patients."""
+    walls, real, patients = walls[np.isfinite(walls)], real[np.isfinite(real)], patients[np.isfinite(real)]
+    counts = {
+        "protocol": "asked",
+        "n_generated": len(walls),
+        "n_real": len(real),
+        "n_patients": len(np.unique(patients)),
+    }
+    if not (len(walls) and len(real)):
+        return number(np.nan, np.empty(0), (0, np.inf), **counts)
+    codes, draws = bootstrap_draws(patients, random)
+    resampled = resample(lambda rows: wasserstein_distance(walls, real[rows]), codes, draws)
+    return number(wasserstein_distance(walls, real), resampled, (0, np.inf), **counts)
+
+
+def _called(name: str, *shown: str) -> str:
+    return "_".join((name, *shown)).lower()

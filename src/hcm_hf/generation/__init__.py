@@ -1,0 +1,1 @@
+"""Images, volumes and datasets from a pipeline, on disk."""

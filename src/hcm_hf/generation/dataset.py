@@ -1,0 +1,131 @@
+"""Generated slices with their segmentations as a dataset, which whatever reads slices of patients reads too."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from diffusers import DiffusionPipeline
+from PIL import Image
+
+from hcm_hf.data.acdc import AXES, LEVELS, Patient
+from hcm_hf.data.dataset import (
+    ACDC_CITATION,
+    LICENSES,
+    PreparationReport,
+    join_splits,
+    save_splits,
+    split_patients,
+)
+from hcm_hf.data.identity import hash_voxels
+from hcm_hf.data.preprocessing import FIELD_OF_VIEW
+from hcm_hf.pipelines.paired import PairedDDPMPipeline
+from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.hub import parse_repository
+from hcm_hf.version import __version__
+
+
+_LEAST = 2  # slices in a split, as training asks of the one for validation
+
+
+def check_labels(pipeline: DiffusionPipeline, class_labels: str | None) -> None:
+    """Raise an `InputError` unless slices of the pipeline come with masks and with labels that it was trained on."""
+    if not isinstance(pipeline, PairedDDPMPipeline):
+        raise InputError("--save_dataset needs a model that makes masks, as ddpm of recipe tuned; leave it out.")
+    conditions = pipeline.conditions
+    for axis, names in AXES.items():
+        if axis not in conditions.axes or not set(conditions.axes[axis]) <= set(names):
+            known = "; ".join(f"{axis}: {', '.join(names)}" for axis, names in conditions.axes.items()) or "nothing"
+            raise InputError(f"--save_dataset needs the {axis} of each slice, and this model knows {known}.")
+    asked = conditions.allowed(class_labels).tolist()
+    met = [label for label, frequency in enumerate(conditions.frequencies) if frequency > 0]
+    if not any(asked[label] for label in met):
+        groups = sorted({conditions.describe(label)["group"] for label in met})
+        shown = " ".join(conditions.defaults.values()) if class_labels is None else class_labels
+        raise InputError(
+            f"--save_dataset with class_labels '{shown}': this model has met no such slice, so that the labels would "
+            f"be wrong; it has met those of {', '.join(groups) or 'no group'}."
+        )
+
+
+def plan_dataset(
+    entries: Sequence[Mapping], resolution: int, seed: int, sampling: Mapping, training: Mapping
+) -> PreparationReport:
+    """Deal out slices to splits as patients are; each stands for one.
+
+    Args:
+        entries: of each slice what the manifest says.
+        resolution: pixels a side.
+        seed: of the images and of the split.
+        sampling: what the manifest says of all slices.
+        training: what the model's training run wrote of itself.
+
+    Raises:
+        InputError: if they are too few.
+    """
+    source, name = training.get("dataset_source"), sampling["model"]
+    generator = dict(sampling) | {
+        "model": name if parse_repository(name) else Path(name).resolve().name,
+        "dataset_source": source,
+        "license": LICENSES.get(source) or training.get("dataset_license") or "unknown",
+        "train_patients": training.get("train_patients", {}),  # whoever trains on these slices has seen them too
+    }
+    rule = "70/10/20 of the slices of each group, each of which stands for a patient"
+    report = PreparationReport("generated", resolution, FIELD_OF_VIEW / resolution, seed, rule, generator=generator)
+    unknown = {"half": "", "phases": {}, "height": None, "weight": None, "source": "", "folder": ""}
+    patients = [Patient(name=_patient(entry), group=entry["group"], **unknown) for entry in entries]
+    report.patients = split_patients(patients, seed)
+    if min(map(len, report.patients.values())) < _LEAST:
+        sizes = ", ".join(f"{len(names)} for {split}" for split, names in report.patients.items())
+        raise InputError(
+            f"--save_dataset puts {_LEAST} slices or more in each split, and {len(entries)} make {sizes}; raise "
+            "--num_images."
+        )
+    report.notes.append(
+        "every slice is generated and stands for a patient; group, phase and third of the heart are what was asked for"
+    )
+    return report
+
+
+def write_dataset(image_dir: Path, entries: Sequence[Mapping], report: PreparationReport, output_dir: Path) -> None:
+    """Write slices as a prepared dataset, whole or not at all; an earlier one gives way.
+
+    Args:
+        image_dir: holds the files that the entries name.
+        entries: of each slice what the manifest says.
+        report: of `plan_dataset`; it gets the counts.
+        output_dir: the folder of the dataset.
+    """
+    row_of = {_patient(entry): _row(image_dir, entry, report) for entry in entries}
+    rows = {split: [row_of[name] for name in names] for split, names in report.patients.items()}
+    license_name = report.generator["license"]
+    info = {
+        "description": f"Synthetic short-axis cine slices, {FIELD_OF_VIEW:g} mm around the heart, generated by "
+        f"{report.generator['model']} with hcm_hf {__version__}.",
+        "citation": ACDC_CITATION if license_name == LICENSES["acdc"] else "",
+        "license": license_name,
+    }
+    save_splits(join_splits(rows, report, info), report, output_dir)
+
+
+def _patient(entry: Mapping) -> str:
+    return f"synthetic-{Path(entry['file']).stem}"
+
+
+def _row(image_dir: Path, entry: Mapping, report: PreparationReport) -> dict:
+    with Image.open(image_dir / entry["file"]) as image:
+        pixels = np.asarray(image)
+    return {
+        "image": (image_dir / entry["file"]).read_bytes(),
+        "mask": (image_dir / entry["mask"]).read_bytes(),
+        "patient": _patient(entry),
+        "group": entry["group"],
+        "phase": entry["phase"],
+        "frame": None,
+        "slice_index": LEVELS.index(entry["level"]),  # the first, middle or last of three slices
+        "num_slices": len(LEVELS),
+        "pixel_spacing": report.pixel_spacing,
+        "slice_thickness": None,
+        "height": None,
+        "weight": None,
+        "volume_sha256": hash_voxels(pixels),
+    }

@@ -1,0 +1,254 @@
+"""N images to disk, with their segmentations where the model makes them; restartable and by any number of processes.
+
+Image i of seed s is a function of the model, i and s alone: each image has its own random generator, so neither the
+batch size nor the number of processes changes it. The files are the record of what is done; a rerun makes those that
+are missing.
+"""
+
+import gzip
+import io
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torch
+from diffusers.utils import BaseOutput
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+from tqdm.auto import tqdm
+
+from hcm_hf.data.preprocessing import FIELD_OF_VIEW
+from hcm_hf.generation.dataset import check_labels, plan_dataset, write_dataset
+from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
+from hcm_hf.pipelines.paired import PairedDDPMPipeline, PairedPipelineOutput
+from hcm_hf.utils.devices import make_accelerator
+from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.files import replacing, require_empty, write_bytes, write_text
+from hcm_hf.version import __version__
+
+
+SETTINGS_FILE, MANIFEST_FILE = "generation.json", "manifest.jsonl"
+STACK_FILE, MASK_STACK_FILE, DATASET_FOLDER = "images.nii.gz", "masks.nii.gz", "dataset"
+MASK_SUFFIX = "_mask.png"  # of the segmentation beside an image
+NIFTI_LIMIT = 32767  # a NIfTI-1 axis is counted in 16 bits
+_ALIGNED = 2  # NIfTI's code for what the axes refer to, as in ACDC's volumes
+_SHOWN = "hcm_hf"  # under this key an image's PNG holds what it shows
+
+
+def generate_images(
+    model: str | Path,
+    output_dir: str | Path,
+    num_images: int = 1000,
+    batch_size: int = 32,
+    seed: int = 0,
+    class_labels: str | None = None,
+    scheduler: str | None = None,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+    save_npy: bool = False,
+    save_nifti: bool = False,
+    save_dataset: bool = False,
+) -> Path:
+    """Generate images into a folder: `000000.png` and so on, and `manifest.jsonl` with one line per image.
+
+    Where the model makes segmentations, each image has one, `000000_mask.png` with the labels of ACDC (0 background,
+    1 right ventricle's cavity, 2 myocardium, 3 left ventricle's cavity), and its line says what both show: `group`,
+    `phase` and `level`. The image's PNG says so too, so that images of earlier calls keep their labels.
+
+    Under `accelerate launch` or `torchrun` the processes share the work, in the precision that accelerate is told.
+    Memory does not grow with `num_images`, except with `save_dataset`.
+
+    Args:
+        model: folder of a saved pipeline or of a training run, or a repository of the Hub, `user/name[@revision]`.
+        output_dir: a new folder, or one that an earlier call with the same model, seed, class, scheduler, steps and
+            guidance began; what is missing is added. `num_images` may grow from call to call.
+        num_images: number of images.
+        batch_size: images per call of the pipeline; it changes speed and memory, not images.
+        seed: image i comes from the generator of (seed, i).
+        class_labels: what the images show, where the model is conditional; by default the model's, HCM. A model that
+            makes segmentations takes "NOR", "HCM ED mid", or "any" for all groups; what is left open is drawn as it
+            was met in training.
+        scheduler: of a diffusion model: "ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++" or "unipc"; by default the
+            model's own.
+        num_inference_steps: calls of a diffusion model per image; by default the model's own number or, with another
+            scheduler than its own, 1000 for ddpm, 50 for ddim and 20 for the others.
+        guidance_scale: of a diffusion model with classes, how closely they are followed; by default 1, no guidance.
+        save_npy: also save each image as float32 (H, W, 1) in [0, 1], `000000.npy` and so on.
+        save_nifti: also save all images as one NIfTI volume (W, H, N), uint8, with the pixel spacing in mm and the
+            orientation of ACDC, and all segmentations as another.
+        save_dataset: also save images and segmentations as a prepared dataset, `dataset/`, that is split 70/10/20;
+            each slice stands for a patient, and for the first, middle or last of three slices as its level says.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: on bad arguments, a folder that holds images of another model or other settings, or something
+            else, or a dataset of too few images or of a model without masks or labels for it.
+    """
+    if num_images < 1:
+        raise InputError(f"--num_images is {num_images}; ask for one image or more.")
+    if batch_size < 1:
+        raise InputError(f"--batch_size is {batch_size}; it must be at least 1.")
+    if seed < 0:
+        raise InputError(f"--seed is {seed}; it must be 0 or more.")
+    if save_nifti and num_images > NIFTI_LIMIT:
+        raise InputError(f"--save_nifti takes {NIFTI_LIMIT} images at most, not {num_images}; leave it out.")
+    state, output_dir = make_accelerator(), Path(output_dir)
+    folder = find_pipeline(model)
+    pipeline = HCMPipeline.from_pretrained(folder, device=state.device)
+    arguments, sampled_with = prepare_sampling(pipeline, class_labels, scheduler, num_inference_steps, guidance_scale)
+    settings = {"model": str(model), "model_hash": hash_model(folder), "seed": seed} | sampled_with
+    settings["version"] = __version__
+    if state.mixed_precision != "no":
+        settings["mixed_precision"] = state.mixed_precision
+    training = read_training(folder)  # whoever scores the images must know what their model has seen
+    seen = {key: training[key] for key in ("groups", "train_patients") if key in training}
+    if save_dataset:  # what is wrong with it shows before an image is made
+        check_labels(pipeline, class_labels)
+        generators = [image_generator(seed, index) for index in range(num_images)]
+        drawn = pipeline.draw_labels(num_images, generators, class_labels).tolist()
+        foreseen = [
+            _names(index, masked=True) | pipeline.conditions.describe(label) for index, label in enumerate(drawn)
+        ]
+        plan_dataset(foreseen, pipeline.sample_size, seed, settings, training)
+    _check(output_dir, settings)
+    state.wait_for_everyone()
+
+    masked = isinstance(pipeline, PairedDDPMPipeline)
+    suffixes = [*([MASK_SUFFIX] if masked else []), ".png", *([".npy"] if save_npy else [])]
+    mine = range(state.process_index, num_images, state.num_processes)
+    missing = (index for index in mine if not _is_made(output_dir, index, suffixes))
+    pipeline.set_progress_bar_config(desc="Denoising", leave=False, disable=not state.is_main_process)
+    with tqdm(total=len(mine), desc="Generating", unit="image", disable=not state.is_main_process) as bar:
+        while indices := list(itertools.islice(missing, batch_size)):
+            generator = [image_generator(seed, index) for index in indices]
+            with state.autocast():
+                output = pipeline(batch_size=len(indices), generator=generator, output_type="np", **arguments)
+            if not (output_dir / SETTINGS_FILE).exists():  # not before the model has accepted the arguments
+                write_text(output_dir / SETTINGS_FILE, json.dumps(settings | seen, indent=2) + "\n")
+            for place, index in enumerate(indices):
+                for suffix in suffixes:
+                    write_bytes(_path(output_dir, index, suffix), _encode(output, place, suffix))
+            bar.update(mine.index(indices[-1]) + 1 - bar.n)
+        bar.update(len(mine) - bar.n)
+    state.wait_for_everyone()
+
+    if state.is_main_process:
+        with replacing(output_dir / MANIFEST_FILE) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            for entry in _entries(output_dir, num_images, masked):
+                file.write(json.dumps(entry | settings) + "\n")
+        if save_nifti:
+            write_stack(output_dir, num_images, output_dir / STACK_FILE)
+            if masked:
+                write_stack(output_dir, num_images, output_dir / MASK_STACK_FILE, MASK_SUFFIX)
+        if save_dataset:
+            entries = list(_entries(output_dir, num_images, masked))
+            report = plan_dataset(entries, pipeline.sample_size, seed, settings, training)
+            write_dataset(output_dir, entries, report, output_dir / DATASET_FOLDER)
+    state.wait_for_everyone()
+    return output_dir
+
+
+def image_generator(seed: int, index: int) -> torch.Generator:
+    """The source of randomness of image `index` of `seed`, on the CPU whatever the device."""
+    state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The PNG files in `folder` that are images, in order of their names."""
+    return sorted(path for path in folder.glob("*.png") if not path.name.endswith(MASK_SUFFIX))
+
+
+def write_stack(image_dir: Path, num_images: int, path: Path, suffix: str = ".png") -> None:
+    """Write the pictures `000000.png` and on in `image_dir` as one NIfTI volume (W, H, N), reading one at a time.
+
+    The axes are those of ACDC: columns run to the patient's left, rows to the back. The third axis counts images.
+
+    Args:
+        image_dir: holds pictures of one size, each of which covers 128 mm.
+        num_images: number of pictures.
+        path: the `.nii.gz` file.
+        suffix: what the pictures' names end with, after the number.
+    """
+    with Image.open(_path(image_dir, 0, suffix)) as first:
+        width, height = first.size
+    affine = np.diag([-FIELD_OF_VIEW / width, -FIELD_OF_VIEW / height, 1.0, 1.0])
+    shape = np.broadcast_to(np.uint8(0), (width, height, num_images))  # takes no memory
+    header = nibabel.Nifti1Image(shape, affine).header
+    header.set_sform(affine, _ALIGNED)
+    header.set_qform(affine, _ALIGNED)
+    header.set_xyzt_units("mm")
+    header["descrip"] = f"hcm_hf {__version__}, synthetic"
+    with replacing(path) as temporary, gzip.open(temporary, "wb") as file:
+        header.write_to(file)
+        for index in range(num_images):
+            with Image.open(_path(image_dir, index, suffix)) as image:
+                file.write(np.asarray(image).tobytes())  # rows along Y, so that X varies fastest as NIfTI has it
+
+
+def _path(folder: Path, index: int, suffix: str) -> Path:
+    return folder / f"{index:06d}{suffix}"
+
+
+def _names(index: int, masked: bool) -> dict:
+    """What the manifest calls the files of image `index`."""
+    return {"file": f"{index:06d}.png"} | ({"mask": f"{index:06d}{MASK_SUFFIX}"} if masked else {})
+
+
+def _entries(folder: Path, num_images: int, masked: bool) -> Iterator[dict]:
+    """Yield of each image its files and, of one with a segmentation, what it says that it shows."""
+    for index in range(num_images):
+        yield _names(index, masked) | (_read_shown(_path(folder, index, ".png")) if masked else {})
+
+
+def _is_made(folder: Path, index: int, suffixes: Sequence[str]) -> bool:
+    """Whether an image has all of its files, and says what it shows if it has a segmentation."""
+    if not all(_path(folder, index, suffix).exists() for suffix in suffixes):
+        return False
+    return MASK_SUFFIX not in suffixes or bool(_read_shown(_path(folder, index, ".png")))
+
+
+def _read_shown(path: Path) -> dict:
+    """What an image with a segmentation shows; empty if it does not say, or cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return json.loads(image.info.get(_SHOWN, "{}"))
+    except UnidentifiedImageError:
+        return {}
+
+
+def _encode(output: BaseOutput, place: int, suffix: str) -> bytes:
+    """What a file of an image holds, by its suffix, from the pipeline's output of several: a picture, or an array."""
+    buffer = io.BytesIO()
+    if suffix == ".npy":
+        np.save(buffer, output.images[place].astype(np.float32))
+    elif suffix == MASK_SUFFIX:
+        Image.fromarray(output.masks[place]).save(buffer, format="PNG")
+    else:
+        notes = PngInfo()
+        if isinstance(output, PairedPipelineOutput):
+            notes.add_text(_SHOWN, json.dumps(output.conditions[place]))
+        pixels = np.rint(output.images[place, ..., 0] * 255).astype(np.uint8)
+        Image.fromarray(pixels).save(buffer, format="PNG", pnginfo=notes)
+    return buffer.getvalue()
+
+
+def _check(output_dir: Path, settings: dict) -> None:
+    """Raise an `InputError` unless images of these settings may go into `output_dir`."""
+    path = output_dir / SETTINGS_FILE
+    if not path.exists():
+        require_empty(output_dir, "--output_dir")
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    sampling = ("class", "scheduler", "num_inference_steps", "guidance_scale", "mixed_precision")
+    for name in ("model_hash", "seed", *sampling, "version"):
+        if before.get(name) != settings.get(name):
+            raise InputError(
+                f"{output_dir} holds images with {name} {before.get(name)}, not {settings.get(name)}; "
+                "name another --output_dir."
+            )

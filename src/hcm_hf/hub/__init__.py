@@ -1,0 +1,1 @@
+"""Models, datasets and Spaces on the Hugging Face Hub."""

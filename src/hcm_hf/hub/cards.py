@@ -1,0 +1,273 @@
+"""Model and dataset cards: what a run, a report and a prepared dataset say of themselves, as the Hub shows it."""
+
+import html
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
+
+from hcm_hf.data.acdc import GROUPS, PHASES
+from hcm_hf.data.dataset import ACDC_CITATION, LICENSES
+from hcm_hf.data.identity import count_patients
+from hcm_hf.data.preprocessing import FIELD_OF_VIEW
+from hcm_hf.evaluation.report import DEFINITIONS, GLANCE, PROTOCOLS, markdown_table, transposed_table
+from hcm_hf.utils.hub import read_name
+from hcm_hf.version import INSTALL, SOURCE_URL
+
+
+TASK = "unconditional-image-generation"
+DISEASE = "hypertrophic-cardiomyopathy"
+SYNTHETIC = "synthetic-data"
+TAGS = ("cardiac-mri", "medical-imaging", DISEASE, SYNTHETIC, "hcm_hf")
+LOSSES, SAMPLES = "losses.png", "samples.png"
+_TEMPLATES = Path(__file__).parents[1] / "model_cards"
+_METRICS = ("ssim_random", "cc_random", "mse_random", *(name for name in GLANCE if name != "ssim_random"))
+# Of training_config.json, in the table of the recipe.
+_RECIPE = (
+    *("num_epochs", "train_batch_size", "num_processes", "learning_rate", "lr_scheduler"),
+    *("adam_betas", "patience", "ema_decay", "mixed_precision", "seed"),
+    *("objective", "teacher", "teacher_hash"),
+)
+
+
+def render_card(
+    repo_id: str,
+    training: Mapping,
+    library_name: str,
+    report: Mapping | None = None,
+    figures: Collection[str] = (),
+    num_samples: int = 0,
+    sampling: str = "",
+    axes: Mapping[str, Sequence[str]] | None = None,
+) -> str:
+    """The README.md of a model's repository; a pure function.
+
+    Args:
+        repo_id: `user/name`, as it shall be loaded.
+        training: what the training run wrote of itself, `training_config.json`.
+        library_name: "diffusers" for a stock pipeline of it, else "hcm_hf".
+        report: the evaluation's `report.json` on this model; without one the card says "not evaluated".
+        figures: those of `LOSSES` and `SAMPLES` that lie beside it.
+        num_samples: images in `SAMPLES`.
+        sampling: how they were made, where that is not the only way.
+        axes: what the model can be asked for, the answers by question; it makes masks too. Nothing for the others.
+    """
+    training, report = _plain(training), report and _plain(report)
+    family, version = training["family"], training["version"]
+    title, description = _description(family, training["recipe"])
+    source = training.get("dataset_source") or ("synthetic" if training["dataset"] == "synthetic" else "acdc")
+    names = [name for name in _METRICS if report and name in report["rows"]["generated"]]
+    remembered = [name for part in ("memorization", "membership") if report for name in report["parts"].get(part, ())]
+    results = _eval_results(training, report, names, source)
+    teacher = read_name(training.get("teacher") or "")
+    data = ModelCardData(
+        license=LICENSES.get(source) or training.get("dataset_license") or "unknown",
+        library_name=library_name,
+        pipeline_tag=TASK,
+        tags=[tag for tag in (*TAGS, family) if tag != DISEASE or "HCM" in training["groups"]],
+        datasets=training.get("dataset_repository"),
+        base_model=teacher and teacher[1],
+        metrics=names or None,
+        model_name=repo_id.rpartition("/")[2] if results else None,
+        eval_results=results or None,
+    )
+    card = ModelCard.from_template(
+        data,
+        template_str="---\n{{ card_data }}\n---\n\n" + (_TEMPLATES / "template.md").read_text(encoding="utf-8"),
+        title=title,
+        description=description,
+        axes_table=markdown_table(
+            [["asks for", "answers"], *([name, ", ".join(answers)] for name, answers in (axes or {}).items())]
+        ),
+        asked=bool(axes),
+        num_patients=count_patients(training["train_patients"]),
+        repo_id=repo_id,
+        install=INSTALL,
+        source_url=SOURCE_URL,
+        training=training,
+        library_name=library_name,
+        source=source,
+        pixel_spacing=FIELD_OF_VIEW / training["resolution"],
+        has_losses=LOSSES in figures,
+        has_samples=SAMPLES in figures,
+        num_samples=num_samples,
+        sampling=sampling,
+        num_slices=training.get("num_train_slices") or (report or {}).get("n_seen"),
+        recipe_table=_recipe_table(training),
+        report=report,
+        generated_with=_generated_with(report),
+        evaluation_table=transposed_table(report["rows"], names) if names else "",
+        definitions=_protocols(report, names) + _definitions(report, names),
+        memorization_table=transposed_table(report["rows"], remembered) if remembered else "",
+        memorization_definitions=_definitions(report, remembered),
+        environment=_environment(training.get("environment"), version),
+    )
+    return str(card).rstrip() + "\n"
+
+
+def _description(family: str, recipe: str) -> tuple[str, str]:
+    """A family's title and paragraph, those of the recipe where it has its own: `ddpm-tuned.md` before `ddpm.md`."""
+    paths = [_TEMPLATES / f"{name}.md" for name in (f"{family}-{recipe}", family)]
+    text = next(path for path in paths if path.is_file()).read_text(encoding="utf-8")
+    title, description = text.removeprefix("# ").split("\n\n", 1)
+    return title, description.strip()
+
+
+def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.DatasetDict, files: Mapping) -> str:
+    """The README.md of a prepared dataset's repository; a pure function.
+
+    Args:
+        repo_id: `user/name`, as it shall be loaded.
+        preparation: what `prepare_dataset` wrote of itself, `preparation.json`.
+        splits: the dataset.
+        files: path in the repository and number of bytes of each split's Parquet file.
+    """
+    first, preparation = splits["train"], _plain(preparation)
+    info = datasets.DatasetInfo(
+        features=first.features,
+        splits=datasets.SplitDict.from_split_dict(
+            {
+                name: {"name": name, "num_bytes": files[name][1], "num_examples": len(split)}
+                for name, split in splits.items()
+            }
+        ),
+        download_size=sum(size for _, size in files.values()),
+        dataset_size=sum(size for _, size in files.values()),
+    )
+    rows = sum(map(len, splits.values()))
+    data = DatasetCardData(
+        license=LICENSES[preparation["source"]] or first.info.license or "unknown",
+        task_categories=[TASK, "image-segmentation"],
+        tags=[tag for tag in TAGS if tag != SYNTHETIC or preparation["source"] in ("synthetic", "generated")],
+        pretty_name=f"{'Synthetic short' if preparation['source'] == 'generated' else 'Short'}-axis cine MR slices of "
+        f"the heart, {preparation['resolution']} px",
+        size_categories="n<1K" if rows < 1000 else "1K<n<10K" if rows < 10_000 else "10K<n<100K",
+        configs=[
+            {
+                "config_name": "default",
+                "data_files": [{"split": name, "path": path} for name, (path, _) in files.items()],
+            }
+        ],
+    )
+    datasets.info.DatasetInfosDict({"default": info}).to_dataset_card_data(data)
+    columns = ("split", "group", "patients", "slices", *PHASES)
+    card = DatasetCard.from_template(
+        data,
+        template_str="---\n{{ card_data }}\n---\n\n" + (_TEMPLATES / "dataset.md").read_text(encoding="utf-8"),
+        repo_id=repo_id,
+        install=INSTALL,
+        report=preparation,
+        source=preparation["source"],
+        generator=preparation.get("generator"),
+        license_name=data.license,
+        is_acdc=data.license == LICENSES["acdc"],
+        groups=[group for group in GROUPS if any(row["group"] == group for row in preparation["slices"])],
+        slices_table=markdown_table([columns, *([str(row[key]) for key in columns] for row in preparation["slices"])]),
+        citation=ACDC_CITATION,
+    )
+    return str(card).rstrip() + "\n"
+
+
+def _plain(value: object) -> Any:
+    """What a file holds with the text in it as text on one line: no markup of a page comes from there."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return " ".join(html.escape(value, quote=False).split()) if isinstance(value, str) else value
+
+
+def _eval_results(training: Mapping, report: Mapping | None, names: list[str], source: str) -> list[EvalResult]:
+    """Numbers for the model index, each followed by that of real patients; without one it is left out.
+
+    The index asks for the dataset's id, so without a repository there are none.
+    """
+    found = report and read_name(report["dataset"]["name"])
+    if not found:
+        return []
+    called, data, results = (
+        {"synthetic": "synthetic cohort", "acdc": "ACDC"}.get(source, found[1]),
+        report["dataset"],
+        [],
+    )
+    for name in names:
+        pair = [report["rows"].get(row, {}).get(name, {"value": None}) for row in ("generated", "real")]
+        if any(number["value"] is None for number in pair):
+            continue
+        for number, suffix, whose in zip(pair, ("", "_real"), ("", ", real patients"), strict=True):
+            results.append(
+                EvalResult(
+                    task_type=TASK,
+                    dataset_type=found[1],
+                    dataset_name=f"{called}, {', '.join(data['groups'])}, {data['resolution']} px",
+                    dataset_split=data["split"],
+                    dataset_revision=found[2],
+                    metric_type=f"{name}{suffix}",
+                    metric_name=f"{name}{whose} (protocol {number['protocol']})",
+                    metric_value=number["value"],
+                )
+            )
+    return results
+
+
+def _generated_with(report: Mapping | None) -> str:
+    if report is None:
+        return ""
+    source = report["generator"]
+    parts = [f"class {name}" for name in source.get("classes", [])]
+    if source.get("scheduler"):
+        parts.append(f"{source['scheduler']}, {source['num_inference_steps']} steps")
+    if source.get("guidance_scale") not in (None, 1):
+        parts.append(f"guidance {source['guidance_scale']:g}")
+    return "; ".join(parts)
+
+
+def _definitions(report: Mapping | None, names: list[str]) -> str:
+    """What the numbers mean, for those that are there: a definition's name is the beginning of theirs."""
+    chosen = {
+        key: text
+        for key, text in DEFINITIONS.items()
+        if any(name == key or name.startswith(f"{key}_") for name in names)
+    }
+    return "\n".join(f"- {key}: {text}." for key, text in chosen.items())
+
+
+def _protocols(report: Mapping | None, names: list[str]) -> str:
+    """Which images meet, for the protocols of these numbers that need saying."""
+    used = dict.fromkeys(report["rows"]["generated"][name]["protocol"] for name in names) if report else ()
+    return "".join(f"- _{name}: {PROTOCOLS[name].format_map(report)}.\n" for name in used if name in PROTOCOLS)
+
+
+def _recipe_table(training: Mapping) -> str:
+    lines = [[name, _shown(training[name])] for name in _RECIPE if training.get(name) not in (None, {})]
+    progress = training.get("progress") or {}
+    if progress:
+        lines.append(["steps, best at step", f"{progress['step']:,}, {progress['best_step']:,}"])
+        lines.append(
+            [
+                "validation loss at best",
+                f"{progress['best_loss']:.5g}" if progress["best_loss"] is not None else "none",
+            ]
+        )
+        lines.append(["training, validation included", f"{progress['seconds']:,.0f} s"])
+    return markdown_table([["setting", "value"], *lines])
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_shown(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _environment(environment: Mapping | None, version: str) -> str:
+    if environment is None:
+        return f"hcm_hf {version}; other versions were not written down."
+    packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())
+    machine = f"{environment['processor']}, {environment['cores']} cores, {environment['torch_threads']} thread(s)"
+    if environment["accelerator"] != "cpu":
+        machine += f", {environment['accelerator']}"
+    return f"hcm_hf {version}, Python {environment['python']}, {packages}. Trained on {machine}."

@@ -1,0 +1,276 @@
+"""Pushes to the Hub: one commit or none, edits of a card kept, and what happened said after a look at it."""
+
+import fnmatch
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import yaml
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, constants
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.hub import HUB_ERRORS, explain, explained, first_line, page_of
+
+
+CARD = constants.REPOCARD_NAME
+# A card's last line: by its hash an edited card is known from one that this package wrote.
+_SIGNATURE = "\n<!-- Written by hcm_hf, {}: what you change above stays when it is pushed again. -->\n"
+_SIGNED = re.compile(re.escape(_SIGNATURE).replace(r"\{\}", "([0-9a-f]{16})"))
+_SPACE_TEMPLATE = "huggingface.co/docs/hub/spaces-config-reference"  # in the card with which the Hub makes a Space
+_NUMBERS = ("metrics", "model-index")  # fields that are of one evaluation, and nobody else's
+_FAULTS = (*HUB_ERRORS, ValueError, RuntimeError, OSError)  # of an upload: the client also raises plain ones
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a push goes."""
+
+    repo_id: str
+    repo_type: str
+    private: bool | None = None
+    revision: str | None = None
+    create_pr: bool = False
+    token: str | bool | None = field(default=None, repr=False)
+
+    @property
+    def api(self) -> HfApi:
+        """The Hub's client with the token."""
+        return HfApi(token=self.token)
+
+    @property
+    def page(self) -> str:
+        """The repository's address."""
+        return page_of(self.repo_id, self.repo_type)
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a repository holds: commit, and the id of each file; `on_branch` is False where there is no such branch."""
+
+    sha: str
+    ids: Mapping[str, str]
+    on_branch: bool = True
+
+    def holds(self, files: Mapping[str, bytes]) -> bool:
+        return all(self.ids.get(path) in _ids(content) for path, content in files.items())
+
+    def stale(self, files: Mapping[str, object], own: Sequence[str]) -> list[str]:
+        """What fits the patterns `own` and is not among the files."""
+        return [path for path in self.ids if path not in files and any(fnmatch.fnmatchcase(path, one) for one in own)]
+
+
+def push(
+    target: Target,
+    files: Mapping[str, bytes],
+    message: str,
+    own: Sequence[str],
+    slow: Mapping[str, Callable[[], bytes]] | None = None,
+) -> str:
+    """Make one commit that holds files and, of what fits the patterns `own`, nothing else; none if nothing is new.
+
+    A card that somebody has edited there keeps its text. The card is checked first, and a repository is made last.
+
+    Args:
+        target: where to.
+        files: by path in the repository; README.md is the card.
+        message: of the commit.
+        own: patterns of what may be removed.
+        slow: functions that make further files, which are called only where something is new.
+
+    Returns:
+        The address of the commit, or of the one that holds all this already.
+
+    Raises:
+        InputError: if the card is rejected or the push fails; says what is there now.
+    """
+    slow = slow or {}
+    with explained(target.repo_id, target.repo_type, target.revision):
+        before = _look(target)
+        files = dict(files)
+        files[CARD], edited = _card(target, before, files[CARD].decode())
+    known = {*files, *slow}
+    stale = [] if before is None else before.stale(known, own)
+    if before is not None and before.on_branch and not stale and before.holds(files) and set(slow) <= set(before.ids):
+        return f"{target.page}/commit/{before.sha}"
+    if edited:
+        warnings.warn(f"{CARD} of {target.repo_id} was edited there: {edited}", stacklevel=3)
+    if before is None or not before.holds({CARD: files[CARD]}):
+        _check_card(target, files[CARD].decode())
+    files |= {path: make() for path, make in slow.items()}
+    new = {path: content for path, content in files.items() if before is None or not before.holds({path: content})}
+    try:
+        return _commit(target, before, new, stale, message)
+    except _FAULTS as error:
+        return _arrived(target, before, files, stale, _reason(error, target))
+
+
+def _look(target: Target) -> _State | None:
+    """The repository as it is; None where there is none."""
+    api, where = target.api, {"repo_type": target.repo_type, "files_metadata": True}
+    try:
+        try:
+            info, on_branch = api.repo_info(target.repo_id, revision=target.revision, **where), True
+        except RevisionNotFoundError:
+            if target.create_pr or (target.revision or "").startswith("refs/"):
+                raise
+            info, on_branch = api.repo_info(target.repo_id, **where), False
+    except RepositoryNotFoundError:
+        return None
+    ids = {one.rfilename: one.lfs.sha256 if one.lfs else one.blob_id for one in info.siblings}
+    return _State(info.sha, ids, on_branch)
+
+
+def _ids(content: bytes) -> tuple[str, str]:
+    """The names under which the Hub may hold a file: git's and that of large files."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(), hashlib.sha256(content).hexdigest()
+
+
+def _commit(target: Target, before: _State | None, files: Mapping[str, bytes], stale: list[str], message: str) -> str:
+    api, where = target.api, {"repo_type": target.repo_type}
+    if before is None:
+        sdk = {"space_sdk": "gradio"} if target.repo_type == "space" else {}
+        api.create_repo(target.repo_id, private=target.private, **sdk, **where)
+        parent = api.repo_info(target.repo_id, **where).sha
+    else:
+        parent = before.sha
+    new_branch = target.revision is not None and (before is None or not before.on_branch) and not target.create_pr
+    if new_branch:
+        api.create_branch(target.repo_id, branch=target.revision, **where)
+    commit = api.create_commit(
+        target.repo_id,
+        [
+            *(CommitOperationAdd(path, content) for path, content in sorted(files.items())),
+            *map(CommitOperationDelete, stale),
+        ],
+        commit_message=message,
+        revision=target.revision,
+        create_pr=target.create_pr,
+        parent_commit=parent,  # so that what somebody else pushes meanwhile is not mixed with this
+        **where,
+    )
+    return commit.pr_url or commit.commit_url
+
+
+def _arrived(target: Target, before: _State | None, files: Mapping[str, bytes], stale: list[str], reason: str) -> str:
+    """The address of a commit whose answer was lost; else an `InputError` with the reason and what is there now."""
+    try:
+        now, number = _look(target), _pull_request(target, files) if target.create_pr else None
+    except _FAULTS:
+        raise InputError(
+            f"{reason} Whether it has arrived cannot be seen; push again: what is there already is not pushed twice."
+        ) from None
+    if number is not None:
+        return f"{target.page}/discussions/{number}"
+    moved = now is not None and (before is None or now.sha != before.sha)
+    if moved and not target.create_pr and now.holds(files) and not set(stale) & set(now.ids):
+        return f"{target.page}/commit/{now.sha}"
+    if now is not None and before is None:
+        state = f"The {target.repo_type} was made, and nothing is in it yet: push again, or delete it on its page."
+    elif moved:
+        state = "Somebody else has pushed there meanwhile; nothing of this push is there, push again."
+    elif now is not None and now.on_branch and not before.on_branch:
+        state = f"The branch {target.revision} was made; nothing else was changed there, push again."
+    else:
+        state = "Nothing was changed there; push again."
+    raise InputError(f"{reason} {state}") from None
+
+
+def _pull_request(target: Target, files: Mapping[str, bytes]) -> int | None:
+    """The number of the newest pull request, if it holds the files."""
+    refs = target.api.list_repo_refs(target.repo_id, repo_type=target.repo_type, include_pull_requests=True)
+    numbers = [int(one.ref.rpartition("/")[2]) for one in refs.pull_requests or []]
+    if not numbers:
+        return None
+    info = target.api.repo_info(
+        target.repo_id, revision=f"refs/pr/{max(numbers)}", repo_type=target.repo_type, files_metadata=True
+    )
+    ids = {one.rfilename: one.lfs.sha256 if one.lfs else one.blob_id for one in info.siblings}
+    return max(numbers) if _State(info.sha, ids).holds(files) else None
+
+
+def _reason(error: BaseException, target: Target) -> str:
+    """Why a push failed, in one sentence."""
+    if isinstance(error, HUB_ERRORS):
+        sentence = explain(error, target.repo_id, target.repo_type, target.revision)
+        return sentence[0].upper() + sentence[1:]
+    said = first_line(error.__cause__ or error)
+    if "xet" in str(error).lower():
+        return f"The push to {target.repo_id} failed: this Hub has no Xet storage ({said}); set HF_HUB_DISABLE_XET=1."
+    return f"The push to {target.repo_id} failed ({said})."
+
+
+def _card(target: Target, before: _State | None, text: str) -> tuple[bytes, str]:
+    """The card to push: a new one is signed, one that was edited there keeps its text; and what to say of that."""
+    signed = sign_card(text).encode()
+    if before is None or CARD not in before.ids or before.holds({CARD: signed}):
+        return signed, ""
+    path = target.api.hf_hub_download(target.repo_id, CARD, repo_type=target.repo_type, revision=before.sha)
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
+        there = file.read()
+    if is_signed(there) or (target.repo_type == "space" and _SPACE_TEMPLATE in there):
+        return signed, ""
+    try:
+        merged, replaced = merge_cards(there, text)
+    except (ValueError, yaml.YAMLError):
+        return there.encode(), "it is kept as it is, since its fields cannot be read."
+    fields = f"its fields {', '.join(replaced)} are written anew" if replaced else ""
+    if merged is None:
+        return signed, fields
+    fields = fields and f", {fields}"
+    return (
+        merged.encode(),
+        f"its text is kept{fields}. To have all of it written anew, delete it there and push again.",
+    )
+
+
+def sign_card(text: str) -> str:
+    """A card with a last line by which it is known as this package's."""
+    return text.rstrip() + "\n" + _SIGNATURE.format(hashlib.sha256(text.rstrip().encode()).hexdigest()[:16])
+
+
+def is_signed(card: str) -> bool:
+    """Whether a card is as this package wrote it."""
+    card = card.replace("\r\n", "\n")
+    found = _SIGNED.search(card)
+    return found is not None and sign_card(card[: found.start()]) == card
+
+
+def merge_cards(there: str, text: str) -> tuple[str | None, list[str]]:
+    """An edited card with the fields of a new one: facts that machines read, and loading a dataset depends on.
+
+    Returns:
+        The card, None where it has no text to keep; and the fields of the edited one that get another value. Tags that
+        were added stay.
+    """
+    old, new = RepoCard(there, ignore_metadata_errors=True), RepoCard(text)
+    before, fields = old.data.to_dict(), new.data.to_dict()
+    replaced = [name for name, value in fields.items() if name in before and before[name] != value]
+    for name in _NUMBERS:
+        if name in before and name not in fields:
+            del before[name]
+            replaced.append(name)
+    if not old.text.strip():
+        return None, replaced
+    if isinstance(before.get("tags"), list):
+        fields["tags"] = list(dict.fromkeys([*fields.get("tags", []), *before["tags"]]))
+        replaced = [name for name in replaced if name != "tags"]
+    data = type(old.data)(**before | fields)
+    return f"---\n{data.to_yaml()}\n---\n{_SIGNED.sub('', old.text.replace(chr(13), ''))}", replaced
+
+
+def _check_card(target: Target, text: str) -> None:
+    """Ask the Hub whether it takes the card."""
+    with explained(target.repo_id, target.repo_type):
+        try:
+            RepoCard(text).validate(repo_type=target.repo_type)
+        except ValueError as error:
+            try:
+                reasons = [one["message"] for one in json.loads(str(error))["errors"]]
+            except (ValueError, KeyError, TypeError):
+                reasons = [first_line(error)]
+            reason = "; ".join(reasons)
+            raise InputError(f"The Hub rejects the card of {target.repo_id} ({reason}); nothing was pushed.") from None

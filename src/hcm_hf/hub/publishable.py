@@ -1,0 +1,254 @@
+"""What of a run, a dataset or a Space goes to the Hub: files by name, keys that are known, and nothing else."""
+
+import ast
+import inspect
+import json
+import os
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import datasets
+import safetensors.torch
+import torch
+from diffusers import DiffusionPipeline
+from huggingface_hub import constants
+
+from hcm_hf.data.dataset import FEATURES, PreparationReport
+from hcm_hf.evaluation.report import ARTEFACT
+from hcm_hf.models.unet import SAMPLERS
+from hcm_hf.training.checkpoint import Progress
+from hcm_hf.training.config import Recipe, TrainingConfig
+from hcm_hf.training.recipes import FAMILIES
+from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.hub import read_name
+
+
+INDEX_FILE, SPACE_MODELS = "model_index.json", "models.json"
+_PACKAGE = Path(__file__).resolve().parents[1]
+_OF_DIFFUSERS = ("_class_name", "_diffusers_version")
+_ENVIRONMENT = ("hcm_hf", "packages", "python", "platform", "processor", "cores", "torch_threads", "accelerator")
+_SAMPLED = ("model", "model_hash", "version", "seed", "class", "classes")
+_SAMPLED += ("scheduler", "num_inference_steps", "guidance_scale", "mixed_precision")
+# Keys by file; a mapping goes on below a key, None takes all of it.
+_TRAINING = {
+    **dict.fromkeys(one.name for kind in (TrainingConfig, Recipe) for one in fields(kind)),
+    **dict.fromkeys(("student", "teacher_hash", "num_processes", "version", "finished")),
+    **dict.fromkeys(("dataset_fingerprint", "dataset_repository", "dataset_source", "dataset_license")),
+    **dict.fromkeys(("train_patients", "num_train_slices")),
+    "environment": dict.fromkeys(_ENVIRONMENT),
+    "progress": dict.fromkeys(one.name for one in fields(Progress)),
+}
+for _name in ("output_dir", "report_to", "build", "taught_by", "sampling"):  # of the machine, or code
+    del _TRAINING[_name]
+_REPORT = {
+    **dict.fromkeys(("hcm_hf_version", "seed", "real_per_image", "n_generated", "n_reference", "seen_groups")),
+    **dict.fromkeys(("n_seen", "n_seen_patients", "n_train", "n_train_patients", "n_heldout", "n_heldout_patients")),
+    **dict.fromkeys(("definitions", "left_out", "asked_groups", "parts", "rows", "paper_compat_artefact")),
+    "generator": dict.fromkeys(_SAMPLED),
+    "dataset": dict.fromkeys(("name", "fingerprint", "split", "groups", "resolution")),
+    "encoder": dict.fromkeys(("source", "version", "hash", "quality")),
+    "speed": dict.fromkeys(("network_calls", "seconds_per_1000_images", "batch_size", "device", "threads")),
+}
+_NUMBER = ("value", "low", "high", "protocol", "encoder", "structure")  # and counts, whose names begin with n_
+_PREPARATION = dict.fromkeys(one.name for one in fields(PreparationReport)) | {
+    "generator": dict.fromkeys((*_SAMPLED, "dataset_source", "license", "train_patients"))
+}
+
+
+def known_training(training: Mapping) -> dict:
+    """What a training run writes of itself, without the paths of its machine; no other keys."""
+    family = FAMILIES.get(training.get("family"))
+    recipe = family and family.recipes.get(training.get("recipe"))
+    objective = dict.fromkeys(_arguments(recipe.build)) if recipe else {}
+    return _known(training, _TRAINING | {"objective": objective})
+
+
+def known_report(report: Mapping) -> dict:
+    """What `score` writes; no other keys."""
+    known = _known(report, _REPORT) | {"rows": _known_numbers(report["rows"])}
+    if known.get("encoder"):
+        known["encoder"] |= {"quality": _known_numbers({"": known["encoder"]["quality"]})[""]}
+    if "paper_compat_artefact" in known:
+        artefact = known["paper_compat_artefact"]
+        known["paper_compat_artefact"] = {"warning": ARTEFACT, "rows": _known_numbers(artefact["rows"])}
+    return known
+
+
+def _known_numbers(rows: Mapping) -> dict:
+    return {
+        label: {
+            name: {key: one for key, one in number.items() if key in _NUMBER or key.startswith("n_")}
+            for name, number in row.items()
+        }
+        for label, row in rows.items()
+    }
+
+
+def known_preparation(preparation: Mapping) -> dict:
+    """What the preparation of a dataset writes; no other keys."""
+    return _known(preparation, _PREPARATION)
+
+
+def _known(value: Mapping, keys: Mapping[str, Mapping | None]) -> dict:
+    return {
+        key: one if keys[key] is None or one is None else _known(one, keys[key])
+        for key, one in value.items()
+        if key in keys and (keys[key] is None or one is None or isinstance(one, Mapping))
+    }
+
+
+def pipeline_files(folder: Path, pipeline: DiffusionPipeline) -> dict[str, bytes]:
+    """The files of a saved pipeline by their path in it: unchanged where they hold nothing besides.
+
+    Args:
+        folder: where it is saved.
+        pipeline: loaded from there.
+
+    Raises:
+        InputError: if one is missing, or is a link to elsewhere.
+    """
+    component, network = next(
+        (name, part) for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)
+    )
+    configs = {
+        INDEX_FILE: (*_OF_DIFFUSERS, *(key for key in pipeline.config if key != "_name_or_path")),
+        f"{component}/config.json": (*_OF_DIFFUSERS, *_arguments(type(network))),
+    }
+    if "scheduler" in pipeline.components:
+        kinds = {type(pipeline.scheduler), *(sampler.scheduler for sampler in SAMPLERS.values())}
+        known = (*_OF_DIFFUSERS, *(name for kind in kinds for name in _arguments(kind)))  # one carries another's
+        configs["scheduler/scheduler_config.json"] = known
+    files = {}
+    for name, keys in configs.items():
+        data = read_regular(folder, name)
+        value = json.loads(data)
+        files[name] = data if set(value) <= set(keys) else to_json(_known(value, dict.fromkeys(keys)))
+    weights = f"{component}/diffusion_pytorch_model.safetensors"
+    files[weights] = _weights(read_regular(folder, weights), network)
+    return files
+
+
+def _arguments(function: Callable) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "kwargs"]
+
+
+def _weights(data: bytes, network: torch.nn.Module) -> bytes:
+    """A file of weights; written anew where it holds anything but the network's."""
+    (size,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + size])
+    metadata = header.pop("__metadata__", {})
+    state = network.state_dict()
+    if set(header) == set(state) and set(metadata) <= {"format"}:
+        return data
+    return safetensors.torch.save({name: value.contiguous() for name, value in state.items()}, {"format": "pt"})
+
+
+def read_regular(folder: Path, name: str) -> bytes:
+    """A file below a folder; not what a link leads to, unless that is in the cache of the Hub's client.
+
+    Raises:
+        InputError: if it is missing, or such a link.
+    """
+    path, place = folder / name, folder
+    for part in Path(name).parts:
+        place = place / part
+        if place.is_symlink() and not (place == path and _is_cached(path)):
+            raise InputError(f"{place} is a link; a push takes files alone: put the file in its place.")
+    if not path.is_file():
+        raise InputError(f"{path} is missing; a push needs it.")
+    return path.read_bytes()
+
+
+def _is_cached(path: Path) -> bool:
+    """Whether a link leads from a snapshot of the Hub's client to the blobs beside it."""
+    snapshots = next((one for one in path.absolute().parents if one.name == "snapshots"), None)
+    target = Path(os.path.normpath(path.absolute().parent / os.readlink(path)))
+    return snapshots is not None and target.parent == snapshots.parent / "blobs"
+
+
+def own_columns(split: datasets.Dataset) -> datasets.Dataset:
+    """The columns that a prepared dataset has; images as their bytes, without the path that they came from."""
+    split = split.select_columns(list(FEATURES))
+    for column in ("image", "mask"):
+        split = split.cast_column(column, datasets.Image(decode=False))
+
+    def without_paths(row: dict) -> dict:
+        for column in ("image", "mask"):
+            if row[column] is not None and row[column]["bytes"] is None:
+                raise InputError(f"The dataset names a file in place of the pixels of '{column}'; prepare it again.")
+        return {key: row[key] and {"bytes": row[key]["bytes"], "path": None} for key in ("image", "mask")}
+
+    return split.map(without_paths, keep_in_memory=True, features=split.features).cast(FEATURES)
+
+
+def space_files(folder: Path) -> dict[str, bytes]:
+    """The files of a Space by name, the modules that its app imports, and this package's source if they need it.
+
+    Args:
+        folder: of the Space.
+
+    Raises:
+        InputError: if there is no Space, or one of its files is a link to elsewhere.
+    """
+    if not (folder / constants.REPOCARD_NAME).is_file():
+        raise InputError(f"{folder} holds no {constants.REPOCARD_NAME}; name a folder of spaces/.")
+    files, imported = {}, set()
+    named = [constants.REPOCARD_NAME, "requirements.txt", "packages.txt", SPACE_MODELS]
+    metric = f"{folder.resolve().name}.py"  # of the `evaluate` library
+    waiting = [name for name in (*named, "app.py", metric) if os.path.lexists(folder / name)]
+    while waiting:
+        name = waiting.pop()
+        if name in files:
+            continue
+        inside = _PACKAGE in (folder / name).resolve().parents  # the metric: there is one of it, in the package
+        files[name] = (folder / name).read_bytes() if inside else read_regular(folder, name)
+        if name.endswith(".py"):
+            modules = set(_imports(name, files[name]))
+            imported |= modules
+            data = f"{name.removesuffix('.py')}.yaml"
+            beside = [*(f"{module}.py" for module in modules), data]
+            waiting += [one for one in beside if os.path.lexists(folder / one)]
+    if _PACKAGE.name in imported:
+        sources = (*_PACKAGE.rglob("*.py"), *_PACKAGE.glob("model_cards/*.md"), _PACKAGE / "py.typed")
+        names = (path.relative_to(_PACKAGE) for path in sources if "__pycache__" not in path.parts)
+        files |= {f"{_PACKAGE.name}/{name.as_posix()}": read_regular(_PACKAGE, str(name)) for name in names}
+    return files
+
+
+def served_models(folder: Path) -> list[str]:
+    """The repositories of the models that a Space is to serve, as a push has written them; none where it has not.
+
+    Args:
+        folder: of the Space.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    path = folder / SPACE_MODELS
+    try:
+        names = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) and read_name(name) for name in names):
+        raise InputError(f"{path} is no list of names; push the Space again with --models user/name.")
+    return names
+
+
+def _imports(name: str, source: bytes) -> Iterator[str]:
+    """The modules that a source names, by the first part of their names."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"{name} is no Python ({error}); mend it.") from error
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+
+
+def to_json(value: object) -> bytes:
+    """As this package writes JSON."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()

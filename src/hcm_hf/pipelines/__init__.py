@@ -1,0 +1,1 @@
+"""What a user calls: every trained generator is a diffusers pipeline."""

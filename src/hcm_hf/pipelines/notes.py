@@ -1,0 +1,98 @@
+"""What a training run notes of itself, `training_config.json`: checked once, where it is read."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from hcm_hf.data.identity import read_identities
+from hcm_hf.training.config import FAMILY_NAMES
+from hcm_hf.utils.errors import InputError
+
+
+Check = Callable[[object], bool]
+_LARGEST = 1e15
+_WORD = re.compile(r"[\w-]{1,64}")
+
+
+def check_training(training: Mapping, path: Path) -> dict:
+    """The notes of a training run, if all that others rely on is there and of its kind.
+
+    Args:
+        training: what the file holds.
+        path: of the file, for the sentence.
+
+    Raises:
+        InputError: names the file, and the first entry that is missing or of another kind.
+    """
+    for name in _NEEDED:
+        if name not in training:
+            raise InputError(f"{path} lacks '{name}'; it is damaged or half-empty: copy the model's run again.")
+    if (odd := _odd(training, _NEEDED | _OPTIONAL)) is not None:
+        raise InputError(f"{path} is damaged: its '{odd}' makes no sense; copy the model's run again.")
+    return dict(training) | {"train_patients": read_identities(training["train_patients"], str(path))}
+
+
+def _odd(value: Mapping, checks: Mapping[str, Check]) -> str | None:
+    """The name of the first entry that does not pass its check."""
+    return next((name for name, check in checks.items() if name in value and not check(value[name])), None)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and _WORD.fullmatch(value) is not None
+
+
+def _is_family(value: object) -> bool:
+    return value in FAMILY_NAMES
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+
+
+def _is_number(value: object) -> bool:
+    return _is_finite(value) and value >= 0
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and _is_number(value)
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _or_none(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+def _all_of(checks: Mapping[str, Check]) -> Check:
+    """Whether a value is an object with all of these entries, each of its kind."""
+    return lambda value: isinstance(value, Mapping) and set(checks) <= set(value) and _odd(value, checks) is None
+
+
+_PROGRESS = {"step": _is_whole, "best_step": _is_whole, "best_loss": _or_none(_is_finite), "seconds": _is_number}
+_ENVIRONMENT = {
+    **{"packages": lambda value: _is_mapping(value) and all(map(_is_text, value.values())), "python": _is_text},
+    **{"processor": _is_text, "cores": _or_none(_is_whole), "torch_threads": _is_whole, "accelerator": _is_text},
+}
+_NEEDED: dict[str, Check] = {
+    **{"family": _is_family, "recipe": _is_word, "version": _is_text, "groups": _are_texts},
+    **{"resolution": lambda value: _is_whole(value) and value > 0, "dataset": _is_text},
+    **{"train_patients": _is_mapping},  # `read_identities` looks into it
+}
+_OPTIONAL: dict[str, Check] = {
+    **dict.fromkeys(("dataset_repository", "dataset_source", "dataset_license"), _or_none(_is_text)),
+    **dict.fromkeys(("dataset_fingerprint", "teacher", "teacher_hash", "student", "output_dir"), _or_none(_is_text)),
+    **dict.fromkeys(("num_epochs", "train_batch_size", "num_processes", "patience", "seed"), _is_whole),
+    **dict.fromkeys(("learning_rate", "ema_decay"), _is_number),
+    **{"num_train_slices": _is_whole, "objective": _is_mapping, "finished": lambda value: isinstance(value, bool)},
+    **{"progress": _all_of(_PROGRESS), "environment": _or_none(_all_of(_ENVIRONMENT))},
+}

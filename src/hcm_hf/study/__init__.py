@@ -1,0 +1,1 @@
+"""The published study in one command, and what was measured beside it; nothing imports it."""

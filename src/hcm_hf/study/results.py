@@ -1,0 +1,240 @@
+"""What a reproduction shows: the study's table beside ours, its figures, and the machine that made them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hcm_hf.data.dataset import load_dataset
+from hcm_hf.evaluation.images import read_images, read_split
+from hcm_hf.evaluation.report import brief, cell, markdown_table
+from hcm_hf.pipelines.auto import HCMPipeline, LatentPipeline
+from hcm_hf.training.recipes import FAMILIES
+from hcm_hf.training.run import LOSS_FIGURE, METRICS_FILE
+from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.figures import loss_curves, write_controls, write_rows
+from hcm_hf.version import __version__
+
+
+# SSIM, CC and MSE of the study's Table 1; InfoGAN has no row there.
+STUDY = {
+    "vae": (0.903, 0.8421, 0.39),
+    "gan": (0.941, 0.8821, 0.10),
+    "dcgan": (0.958, 0.9204, 0.10),
+    "acgan": (0.969, 0.9371, 0.09),
+    "ddpm": (0.972, 0.9403, 0.06),
+}
+# Columns of our tables, by the names of the reports.
+SIMILARITY = (
+    *("ssim_random", "cc_random", "mse_random", "ssim_best_train", "cc_best_train", "mse_best_train"),
+    *("ssim_copy_gap", "cc_copy_gap"),
+)
+BEYOND = (
+    *("kid_acdc", "relative_fd_acdc", "precision_acdc", "coverage_acdc", "spectrum_distance"),
+    *("brightness_outliers", "copy_rate", "thick_share_ed", "valid_topology", "membership_auc"),
+)
+COMPAT = "ssim_random"
+REAL, MEAN_IMAGE = "**real patients**", "the mean training image"
+COUNTS = ("n_train", "n_train_patients", "n_heldout", "n_heldout_patients", "n_reference")
+READING = (
+    "Read every column against the row of real patients: higher is not better. *random*: each image against random "
+    "held-out slices; *best train*: against the most alike of as many training slices; *copy gap*: how much nearer "
+    "the most alike training slice is than the most alike held-out one, above the real row where a generator copies. "
+    "The study does not say which images it compared, nor in which range. The column *artefact* is no result: it is "
+    "what SSIM gives for images in [-1, 1] with a data range of 255, for real patients too."
+)
+REAL_ROW = (
+    "The row of real patients offers the training slices, which a perfect copier would match, for the distances to "
+    "the held-out slices (kid, relative_fd, precision, coverage, spectrum_distance, brightness_outliers), and "
+    "held-out slices for the others. What each number means, and its counts, is in the report.md of each family."
+)
+
+
+def summarize(settings: dict, reports: Mapping[str, dict], trainings: Mapping[str, dict], encoder: dict) -> dict:
+    """Everything that the tables show, with each number as it stands in its report.
+
+    Args:
+        settings: of the reproduction.
+        reports: of `score` with `paper_compat` and an encoder, by family; one or more.
+        trainings: how each family was trained: networks' `parameters`, `groups`, `num_epochs` and those of the
+            recipe, `steps`, `best_step`, `validation_loss`, `seconds`, `mixed_precision`.
+        encoder: the same of the encoder.
+    """
+    first = next(iter(reports.values()))
+    rows = {row: _row(first, row) for row in ("real", "mean_image")}
+    families = {}
+    for family, report in reports.items():
+        study = dict(zip(("ssim", "cc", "mse"), STUDY[family], strict=True)) if family in STUDY else None
+        families[family] = {
+            "study": study,
+            **_row(report, "generated"),
+            "n_generated": report["n_generated"],
+            "sampler": {key: report["generator"].get(key) for key in ("scheduler", "num_inference_steps", "classes")},
+            "speed": report["speed"],
+            "left_out": report["left_out"],
+            "training": trainings[family],
+        }
+    summary = {
+        "hcm_hf_version": __version__,
+        "settings": settings,
+        "dataset": first["dataset"] | {name: first[name] for name in COUNTS},
+        "encoder": {key: first["encoder"][key] for key in ("hash", "version", "quality")} | {"training": encoder},
+        "families": families,
+        "rows": rows,
+        "without_report": [family for family in FAMILIES if family not in reports],
+    }
+    return json.loads(json.dumps(summary))  # as it will be read back
+
+
+def _row(report: dict, row: str) -> dict:
+    numbers = report["rows"][row]
+    return {
+        "numbers": {name: numbers[name] for name in (*SIMILARITY, *BEYOND) if name in numbers},
+        "artefact": report["paper_compat_artefact"]["rows"].get(row, {}).get(COMPAT),
+    }
+
+
+def render_tables(summary: dict) -> str:
+    """The tables for reading, as Markdown."""
+    families, rows, data = summary["families"], summary["rows"], summary["dataset"]
+    settings, encoder = summary["settings"], summary["encoder"]
+    offered = families | {REAL: rows["real"], MEAN_IMAGE: rows["mean_image"]}
+    table = [["", "the study: SSIM / CC / MSE", *map(_title, SIMILARITY), "artefact: SSIM random, wrong data range"]]
+    for label, row in offered.items():
+        cells = [cell(row["numbers"].get(name), name) for name in SIMILARITY]
+        table.append([label, _study(row), *cells, cell(row["artefact"], COMPAT)])
+    blocks = [
+        f"# The study's Table 1 and ours: {settings['source']}, {settings['resolution']} px, recipe "
+        f"{settings['recipe']}",
+        "In brackets: 95 % interval by bootstrap over the patients of the reference (anatomy of generated images: "
+        "over images).",
+        *("## SSIM, CC and MSE", markdown_table(table), READING),
+    ]
+    beyond = [name for name in BEYOND if any(name in row["numbers"] for row in families.values())]
+    table = [["", *beyond]]
+    table += [
+        [label, *(cell(row["numbers"].get(name), name) for name in beyond)]
+        for label, row in offered.items()
+        if label != MEAN_IMAGE
+    ]
+    blocks += ["## What these three do not see", markdown_table(table), REAL_ROW]
+    blocks += sorted({f"Left out: {reason}" for row in families.values() for reason in row["left_out"].values()})
+    blocks += ["## Training", _training_table(families, encoder["training"])]
+    cut = [f"{name} after {epochs}" for name, row in families.items() if (epochs := _cut(row["training"]))]
+    if epochs := _cut(encoder["training"]):
+        cut.append(f"the encoder after {epochs}")
+    if cut:
+        blocks.append(f"**Cut short by --num_epochs: {', '.join(cut)} epochs.**")
+    if summary["without_report"]:
+        blocks.append(f"Without a report yet, and so left out: {', '.join(summary['without_report'])}.")
+    counts = sorted({row["n_generated"] for row in families.values()})
+    blocks.append(
+        f"Dataset {settings['source']}, fingerprint {data['fingerprint']}, {', '.join(data['groups'])}: "
+        f"{data['n_train']} training slices of {data['n_train_patients']} patients, {data['n_heldout']} held-out "
+        f"slices (split {data['split']}) of {data['n_heldout_patients']} patients, {data['n_reference']} of each for "
+        f"best train and copy gap; {' or '.join(map(str, counts))} generated images of each family. "
+        f"Seed {settings['seed']}. Encoder {encoder['hash']}. Recipe {settings['recipe']}. "
+        f"hcm_hf {summary['hcm_hf_version']}."
+    )
+    return "\n\n".join(blocks) + "\n"
+
+
+def _title(name: str) -> str:
+    metric, _, protocol = name.partition("_")
+    return f"{metric.upper()} {protocol.replace('_', ' ')}"
+
+
+def _study(row: dict) -> str:
+    if "study" not in row:
+        return ""
+    return "{ssim:.3f} / {cc:.4f} / {mse:.2f}".format_map(row["study"]) if row["study"] else "no row in the study"
+
+
+def _training_table(families: dict, encoder: dict) -> str:
+    head = "parameters, groups, precision, steps, best at step, validation loss, seconds"
+    head += ", images, sampler, calls of the network, seconds per 1000 images"
+    table = [["", *head.split(", ")]]
+    for label, row in (families | {"encoder": {"training": encoder}}).items():
+        facts = row["training"]
+        line = [
+            ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in facts["parameters"].items()),
+            " ".join(facts["groups"]),
+            facts["mixed_precision"].replace("no", "fp32"),
+            str(facts["steps"]),
+            str(facts["best_step"]),
+            f"{facts['validation_loss']:.5g}",
+            f"{facts['seconds']:.0f}",
+        ]
+        if "sampler" in row:
+            speed = row["speed"]
+            line += [str(row["n_generated"]), row["sampler"]["scheduler"] or ""]
+            line += [str(speed["network_calls"]), brief(speed["seconds_per_1000_images"])]
+            line[-1] += f" ({speed['device']}, {speed['threads']} threads)"
+        table.append([label, *line, *[""] * (len(table[0]) - 1 - len(line))])
+    return markdown_table(table)
+
+
+def _cut(facts: dict) -> str:
+    """How short a training was cut, empty if it was not."""
+    epochs, recipe = facts["num_epochs"], facts["recipe_epochs"]
+    return f"{epochs} of {recipe}" if epochs < recipe else ""
+
+
+def draw_figures(
+    runs: str | Path,
+    images: str | Path,
+    output_dir: str | Path,
+    dataset: str | Path | None = None,
+    families: Sequence[str] | None = None,
+    columns: int = 10,
+    seed: int = 0,
+) -> Path:
+    """Draw the figures of https://doi.org/10.17163/ings.n34.2025.09 for the families that are there.
+
+    The folder gets `families.png` (real HCM slices of the test split above the first images of each family; the
+    study's figure 4) and, in a folder for each family, `losses.png` (figures 5 to 8) and, where a user can control
+    more than noise, `controls.png`.
+
+    Args:
+        runs: holds the run folders of `train`, one for each family, named as in `FAMILIES`.
+        images: holds the folders of `generate_images`, of the same names.
+        output_dir: the folder to write to.
+        dataset: the prepared dataset; by default the synthetic cohort.
+        families: the families to draw; by default all.
+        columns: images in a row.
+        seed: of the choice of real slices and of the latents of `controls.png`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: if no family is there, or images do not fit the dataset.
+    """
+    runs, images, output_dir = Path(runs), Path(images), Path(output_dir)
+    wanted = [family for family in FAMILIES if families is None or family in families]
+    if columns < 1:
+        raise InputError(f"columns is {columns}; it must be at least 1.")
+    trained = [family for family in wanted if (runs / family / METRICS_FILE).is_file()]
+    drawn = {family: read_images(images / family)[0] for family in wanted if (images / family).is_dir()}
+    if not trained:
+        raise InputError(f"runs {runs} holds no run of a family; name the folder that holds {', '.join(wanted)}.")
+    if not drawn:
+        raise InputError(f"images {images} holds no images of a family; name the folder that holds those of each.")
+    real = read_split(load_dataset(dataset), "test", ("HCM",)).images
+    for family, generated in drawn.items():
+        if generated.shape[1:] != real.shape[1:]:
+            raise InputError(
+                f"{images / family} holds images of {generated.shape[2]} px, the dataset of {real.shape[2]} px; "
+                "name their dataset."
+            )
+    pipelines = {family: HCMPipeline.from_pretrained(runs / family) for family in trained}
+
+    for family, pipeline in pipelines.items():
+        loss_curves(runs / family / METRICS_FILE, output_dir / family / LOSS_FIGURE)
+        if isinstance(pipeline, LatentPipeline):
+            write_controls(pipeline, output_dir / family / "controls.png", columns, seed)
+    chosen = np.random.default_rng(seed).permutation(len(real))[:columns]
+    rows = {"real": [real[chosen]]} | {family: [generated[:columns]] for family, generated in drawn.items()}
+    write_rows(rows, output_dir / "families.png")
+    return output_dir

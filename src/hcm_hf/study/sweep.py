@@ -1,0 +1,185 @@
+"""Quality and time of a model, of a diffusion model by sampler and number of denoising steps, in one table."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from diffusers import DiffusionPipeline
+
+from hcm_hf.data.dataset import load_dataset
+from hcm_hf.evaluation.encoder import load_encoder
+from hcm_hf.evaluation.images import fingerprint, read_split
+from hcm_hf.evaluation.report import brief, cell, circumstances, markdown_table, read_report, write_report
+from hcm_hf.evaluation.scoring import REPORT_FILE, measure_speed, score
+from hcm_hf.generation.images import generate_images
+from hcm_hf.pipelines.auto import HCMPipeline, prepare_sampling
+from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.files import write_text
+from hcm_hf.utils.hub import parse_repository
+from hcm_hf.version import __version__
+
+
+COLUMNS = (
+    *("kid_acdc", "relative_fd_acdc", "coverage_acdc", "spectrum_distance", "brightness_outliers", "copy_rate"),
+    *("thick_share_ed", "valid_topology"),
+    *("mask_dice_myocardium", "mask_dice_lv", "mask_valid_topology"),
+)
+REAL = "**real patients**"  # the row of the level to reach
+WALLS = ("mask_thick_share_{}_ed", "mask_wall_distance_{}_ed")  # of a group asked for
+SCHEDULERS, STEPS = ("ddpm", "unipc"), (1, 2, 4, 10, 20, 50)
+ONCE = "once"  # the row of a model that is called once
+ONCE_WARNING = "The distances do not see blur: read them with spectrum_distance and the shares of thick walls."
+STEPS_WARNING = (
+    "The distances prefer blurred images of few steps, and do not see walls that a solver has thickened: read them "
+    "with spectrum_distance and the shares of thick walls."
+)
+
+
+def sweep_steps(
+    model: str | Path,
+    output_dir: str | Path,
+    dataset: str | Path | None = None,
+    encoder: str | Path | None = None,
+    schedulers: Sequence[str] | None = None,
+    steps: Sequence[int] | None = None,
+    num_images: int = 200,
+    seeds: Sequence[int] = (0,),
+    split: str = "test",
+    groups: Sequence[str] = ("HCM",),
+) -> Path:
+    """Generate and score images of a model by seed, those of a diffusion model by scheduler and number of steps too.
+
+    The folder gets a report in `SCHEDULER-STEPS/GROUP-SEED` for each, in `once/GROUP-SEED` of models that are called
+    once, and `steps.json` and `steps.md`. What is there is kept, so the same call goes on after an interruption, and
+    schedulers, steps, groups and seeds may be added.
+
+    Args:
+        model: folder or repository of a model or of its training run.
+        output_dir: the folder to write to.
+        dataset: as in `score`.
+        encoder: as in `score`.
+        schedulers: of a diffusion model, names of `SAMPLERS`; `SCHEDULERS` by default.
+        steps: of a diffusion model, calls of the network per image; `STEPS` by default.
+        num_images: images of each.
+        seeds: of the images and of the evaluation; the settings of a seed start from the same noise. Of several, the
+            table gives the mean, with the lowest and the highest.
+        split: the held-out split; choose settings on "validation", as those of "test" are to judge what was chosen.
+        groups: of the images and of the real slices that they are compared with. Of the first all numbers stand in
+            the table, of the others, which a model with groups is asked for, the walls.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: if steps are named for a model that takes none, groups for one that has none, or as `score`.
+    """
+    output_dir = Path(output_dir)
+    if not all(names is None or len(names) > 0 for names in (schedulers, steps, seeds, groups)):
+        raise InputError("Name one or more of each with --schedulers, --steps, --seeds and --groups.")
+    pipeline = HCMPipeline.from_pretrained(model)
+    classes = pipeline.config.get("axes") or ("network" in pipeline.components and pipeline.network.class_names)
+    if not pipeline.config.get("axes") and len(groups) > 1:
+        raise InputError(f"--groups {' '.join(groups)}: this model makes no masks, whose walls to compare; name one.")
+    asked = {group: {"class_labels": group} if classes else {} for group in groups}
+    settings = _list_settings(pipeline, schedulers, steps)
+    for one in settings.values():
+        for group in groups:  # what cannot be is found before the first image
+            prepare_sampling(pipeline, **one, **asked[group])
+    splits = load_dataset(dataset)
+    judge = None if encoder is None else load_encoder(encoder).hash
+    rows: dict[str, list[dict]] = {}
+    speeds = {}
+    for name, one in settings.items():
+        rows[name] = [{} for _ in seeds]
+        for group in groups:
+            reference = fingerprint(*(read_split(splits, part, [group]) for part in ("train", split)))
+            for seed, row in zip(seeds, rows[name], strict=True):
+                folder = output_dir / name / f"{group}-{seed}"
+                images = generate_images(model, folder / "images", num_images, seed=seed, **one, **asked[group])
+                path = folder / REPORT_FILE
+                report = read_report(path) if path.is_file() else {}
+                wanted = {"n_generated": num_images, "seed": seed, "hcm_hf_version": __version__}
+                if {key: report.get(key) for key in wanted} != wanted or _compared(report) != (reference, judge):
+                    options = {"split": split, "groups": [group], "encoder": encoder, "seed": seed}
+                    report = score(folder, images=images, dataset=dataset, **options)
+                row |= _chosen(report["rows"]["generated"], group, first=group == groups[0])
+                if group == groups[0]:
+                    first, real = report, _chosen(report["rows"]["real"], group, first=True)
+                else:
+                    real |= _chosen(report["rows"]["real"], group, first=False)
+        if "speed" not in first:
+            first["speed"] = measure_speed(HCMPipeline.from_pretrained(model), first["generator"])
+            write_report(first, output_dir / name / f"{groups[0]}-{seeds[-1]}")
+        speeds[name] = first["speed"]
+    rows[REAL] = [real]
+    columns = [column for column in real if any(column in row for row in rows[name])]
+    lines = []
+    for name, found in rows.items():
+        time = ["", ""]
+        if name in speeds:
+            time = [str(speeds[name]["network_calls"]), brief(speeds[name]["seconds_per_1000_images"])]
+        lines.append([name, *time, *(_over_seeds([row.get(column) for row in found], column) for column in columns)])
+    table = markdown_table([["", "calls", "seconds per 1,000 images", *columns], *lines])
+    brackets = "95 % interval over the reference's patients"
+    if len(seeds) > 1:
+        brackets = "the lowest and the highest of the seeds, around their mean; for real patients the 95 % interval"
+    generator, data = first["generator"], first["dataset"]
+    made_by, compared_with = (  # not where they are on this machine
+        name if parse_repository(name) else Path(name).name for name in (generator["model"], data["name"])
+    )
+    title, warning = "Quality and time by the number of steps", STEPS_WARNING
+    if ONCE in settings:
+        title, warning = "Quality and time", ONCE_WARNING
+    below = (
+        f"{num_images} images each of {made_by} ({generator['model_hash']}), seeds "
+        f"{', '.join(map(str, seeds))}; dataset {compared_with} ({data['fingerprint']}), split {split} with "
+        f"{first['n_heldout']} slices of {first['n_heldout_patients']} patients; hcm_hf {first['hcm_hf_version']}. "
+        f"Seconds: by {' or '.join(sorted(set(map(circumstances, speeds.values()))))}. "
+        f"In brackets: {brackets}. {warning}"
+    )
+    record = {
+        name: {"speed": speeds.get(name), "seeds": list(seeds)[: len(found)], "numbers": found}
+        for name, found in rows.items()
+    }
+    write_text(output_dir / "steps.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
+    write_text(output_dir / "steps.md", f"# {title}\n\n{table}\n\n{below}\n")
+    return output_dir
+
+
+def _list_settings(
+    pipeline: DiffusionPipeline, schedulers: Sequence[str] | None, steps: Sequence[int] | None
+) -> dict[str, dict]:
+    """Arguments of `prepare_sampling` by the name of the row."""
+    if "scheduler" not in pipeline.components:
+        if schedulers or steps:
+            raise InputError("--schedulers and --steps are for diffusion models, and this is none; leave them out.")
+        return {ONCE: {}}
+    return {
+        f"{name}-{count}": {"scheduler": name, "num_inference_steps": count}
+        for name in schedulers or SCHEDULERS
+        for count in steps or STEPS
+    }
+
+
+def _chosen(row: dict, group: str, first: bool) -> dict:
+    """What the table shows of a report's row."""
+    walls = [name.format(group.lower()) for name in WALLS]
+    return {name: row[name] for name in (*(COLUMNS if first else ()), *walls) if name in row}
+
+
+def _over_seeds(numbers: Sequence[dict | None], column: str) -> str:
+    """One number with its interval, or the mean of several with the lowest and the highest."""
+    if len(numbers) == 1:
+        return cell(numbers[0], column)
+    values = [number["value"] for number in numbers if number is not None and number["value"] is not None]
+    if not values:
+        return cell(numbers[0], column)
+    joined = {"value": float(np.mean(values)), "low": min(values), "high": max(values), "protocol": "seeds"}
+    return cell(joined, column)
+
+
+def _compared(report: dict) -> tuple[str | None, str | None]:
+    """What a report's numbers depend on beside the images: the slices and the encoder."""
+    dataset, encoder = report.get("dataset", {}), report.get("encoder") or {}
+    return dataset.get("fingerprint"), encoder.get("hash")

@@ -1,0 +1,137 @@
+"""The whole state of a training run, in one safetensors file."""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+
+from hcm_hf.training.objectives.study import Objective
+from hcm_hf.utils.errors import InputError
+
+
+STATE_FILE = "training_state.safetensors"
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: optimisation steps done; all randomness is a function of it.
+        best_step: the step with the lowest validation loss.
+        best_loss: that loss.
+        seconds: wall time spent training so far.
+    """
+
+    step: int = 0
+    best_step: int = 0
+    best_loss: float = math.inf
+    seconds: float = 0.0
+
+
+class AveragedWeights:
+    """Exponential moving average of a network's parameters and float buffers; other buffers are copied.
+
+    Batch normalisation's running statistics are float buffers: those of the weights themselves would not fit averaged
+    ones.
+
+    The decay is capped at (1 + step) / (10 + step), so that the first steps do not linger.
+
+    Args:
+        network: the network to follow.
+        decay: per step; 0 keeps the weights themselves.
+    """
+
+    def __init__(self, network: torch.nn.Module, decay: float):
+        self.network = network
+        self.decay = decay
+        self.weights = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take the weights after `step` steps into the average."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, tensor in self.network.state_dict().items():
+            if tensor.is_floating_point():
+                self.weights[name].lerp_(tensor, 1 - decay)
+            else:
+                self.weights[name].copy_(tensor)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within the block the network carries the averaged weights; afterwards its own, whatever happens."""
+        own = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        self.network.load_state_dict(self.weights)
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(own)
+
+
+@dataclass
+class TrainingState:
+    """Everything that a resumed run needs to equal an uninterrupted one.
+
+    Attributes:
+        objective: the networks.
+        average: EMA of the sampled network.
+        optimizers: one per network, by the network's name.
+        scaler: of fp16 training, else None.
+        progress: counters.
+    """
+
+    objective: Objective
+    average: AveragedWeights
+    optimizers: dict[str, torch.optim.Optimizer]
+    scaler: torch.amp.GradScaler | None
+    progress: Progress
+
+    def save(self, folder: Path) -> None:
+        """Write the state into `folder`."""
+        tensors = {f"objective.{name}": tensor for name, tensor in self.objective.state_dict().items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in self.average.weights.items()}
+        for network, optimizer in self.optimizers.items():
+            for index, values in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{network}.{index}.{key}": tensor for key, tensor in values.items()}
+        scaler = self.scaler.state_dict() if self.scaler else None
+        metadata = {"progress": json.dumps(vars(self.progress)), "scaler": json.dumps(scaler)}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file(tensors, folder / STATE_FILE, metadata)
+
+    def load(self, folder: Path) -> None:
+        """Read the state back.
+
+        Raises:
+            InputError: if the file is damaged or of other networks.
+        """
+        path = folder / STATE_FILE
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            self.objective.load_state_dict(_below("objective.", tensors))
+            device = next(self.objective.parameters()).device
+            average = _below("average.", tensors)
+            self.average.weights = {name: average[name].to(device) for name in self.average.weights}
+            for network, optimizer in self.optimizers.items():
+                state: dict[int, dict[str, torch.Tensor]] = {}
+                for name, tensor in _below(f"optimizer.{network}.", tensors).items():
+                    index, key = name.split(".")
+                    state.setdefault(int(index), {})[key] = tensor
+                optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+            self.progress = Progress(**json.loads(metadata["progress"]))
+        except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+            raise InputError(f"{path} is damaged or of another model; delete {folder} to train anew.") from error
+        if self.scaler:
+            self.scaler.load_state_dict(json.loads(metadata["scaler"]))
+
+
+def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

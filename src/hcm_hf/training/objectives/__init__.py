@@ -1,0 +1,1 @@
+"""Each family's losses; an objective yields them, the loop steps."""

@@ -1,0 +1,179 @@
+"""The losses of the tuned diffusion model; those of the study's DDPM are in `objectives.py`."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+
+from hcm_hf.data.acdc import AXES, LEVELS
+from hcm_hf.data.augmentation import augment_batch
+from hcm_hf.data.slices import SliceBatch
+from hcm_hf.models.paired import NUM_STRUCTURES, join_pairs
+from hcm_hf.models.unet import convert_scheduler
+from hcm_hf.pipelines.conditions import count_labels, join_labels
+from hcm_hf.pipelines.paired import PairedDDPMPipeline
+from hcm_hf.training.objectives.study import Objective
+
+
+DEFAULTS = {"group": "HCM"}
+
+
+class PairedDiffusion(Objective):
+    """Denoising of slices and their segmentations at once, for a group, phase and third of the heart.
+
+    The v-prediction loss (https://huggingface.co/papers/2202.00512) with min-SNR weights
+    (https://huggingface.co/papers/2303.09556); labels are left out at random for classifier-free guidance
+    (https://huggingface.co/papers/2207.12598). Slices are rotated, shifted, scaled and brightened a little.
+
+    Args:
+        unet: predicts v from blocks of noisy pixels and a label; of `build_paired_unet`.
+        scheduler: adds the noise; of `build_paired_scheduler`.
+        patch_size: pixels a side of a block.
+        sampler: what the pipeline samples with, a name of `SAMPLERS`.
+        num_inference_steps: and in how many calls.
+        label_dropout: share of slices whose label is left out.
+        max_snr: bound of the weight, the gamma of its paper.
+        image_weight: how much the image counts, where each structure counts 1.
+        augmentation: 1 for the full range of `augment`, 0 for none.
+    """
+
+    sampled = "unet"
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        scheduler: DDPMScheduler,
+        patch_size: int,
+        sampler: str,
+        num_inference_steps: int,
+        label_dropout: float = 0.1,
+        max_snr: float = 5.0,
+        image_weight: float = 1.0,
+        augmentation: float = 0.5,
+    ):
+        super().__init__()
+        self.unet = unet
+        self.scheduler = scheduler
+        self.patch_size = patch_size
+        self.sampler, self.num_inference_steps = sampler, num_inference_steps
+        self.label_dropout = label_dropout
+        self.max_snr = max_snr
+        self.image_weight = image_weight
+        self.augmentation = augmentation
+        self.register_buffer("label_counts", torch.zeros(count_labels(AXES) + 1, dtype=torch.int64))
+
+    def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
+        """Descend the weighted error of v at timesteps that are spread over the batch."""
+        pairs, labels = self.prepare(batch)
+        yield "unet", self.loss(pairs, batch.masks, labels, self.draw_noise(batch, pairs), self.draw_timesteps(batch))
+
+    def prepare(self, batch: SliceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Augmented pairs as the network sees them, and their labels, some left out; counts the labels met."""
+        device = batch.images.device
+        labels = find_labels(batch)
+        self.label_counts += torch.bincount(batch.whole(labels), minlength=len(self.label_counts))
+        dropped = batch.draw(lambda n: torch.rand(n, device=device)) < self.label_dropout
+        images, masks = augment_batch(batch, self.augmentation)
+        return join_pairs(images, masks, self.patch_size), labels.masked_fill(dropped, count_labels(AXES))
+
+    def draw_timesteps(self, batch: SliceBatch) -> torch.Tensor:
+        """One timestep for each slice, (B,): uniform, and spread evenly over the batch (papers/2107.00630, I.1)."""
+        num_timesteps, device = self.scheduler.config.num_train_timesteps, batch.images.device
+
+        def spread(n: int) -> torch.Tensor:
+            points = (torch.arange(n, device=device) + torch.rand(1, device=device)) / n
+            return (points[torch.randperm(n, device=device)] * num_timesteps).long().clamp(max=num_timesteps - 1)
+
+        return batch.draw(spread)
+
+    def draw_noise(self, batch: SliceBatch, pairs: torch.Tensor) -> torch.Tensor:
+        """Standard normal noise of the shape of `pairs`."""
+        return batch.draw(lambda n: torch.randn(n, *pairs.shape[1:], device=pairs.device))
+
+    def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
+        """The same with all labels, at fixed noise and at timesteps spread evenly, two for each slice."""
+        generator = torch.Generator().manual_seed(0)
+        pairs = join_pairs(batch.images, batch.masks, self.patch_size).repeat(2, 1, 1, 1)
+        noise = torch.randn(pairs.shape, generator=generator).to(pairs)
+        order = torch.randperm(len(pairs), generator=generator)
+        timesteps = ((order + 0.5) / len(order) * self.scheduler.config.num_train_timesteps).long().to(pairs.device)
+        columns = (pairs, batch.masks.repeat(2, 1, 1), find_labels(batch).repeat(2), noise, timesteps)
+        parts = [column.split(64) for column in columns]
+        return sum(len(part[0]) * self.loss(*part) for part in zip(*parts, strict=True)) / len(pairs)
+
+    def loss(
+        self,
+        pairs: torch.Tensor,
+        masks: torch.Tensor,
+        labels: torch.Tensor,
+        noise: torch.Tensor,
+        timesteps: torch.Tensor,
+    ) -> torch.Tensor:
+        """Mean over slices, pixels and weighted channels of `v_weights` times v's squared error.
+
+        Args:
+            pairs: of `join_pairs`, (B, C, H, W).
+            masks: (B, H, W); where one is -1 its channels do not count.
+            labels: (B,).
+            noise: as `pairs`.
+            timesteps: (B,).
+        """
+        noisy = self.scheduler.add_noise(pairs, noise, timesteps)
+        target = self.scheduler.get_velocity(pairs, noise, timesteps)
+        error = (self.unet(noisy, timesteps, class_labels=labels).sample.float() - target).square()
+        error = by_channel(error).mean((2, 3, 4))
+        return (v_weights(self.scheduler, timesteps, self.max_snr) * self.weigh(error, masks)).mean()
+
+    def weigh(self, values: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Mean (B,) of what was found for the image and each structure, (B, 4), where the image counts more.
+
+        The structures of a slice without a segmentation, (B, H, W) of -1, count as nothing.
+        """
+        structures = values[:, 1:].sum(1) * (masks.amin((1, 2)) >= 0)
+        return (self.image_weight * values[:, 0] + structures) / (self.image_weight + NUM_STRUCTURES)
+
+    def pipeline(self) -> PairedDDPMPipeline:
+        """The pipeline with its sampler; what is not asked for is drawn as it was met so far."""
+        scheduler, _ = convert_scheduler(self.scheduler, self.sampler)
+        counts = self.label_counts[:-1].tolist()
+        return PairedDDPMPipeline(
+            self.unet,
+            scheduler,
+            axes=AXES,
+            frequencies=counts,
+            defaults=DEFAULTS,
+            patch_size=self.patch_size,
+            sampler=self.sampler,
+            num_inference_steps=self.num_inference_steps,
+        )
+
+    def preview(self, batch: SliceBatch) -> np.ndarray:
+        """Eight slices, and their segmentations as shades of grey."""
+        pipeline = self.pipeline()
+        pipeline.set_progress_bar_config(disable=True)
+        output = pipeline(8, torch.Generator().manual_seed(0), output_type="np")
+        return np.concatenate([output.images, output.masks[..., None] / NUM_STRUCTURES])
+
+
+def by_channel(pairs: torch.Tensor) -> torch.Tensor:
+    """Pairs (B, 4 P, H, W) by image and structures, (B, 4, P, H, W), P being the pixels of a block."""
+    return pairs.unflatten(1, (1 + NUM_STRUCTURES, -1))
+
+
+def find_labels(batch: SliceBatch) -> torch.Tensor:
+    """Group, phase and third of each slice as one label, (B,); that of slices between the phases says nothing."""
+    levels = (batch.positions * len(LEVELS)).long().clamp(max=len(LEVELS) - 1)
+    return join_labels(AXES, {"group": batch.class_labels, "phase": batch.phases, "level": levels})
+
+
+def v_weights(scheduler: DDPMScheduler, timesteps: torch.Tensor, max_snr: float) -> torch.Tensor:
+    """Min-SNR weights of the squared error of v at timesteps, (B,): min(SNR + 1, max_snr) / (SNR + 1).
+
+    The error of v is SNR + 1 times that of the pair, which so counts once where there is nearly nothing but noise,
+    more where there is less noise, and `max_snr` times at most. The paper's min(SNR, max_snr)
+    (https://huggingface.co/papers/2303.09556, section 3.4) hardly counts the first, where the kind of heart and the
+    brightness are decided.
+    """
+    alphas = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+    return (max_snr * (1 - alphas)).clamp(max=1)  # SNR + 1 is 1 / (1 - alpha)

@@ -1,0 +1,73 @@
+import pytest
+import torch
+from tiny import build_tiny
+from torch import nn
+
+from hcm_hf.training.checkpoint import STATE_FILE, AveragedWeights, Progress, TrainingState
+from hcm_hf.utils.errors import InputError
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.999])
+def test_average_follows_its_formula(decay):
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    average = AveragedWeights(network, decay)
+    expected, mean = network[0].weight.detach().clone(), 0.0
+    for step in range(1, 20):
+        nn.init.normal_(network[0].weight)
+        network[1].running_mean.fill_(step)
+        network[1].num_batches_tracked.fill_(step)
+        average.update(step)
+        capped = min(decay, (1 + step) / (10 + step))
+        expected = capped * expected + (1 - capped) * network[0].weight.detach()
+        mean = capped * mean + (1 - capped) * step
+    torch.testing.assert_close(average.weights["0.weight"], expected)
+    torch.testing.assert_close(average.weights["1.running_mean"], torch.full((2,), mean))
+    assert average.weights["1.num_batches_tracked"] == 19
+
+
+def test_own_weights_come_back_whatever_happens():
+    network = nn.Linear(2, 2)
+    average = AveragedWeights(network, 0.9)
+    nn.init.zeros_(network.weight)
+    with pytest.raises(RuntimeError), average.applied():
+        assert torch.equal(network.weight, average.weights["weight"]) and network.weight.abs().sum() > 0
+        raise RuntimeError
+    assert (network.weight == 0).all()
+
+
+def state(seed):
+    torch.manual_seed(seed)
+    objective = build_tiny("dcgan")
+    optimizers = {name: torch.optim.Adam(child.parameters()) for name, child in objective.named_children()}
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    average = AveragedWeights(objective.generator, 0.9)
+    return TrainingState(objective, average, optimizers, None, Progress(seed, seed, float(seed), float(seed)))
+
+
+def test_state_comes_back_as_it_was(tmp_path):
+    before, after = state(seed=1), state(seed=2)
+    before.save(tmp_path / "last")
+    after.load(tmp_path / "last")
+    for one, other in [
+        (before.objective.state_dict(), after.objective.state_dict()),
+        (before.average.weights, after.average.weights),
+    ]:
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    for name, optimizer in before.optimizers.items():
+        restored = after.optimizers[name].state_dict()
+        for index, values in optimizer.state_dict()["state"].items():
+            assert all(torch.equal(values[key], restored["state"][index][key]) for key in values)
+    assert after.progress == before.progress
+
+
+def test_damaged_state_is_named(tmp_path):
+    before = state(seed=1)
+    before.save(tmp_path / "last")
+    path = tmp_path / "last" / STATE_FILE
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=f"{STATE_FILE} is damaged or of another model"):
+        before.load(tmp_path / "last")
