@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import tempfile
 
 from hub_server import HubServer, environment
@@ -24,6 +25,8 @@ from hcm_hf.data.dataset import build_dataset, prepare_dataset  # noqa: E402
 
 @pytest.fixture(autouse=True, scope="session")
 def quiet_and_single_threaded(tmp_path_factory):
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell; tests send it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
 

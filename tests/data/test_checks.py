@@ -106,7 +106,10 @@ def test_phases_that_are_the_same_or_exchanged_are_found(volumes):
 
 def test_a_mask_of_another_image_is_noted(volumes):
     inverted = [replace(one, image=one.image.max() - one.image) for one in volumes]
-    assert sum("darker than the myocardium" in note for note in notes(inverted)) == 2
+    shifted = [replace(one, mask=np.roll(one.mask, int(20 / one.spacing[0]), 0)) for one in volumes]
+    mirrored = [replace(one, image=one.image[:, ::-1]) for one in volumes]
+    for changed in (inverted, shifted, mirrored):
+        assert sum("check that the mask belongs to the image" in note for note in notes(changed)) == 2
 
 
 def test_a_mask_without_a_right_ventricle_is_noted(volumes):

@@ -167,3 +167,9 @@ def test_every_place_that_names_the_package_s_source_names_the_same():
         assert addresses == {SOURCE_URL}, name
     card = render_card("user/hearts", TRAINING, "hcm_hf")
     assert INSTALL in card and SOURCE_URL in INSTALL and "pip install hcm_hf" not in card
+
+
+def test_text_of_others_is_text_in_a_card():
+    training = TRAINING | {"dataset": "<form action=x>\n# heart", "dataset_source": "other", "dataset_license": "<b>"}
+    card = render_card("user/hearts", training, "hcm_hf")
+    assert "<form" not in card and "&lt;form action=x&gt; # heart" in card and "<b>" not in card

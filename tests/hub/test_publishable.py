@@ -99,6 +99,10 @@ def test_keys_and_files_that_nobody_expects_stay_at_home(model, hub, tmp_path):
     state = safetensors.torch.load_file(weights)
     noted = torch.tensor(list(SECRET.encode()), dtype=torch.uint8)
     safetensors.torch.save_file(state | {"notes": noted}, weights, {"format": "pt", "key": SECRET})
+    with pytest.raises(InputError, match="it holds notes"):
+        push_model(model, "ada/hearts")
+    assert hub.repos == {}
+    safetensors.torch.save_file(state, weights, {"format": "pt", "key": SECRET})
     push_model(model, "ada/hearts")
     files = pushed(hub)
     assert set(files) == PUSHED

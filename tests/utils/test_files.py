@@ -210,3 +210,10 @@ def test_a_folder_where_one_may_not_write_is_refused_before_the_work(tmp_path):
     tmp_path.chmod(0o555)
     with pytest.raises(InputError, match="Cannot write .*new .Permission denied"):
         require_empty(tmp_path / "new", "--output_dir")
+
+
+def test_a_name_that_is_no_text_is_refused_before_the_work(tmp_path):
+    """A folder of an old share, named in Latin-1, on a system that has UTF-8."""
+    path = os.fsdecode(os.fsencode(str(tmp_path)) + b"/m\xfcller/d")
+    with pytest.raises(InputError, match=r"--output_dir '.*m\\udcfcller/d' has a name that is not UTF-8"):
+        require_empty(path, "--output_dir")

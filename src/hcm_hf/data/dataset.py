@@ -29,7 +29,7 @@ from hcm_hf.data.identity import find_copies
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW, PERCENTILES, PreparedPatient, prepare_patient
 from hcm_hf.data.schema import FEATURES, SPLITS, check_preparation, check_splits
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import explained, replacing, require_empty, write_text
+from hcm_hf.utils.files import check_name, explained, replacing, require_empty, write_text
 from hcm_hf.utils.hub import download, parse_repository
 from hcm_hf.utils.process import map_processes
 from hcm_hf.version import __version__
@@ -227,6 +227,7 @@ def load_dataset(dataset: str | Path | None, resolution: int | None = None) -> d
     """
     if dataset is None:
         dataset = _synthetic_dataset(resolution or 64)
+    check_name(dataset, "--dataset")
     repository = parse_repository(dataset)
     if repository is None and not Path(dataset).is_dir():
         raise InputError(f"--dataset {dataset} does not exist; make it with scripts/prepare_dataset.py.")

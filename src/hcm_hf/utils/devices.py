@@ -1,5 +1,6 @@
 """Devices and processes, as accelerate finds them, and the machine around them."""
 
+import atexit
 import importlib.metadata
 import platform
 import random
@@ -29,7 +30,17 @@ def make_accelerator(**options) -> Accelerator:
     before, as it keeps their precision for the whole process; that one keeps its own.
     """
     AcceleratorState._shared_state = {}
-    return Accelerator(cpu=not torch.accelerator.is_available(), **options)
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), **options)
+    if accelerator.num_processes > 1:
+        atexit.unregister(_leave)
+        atexit.register(_leave)
+    return accelerator
+
+
+def _leave() -> None:
+    """End the process group in order: threads of it that outlive Python abort a process that is finished."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def require_empty(path: str | Path, argument: str, besides: str | None = None) -
         argument: that named it, for the sentence.
         besides: the name of a file that may lie there.
     """
-    path = Path(path).absolute()
+    path = check_name(path, argument).absolute()
     with explained(path, "write"):
         with suppress(FileNotFoundError):
             path.lstat()  # speaks up for a name that is too long or lies below a file
@@ -128,6 +128,19 @@ def require_empty(path: str | Path, argument: str, besides: str | None = None) -
         there = next(folder for folder in (path, *path.parents) if folder.exists())
         if not os.access(there, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def check_name(path: str | Path, argument: str) -> Path:
+    """The path, unless its name holds bytes that are no text here: libraries lose such files or write others.
+
+    Raises:
+        InputError: names the argument.
+    """
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{argument} {ascii(str(path))} has a name that is not UTF-8; rename the folder.") from error
+    return Path(path)
 
 
 def _sibling(path: Path, ending: str) -> Path:
