@@ -342,7 +342,7 @@ def test_a_seventh_family_on_a_prepared_dataset(reproduced, tmp_path, monkeypatc
         ),
         ({"dataset": "somewhere"}, "--acdc and --dataset exclude each other"),
         ({"acdc": "nowhere"}, "nowhere does not exist"),
-        ({"acdc": None, "dataset": "nowhere"}, "--dataset nowhere does not exist"),
+        ({"acdc": None, "dataset": "nowhere"}, "dataset nowhere does not exist"),
         ({"num_images": 32}, "--num_images is 32; it must be at least 33"),
         ({"num_epochs": 0}, "--num_epochs is 0; it must be at least 1"),
         ({"seed": -1}, "--seed is -1; it must be at least 0"),

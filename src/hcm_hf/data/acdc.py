@@ -12,7 +12,7 @@ Problem Solved?", IEEE TMI 37(11), 2018, https://doi.org/10.1109/TMI.2018.283750
 import codecs
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +105,13 @@ class Volume:
     description: str
     file: str
     affine: np.ndarray | None = None
+
+
+def check_groups(groups: Sequence[str]) -> None:
+    """Raise an `InputError` for a group that ACDC does not have."""
+    for group in groups:
+        if group not in GROUPS:
+            raise InputError(f"Unknown group '{group}' in groups; choose among {', '.join(GROUPS)}.")
 
 
 def find_cohort(source: str | Path) -> Cohort:

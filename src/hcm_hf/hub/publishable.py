@@ -15,7 +15,8 @@ import torch
 from diffusers import DiffusionPipeline
 from huggingface_hub import constants
 
-from hcm_hf.data.dataset import FEATURES, PreparationReport
+from hcm_hf.data.preparation import PreparationReport
+from hcm_hf.data.schema import FEATURES
 from hcm_hf.evaluation.report import ARTEFACT
 from hcm_hf.models.unet import SAMPLERS
 from hcm_hf.training.checkpoint import Progress

@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from hcm_hf.data.dataset import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.data.dataset import load_dataset, prepare_dataset
 from hcm_hf.data.phantom import write_cohort
+from hcm_hf.data.preparation import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.data.slices import Slices
 from hcm_hf.evaluation.encoder import load_encoder
 from hcm_hf.evaluation.kept import PARTS_FOLDER

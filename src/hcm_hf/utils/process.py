@@ -48,7 +48,7 @@ def map_processes(function: Callable, *iterables: Iterable, num_proc: int) -> It
             yield from pool.map(function, *iterables)
         except BrokenProcessPool as error:
             raise InputError(
-                f"One of {num_proc} processes was killed, most often as memory ran out; use fewer with --num_proc."
+                f"One of {num_proc} processes was killed, most often as memory ran out; lower num_proc."
             ) from error
         finally:  # also when no more is wanted
             pool.shutdown(cancel_futures=True)
