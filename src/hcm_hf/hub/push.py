@@ -32,8 +32,8 @@ from hcm_hf.hub.publishable import (
 from hcm_hf.pipelines.auto import ROOT_CONFIG, HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
 from hcm_hf.training.config import CONFIG_FILE
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.figures import draw_masks, image_grid, save_png
 from hcm_hf.utils.hub import LOGIN, checked_token, explained, read_name
+from hcm_hf.utils.pictures import draw_masks, image_grid, save_png
 from hcm_hf.version import __version__
 
 
