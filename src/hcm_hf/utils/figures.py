@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure to be saved, of so many inches; it has no backend and needs none."""
+    """Return an empty figure of this size in inches; it can be saved without a backend."""
     backend = os.environ.pop("MPLBACKEND", None)
     fresh = "matplotlib" not in sys.modules
     import matplotlib  # slow to import
@@ -28,7 +28,7 @@ def new_figure(width: float, height: float) -> "Figure":
     if backend is not None:
         os.environ["MPLBACKEND"] = backend
         if fresh:
-            with suppress(ValueError):  # a notebook names one that is installed for its own Python alone
+            with suppress(ValueError):  # a notebook may name one that only its own Python has
                 matplotlib.rcParams["backend"] = backend
     return Figure(figsize=(width, height), layout="constrained")
 
