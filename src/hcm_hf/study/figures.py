@@ -86,24 +86,20 @@ def write_losses(runs: Sequence[Path], figure_file: str | Path, columns: int = 3
         figure_file: the PNG file to write.
         columns: most runs in a row.
     """
+    margin = 24
     with TemporaryDirectory() as folder:
-        curves = []
-        for run in runs:
-            loss_curves(run / METRICS_FILE, Path(folder) / f"{run.name}.png")
-            with Image.open(Path(folder) / f"{run.name}.png") as picture:
-                curves.append(picture.convert("RGB").reduce(2))
-    write_tiles([run.name for run in runs], curves, figure_file, columns)
-
-
-def write_tiles(names: Sequence[str], tiles: Sequence[Image.Image], figure_file: str | Path, columns: int) -> None:
-    """Write pictures of one size beside each other, each under its name."""
-    (width, height), margin = tiles[0].size, 24
-    rows = -(-len(tiles) // columns)
-    canvas = Image.new("RGB", (min(columns, len(tiles)) * width, rows * (height + margin)), "white")
-    for index, (name, tile) in enumerate(zip(names, tiles, strict=True)):
-        left, top = index % columns * width, index // columns * (height + margin)
-        ImageDraw.Draw(canvas).text((left + width / 2, top + margin / 2), name, "black", anchor="mm", font_size=16)
-        canvas.paste(tile, (left, top + margin))
+        for index, run in enumerate(runs):
+            curves = Path(folder) / LOSS_FIGURE
+            loss_curves(run / METRICS_FILE, curves)
+            with Image.open(curves) as picture:
+                tile = picture.convert("RGB").reduce(2)
+            width, height = tile.width, tile.height + margin
+            if not index:
+                size = min(columns, len(runs)) * width, -(-len(runs) // columns) * height
+                canvas = Image.new("RGB", size, "white")
+            left, top = index % columns * width, index // columns * height
+            ImageDraw.Draw(canvas).text((left + width / 2, top + 12), run.name, "black", anchor="mm", font_size=16)
+            canvas.paste(tile, (left, top + margin))
     save_png(canvas, figure_file)
 
 

@@ -39,7 +39,7 @@ def reproduce(
     work_dir: str | Path | None = None,
     output_dir: str | Path | None = None,
 ) -> Path:
-    """Reproduce the study, https://doi.org/10.17163/ings.n34.2025.09; called again, it goes on and skips what is done.
+    """Reproduce the study, https://doi.org/10.17163/ings.n34.2025.09; called again, it goes on where it was.
 
     Under `accelerate launch` or `torchrun` the processes share training and generation.
 
@@ -124,15 +124,15 @@ def reproduce(
 
 
 def _go(stages: list[Stage], plan: Plan) -> None:
-    """Run the stages that are not done, in order; all processes agree on which they are."""
+    """Run the stages that are not finished, in order; all processes agree on which they are."""
     accelerator = plan.accelerator
     if accelerator.is_main_process:
         print(describe(stages), flush=True)
     for stage in stages:
         accelerator.wait_for_everyone()  # until all have written
-        done = stage.done()
+        finished = stage.is_finished()
         accelerator.wait_for_everyone()  # until all have read
-        if done:
+        if finished:
             continue
         accelerator.print(f"\n== {stage.name}", flush=True)
         started = time.monotonic()
@@ -152,7 +152,7 @@ def describe(stages: Sequence[Stage]) -> str:
     """Return a line for each stage, done or left with its estimate, and a line with the sum."""
     width, lines, left = max(len(stage.name) for stage in stages), [], []
     for stage in stages:
-        if stage.done():
+        if stage.is_finished():
             lines.append(f"done  {stage.name}")
             continue
         left.append(stage.estimate())

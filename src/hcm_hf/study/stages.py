@@ -1,6 +1,6 @@
-"""The stages of a reproduction: each knows whether it is done, how to run and about how long that takes here.
+"""The stages of a reproduction: each knows whether it is finished, how to run and about how long that takes.
 
-What is done is read from the files that the stages leave, so a reproduction goes on after an interruption.
+A stage reads from its files whether it is finished, so a reproduction goes on after an interruption.
 """
 
 import json
@@ -40,14 +40,14 @@ class Stage(NamedTuple):
 
     Attributes:
         name: unique name.
-        done: whether its files are there, complete, and made from what the stages before it have left.
+        is_finished: whether its files are there, complete, and made from those of the stages before.
         run: begins, or goes on from what is there.
-        estimate: about how many seconds are left, as measured here; None if unknown.
-        shared: whether all processes run it, not the main one alone.
+        estimate: about how many seconds are left, as measured on this machine; None if unknown.
+        shared: whether all processes run it, or only the main one.
     """
 
     name: str
-    done: Callable[[], bool]
+    is_finished: Callable[[], bool]
     run: Callable[[], None]
     estimate: Callable[[], float | None] = lambda: None
     shared: bool = False
@@ -299,14 +299,8 @@ class Publication:
         plan, output_dir, scored = self.plan, self.plan.output_dir, self._scored()
         for name, one in scored.items():
             write_report(one.report(), output_dir / name)
-        draw_figures(
-            plan.work_dir / "runs",
-            plan.work_dir / "images",
-            output_dir,
-            plan.dataset,
-            list(scored),
-            seed=plan.settings["seed"],
-        )
+        sources, seed = (plan.work_dir / "runs", plan.work_dir / "images"), plan.settings["seed"]
+        draw_figures(*sources, output_dir, plan.dataset, list(scored), seed=seed)
         write_text(output_dir / ENVIRONMENT_FILE, json.dumps(self._circumstances(), indent=2) + "\n")
         summary = self._summary(scored)
         write_text(output_dir / "table1.md", render_tables(summary))
