@@ -16,7 +16,7 @@ from hcm_hf.generation.images import image_generator
 from hcm_hf.pipelines.conditions import join_labels
 from hcm_hf.pipelines.paired import PairedDDPMPipeline
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.figures import draw_masks, write_rows
+from hcm_hf.utils.pictures import draw_masks, write_rows
 
 
 def main(

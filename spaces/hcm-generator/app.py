@@ -37,8 +37,8 @@ from hcm_hf.cli import run
 from hcm_hf.hub.publishable import served_models
 from hcm_hf.pipelines.conditions import OPEN
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.figures import STRUCTURE_COLORS
 from hcm_hf.utils.hub import parse_repository
+from hcm_hf.utils.pictures import STRUCTURE_COLORS
 
 
 KEEP_SECONDS = 3600  # how long files and what a visitor has made are kept

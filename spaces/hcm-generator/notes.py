@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from hcm_hf.data.acdc import GROUPS
-from hcm_hf.data.dataset import SPLITS
+from hcm_hf.data.schema import SPLITS
 from hcm_hf.evaluation.report import COUNTED, GLANCE, REPORT_FILE, transposed_table
 from hcm_hf.hub.push import METRICS_FILE
 from hcm_hf.pipelines.auto import read_training

@@ -12,7 +12,8 @@ from PIL import Image
 
 from hcm_hf.generation.images import MANIFEST_FILE, MASK_STACK_FILE, MASK_SUFFIX, STACK_FILE, write_stack
 from hcm_hf.hub.serving import new_folder
-from hcm_hf.utils.figures import draw_masks, image_grid, new_figure
+from hcm_hf.utils.figures import new_figure
+from hcm_hf.utils.pictures import draw_masks, image_grid
 from hcm_hf.version import __version__
 
 

@@ -19,7 +19,7 @@ _PUBLIC = {
     "LatentPipeline": "pipelines.auto",
     "TrainingConfig": "training.config",
     "check_repository": "hub.push",
-    "draw_figures": "study.results",
+    "draw_figures": "study.figures",
     "examine_codes": "study.codes",
     "generate_images": "generation.images",
     "load_dataset": "data.dataset",

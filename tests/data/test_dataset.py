@@ -18,14 +18,9 @@ from huggingface_hub import constants
 
 from hcm_hf.data import phantom
 from hcm_hf.data.acdc import GROUPS, Patient, find_cohort, read_volumes
-from hcm_hf.data.dataset import (
-    FEATURES,
-    SPLITS,
-    build_dataset,
-    load_dataset,
-    prepare_dataset,
-    split_patients,
-)
+from hcm_hf.data.dataset import build_dataset, load_dataset, prepare_dataset
+from hcm_hf.data.preparation import split_patients
+from hcm_hf.data.schema import FEATURES, SPLITS
 from hcm_hf.data.slices import Slices
 from hcm_hf.utils.errors import InputError
 
@@ -223,9 +218,9 @@ def test_a_patient_is_the_same_at_every_resolution(cohort, splits):
 
 def test_bad_arguments_leave_nothing_behind(cohort, tmp_path):
     for arguments, message in [
-        ({"groups": ["ABC"]}, "Unknown group 'ABC' in --groups"),
+        ({"groups": ["ABC"]}, "Unknown group 'ABC' in groups"),
         ({"groups": ["DCM"]}, "No patient is left in the train split"),
-        ({"resolution": 4}, "--resolution is 4"),
+        ({"resolution": 4}, "resolution is 4; it must be 16 or more"),
     ]:
         with pytest.raises(InputError, match=message):
             prepare_dataset(cohort, tmp_path / "out", **arguments)
@@ -249,7 +244,7 @@ def test_full_disk_leaves_nothing_behind(cohort, tmp_path):
 
 def test_load_dataset_names_what_is_wrong(dataset_dir, tmp_path):
     assert load_dataset(dataset_dir)["train"].num_rows
-    with pytest.raises(InputError, match="images of 16 px, not --resolution 64"):
+    with pytest.raises(InputError, match="images of 16 px, not 64; leave resolution out"):
         load_dataset(dataset_dir, resolution=64)
     with pytest.raises(InputError, match="does not exist"):
         load_dataset(tmp_path / "nowhere")

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from hcm_hf.data.acdc import GROUPS
-from hcm_hf.data.dataset import FEATURES
+from hcm_hf.data.schema import FEATURES
 from hcm_hf.evaluation.images import find_levels, fingerprint, read_images, read_pairs, read_split
 from hcm_hf.utils.errors import InputError
 

@@ -9,7 +9,8 @@ from tiny import build_tiny, notes, tiny_families
 
 import hcm_hf
 from hcm_hf.data.acdc import GROUPS
-from hcm_hf.data.dataset import FEATURES, SPLITS, read_preparation
+from hcm_hf.data.dataset import read_preparation
+from hcm_hf.data.schema import FEATURES, SPLITS
 from hcm_hf.data.slices import Slices
 from hcm_hf.evaluation.images import read_pairs, read_split
 from hcm_hf.generation.images import generate_images, image_generator

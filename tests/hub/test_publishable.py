@@ -119,7 +119,7 @@ def test_links_to_elsewhere_are_refused(name, model, hub, tmp_path):
     elsewhere.write_bytes((model / name).read_bytes() if (model / name).exists() else SECRET.encode())
     (model / name).unlink(missing_ok=True)
     (model / name).symlink_to(elsewhere)
-    with pytest.raises(InputError, match=f"{name} is a link; a push takes files alone"):
+    with pytest.raises(InputError, match=f"{name} is a link; a push takes files only"):
         push_model(model, "ada/hearts")
     assert hub.repos == {}
 
@@ -201,7 +201,7 @@ def test_a_space_takes_its_modules_and_no_other_files(hub, tmp_path):
     assert set(pushed(hub, "space", "ada/space")) == {*texts, ".gitattributes"}
     (folder / "words.py").unlink()
     (folder / "words.py").symlink_to(tmp_path / "space" / "secrets.py")
-    with pytest.raises(InputError, match="words.py is a link; a push takes files alone"):
+    with pytest.raises(InputError, match="words.py is a link; a push takes files only"):
         push_space(folder, "ada/space")
     (folder / "app.py").write_text("import )\n")
     with pytest.raises(InputError, match="app.py is no Python"):

@@ -424,7 +424,7 @@ def test_a_dataset_goes_to_the_hub_and_back(hub, dataset_dir, tmp_path, monkeypa
     with pytest.raises(InputError, match="There is no folder ada/none here; Hub: no dataset ada/none is there"):
         hcm_hf.load_dataset("ada/none")
     hub.commit("dataset", "ada/texts", {"a.csv": b"a,b\n1,2\n"})
-    with pytest.raises(InputError, match="--dataset ada/texts holds no data/.*parquet"):
+    with pytest.raises(InputError, match="dataset ada/texts holds no data/.*parquet"):
         hcm_hf.load_dataset("ada/texts")
 
 

@@ -312,8 +312,8 @@ def test_seeds_differ_by_step_and_seed():
     [
         ({"family": "stylegan"}, "Unknown --family 'stylegan'"),
         ({"recipe": "best"}, "Unknown --recipe 'best'"),
-        ({"dataset": "nowhere"}, "--dataset nowhere does not exist"),
-        ({"resolution": 64}, "images of 16 px, not --resolution 64"),
+        ({"dataset": "nowhere"}, "dataset nowhere does not exist"),
+        ({"resolution": 64}, "images of 16 px, not 64; leave resolution out"),
         ({"groups": ("ABC",)}, "Unknown group 'ABC'"),
         ({"groups": ("RV",)}, "No slice of --groups RV is in the split 'train'"),
         ({"num_epochs": 0}, "--num_epochs is 0"),

@@ -1,4 +1,4 @@
-"""The ACDC layout on disk: patients, volumes, masks and spacing, from a folder or a `.zip` of it.
+"""Read patients, volumes, masks and spacing in the ACDC layout, from a folder or a `.zip`.
 
 Bernard et al., "Deep Learning Techniques for Automatic MRI Cardiac Multi-structures Segmentation and Diagnosis: Is the
 Problem Solved?", IEEE TMI 37(11), 2018, https://doi.org/10.1109/TMI.2018.2837502.
@@ -12,7 +12,7 @@ Problem Solved?", IEEE TMI 37(11), 2018, https://doi.org/10.1109/TMI.2018.283750
 import codecs
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +26,9 @@ from hcm_hf.utils.files import explained
 GROUPS = ("DCM", "HCM", "MINF", "NOR", "RV")
 PHASES = ("ED", "ES")
 LEVELS = ("base", "mid", "apex")  # thirds of a volume's slices, in the order stored
-AXES = {"group": GROUPS, "phase": PHASES, "level": LEVELS}  # what a slice can be asked to show
+AXES = {"group": GROUPS, "phase": PHASES, "level": LEVELS}  # the conditions of a slice
 STRUCTURES = ("background", "RV cavity", "myocardium", "LV cavity")  # the mask's values 0 to 3
-# What a folder of patients may be called, and which part of the official split it stands for.
+# Names of folders of patients, and the part of the official split that each stands for.
 HALVES = {
     **dict.fromkeys(("training", "train"), "training"),
     **dict.fromkeys(("validation", "valid", "val"), "validation"),
@@ -37,23 +37,23 @@ HALVES = {
 
 _PATIENT = re.compile(r"patient\d+")
 _SEARCH_DEPTH = 4  # an official archive is ACDC/database/training/patientXXX
-_LABEL_ERROR = 1e-3  # how far a mask's value may lie from a whole number: scaled or resampled masks are rounded
+_LABEL_ERROR = 1e-3  # largest distance of a mask's value from a whole number; scaled or resampled masks are rounded
 
 
 @dataclass(frozen=True)
 class Patient:
-    """One patient's `Info.cfg` and where the files are; no voxel has been read.
+    """One patient's `Info.cfg` and the place of the files; no voxel has been read.
 
     Attributes:
-        name: the folder's name, such as "patient021".
-        half: "training", "validation" or "testing" where the source is split by folders, else "".
+        name: name of the folder, such as "patient021".
+        half: "training", "validation" or "testing" if the source is split by folders, else "".
         group: one of `GROUPS`.
         phases: frame number (from 1) of each phase, `{"ED": 1, "ES": 12}`.
-        height: in cm, None where unknown.
-        weight: in kg, None where unknown.
+        height: height in cm; None if unknown.
+        weight: weight in kg; None if unknown.
         source: the folder or `.zip` that was searched.
         folder: the patient's folder inside `source`.
-        notes: what is odd in `Info.cfg`, a sentence each.
+        notes: a sentence for each oddity of `Info.cfg`.
     """
 
     name: str
@@ -69,12 +69,12 @@ class Patient:
 
 @dataclass(frozen=True)
 class Cohort:
-    """The patients that were found in a source, and what was not taken for one.
+    """The patients of a source, and the folders that are not used.
 
     Attributes:
-        patients: sorted by name.
-        split_rule: how they are split into training, validation and test, and on what grounds.
-        left_out: a sentence for each folder or patient that was passed over.
+        patients: the patients, sorted by name.
+        split_rule: how they are split into training, validation and test, and why.
+        left_out: a sentence for each folder or patient that was left out.
     """
 
     patients: list[Patient]
@@ -87,14 +87,14 @@ class Volume:
     """One frame of one patient.
 
     Attributes:
-        image: (X, Y, Z) intensities as stored, X along a row of the picture.
-        mask: (X, Y, Z) uint8 with the indices of `STRUCTURES`, None for a frame without a segmentation.
+        image: (X, Y, Z) intensities as stored; X runs along a row of the picture.
+        mask: (X, Y, Z) uint8 indices of `STRUCTURES`; None for a frame without a segmentation.
         spacing: voxel size along X, Y and Z in mm.
         frame: number of the frame, from 1.
         phase: "ED", "ES", or None for the frames between.
-        description: what the image's NIfTI header says of itself.
-        file: the file it came from, for messages.
-        affine: (4, 4) from voxels to the scanner, None where the header has none.
+        description: text of the NIfTI header's field `descrip`.
+        file: name of the file, for messages.
+        affine: (4, 4) from voxels to the scanner; None if the header has none.
     """
 
     image: np.ndarray
@@ -107,14 +107,21 @@ class Volume:
     affine: np.ndarray | None = None
 
 
-def find_cohort(source: str | Path) -> Cohort:
-    """Find and check the patients in a folder or a `.zip` in the ACDC layout; reads no voxels.
+def check_groups(groups: Sequence[str]) -> None:
+    """Raise an `InputError` for a group that ACDC does not have."""
+    for group in groups:
+        if group not in GROUPS:
+            raise InputError(f"Unknown group '{group}' in groups; choose among {', '.join(GROUPS)}.")
 
-    Patients in a folder `testing` or `test` are held out where there are others. Then those in a third folder, beside
-    `training` or `train`, are left out.
+
+def find_cohort(source: str | Path) -> Cohort:
+    """Find and check the patients in a folder or a `.zip` in the ACDC layout, without reading voxels.
+
+    Patients in a folder `testing` or `test` are held out if there are others. Patients in neither of the official
+    folders are then left out.
 
     Raises:
-        InputError: if nothing is there, it is not ACDC, an `Info.cfg` is incomplete, or a file it names is missing.
+        InputError: if the source is missing or not ACDC, an `Info.cfg` is incomplete, or a file is missing.
     """
     source = str(Path(source))
     root = _open(source)
@@ -144,13 +151,13 @@ def find_cohort(source: str | Path) -> Cohort:
 
 
 def read_volumes(patient: Patient, all_frames: bool = False) -> Iterator[Volume]:
-    """Read a patient's volumes: ED and ES with their masks, then, if asked, the frames of the 4-D cine between them.
+    """Read a patient's volumes: ED and ES with their masks, then with `all_frames` the other frames of the 4-D cine.
 
-    Each file is read once. A patient without a cine yields ED and ES alone.
+    Each file is read once. A patient without a cine yields ED and ES only.
 
     Raises:
         InputError: if a file is truncated or unreadable, a mask does not fit its image, or the voxels are constant or
-            not finite; the sentence names the file.
+            not finite.
     """
     folder = _folder(patient)
     for phase, frame in patient.phases.items():
@@ -194,19 +201,19 @@ def _folder(patient: Patient) -> AnyPath:
 
 
 def _inside(folder: AnyPath, source: str) -> str:
-    """The folder's path from the source, with slashes; "" for the source itself."""
+    """Return the folder's path inside the source, with slashes; "" for the source itself."""
     inside = folder.at if isinstance(folder, zipfile.Path) else folder.relative_to(source).as_posix()
     return inside.strip("/").removeprefix(".")
 
 
 def _half(folder: AnyPath, source: str) -> str:
-    """The half that the nearest folder of such a name between source and patient stands for, or ""."""
+    """Return the half of the nearest folder between source and patient that has such a name, else ""."""
     parts = _inside(folder, source).lower().split("/")[:-1]
     return next((HALVES[part] for part in reversed(parts) if part in HALVES), "")
 
 
 def _search(folder: AnyPath, depth: int = 0) -> tuple[list[AnyPath], list[str]]:
-    """Patient folders at or below `folder`, and a sentence for each other one that holds none."""
+    """Return the patient folders at or below `folder`, and a sentence for each folder without any."""
     if _PATIENT.fullmatch(folder.name):
         return [folder], []
     if folder.name.startswith((".", "__")) and depth:
@@ -232,7 +239,7 @@ def _read_info(folder: AnyPath, half: str, source: str) -> Patient:
     path = folder.joinpath("Info.cfg")
     with explained(path):
         if not path.exists():
-            raise InputError(f"{path} is missing; every patient folder of ACDC has one.")
+            raise InputError(f"{path} is missing; copy it from the original ACDC.")
         lines = _decode(path.read_bytes()).splitlines()
     pairs = (line.split(":", 1) for line in lines if ":" in line)
     info = {key.strip().lower(): value.strip() for key, value in pairs}
@@ -264,7 +271,7 @@ def _read_info(folder: AnyPath, half: str, source: str) -> Patient:
 
 
 def _decode(data: bytes) -> str:
-    """Text of a file that may begin with the mark that Windows' editors put there."""
+    """Decode a file that may begin with a byte order mark of Windows editors."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", errors="replace")
     return data.decode("utf-8-sig", errors="replace")
@@ -278,7 +285,7 @@ def _whole_number(text: str, key: str, path: AnyPath) -> int:
 
 
 def _size(text: str) -> float | None:
-    """A height or weight, which is only descriptive: None for what is no positive number."""
+    """Return a height or weight; None unless it is a positive number."""
     try:
         size = float(text.replace(",", "."))
     except ValueError:
@@ -287,7 +294,7 @@ def _size(text: str) -> float | None:
 
 
 def _read_mask(path: AnyPath, image: Nifti) -> np.ndarray:
-    """The labels of a mask, uint8, which lies on its image."""
+    """Read the labels of a mask, uint8, and check that it fits its image."""
     mask = read_nifti(path, ndim=3)
     if mask.voxels.shape != image.voxels.shape:
         raise InputError(

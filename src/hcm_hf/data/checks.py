@@ -1,8 +1,8 @@
-"""What the headers and masks of one patient's volumes give away: lost voxel sizes, other labels, other axes.
+"""Check headers and masks of one patient's volumes for lost voxel sizes, other labels and other axes.
 
 All 150 patients of ACDC have the right ventricle at smaller x than the left one, the base in the first slice, a left
 cavity enclosed by myocardium and larger at ED, blood brighter than myocardium, and image and mask in one frame.
-Up and down cannot be told from a mask: the right ventricle of ACDC lies above the left one or below.
+A mask does not show what is up: in ACDC the right ventricle lies above or below the left one.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from hcm_hf.utils.errors import InputError
 
 
 RV, MYOCARDIUM, LV = 1, 2, 3
-_MM = {"in plane": (0.3, 5.0), "between slices": (0.5, 25.0)}  # voxel sizes of short-axis cine, with room
+_MM = {"in plane": (0.3, 5.0), "between slices": (0.5, 25.0)}  # plausible voxel sizes of short-axis cine
 _SIDE = -3.0  # mm in x from the left to the right ventricle's cavity; at most -9.5 in ACDC
 _WIDTHS = (40.0, 200.0)  # mm in plane of the whole segmented heart; 62 to 150 in ACDC
 _REACH = 30.0  # mm by which a mask is shifted to see whether it fits better
@@ -24,17 +24,17 @@ _LENGTH = 30.0  # mm between the first and the last marked slice of three or mor
 
 
 def examine(name: str, volumes: Sequence[Volume]) -> tuple[Callable[[Volume], Volume], list[str]]:
-    """Check a patient's labelled volumes: refuse what cannot be right, and note what is odd.
+    """Check a patient's labelled volumes: refuse errors and note oddities.
 
     Args:
-        name: the patient's.
+        name: name of the patient.
         volumes: ED and ES, with their masks.
 
     Returns:
-        A function that turns a volume of this patient to ACDC's axes, and a sentence for each odd thing.
+        A function that turns a volume of this patient to ACDC's axes, and a sentence for each oddity.
 
     Raises:
-        InputError: if a voxel size was lost or is no millimetres, ED and ES are the same volume, or the labels are
+        InputError: if a voxel size was lost or is not in millimetres, ED and ES are the same volume, or the labels are
             not ACDC's.
     """
     for volume in volumes:
@@ -107,7 +107,7 @@ def _check_labels(volume: Volume) -> None:
 
 
 def _contact(mask: np.ndarray, first: int, second: int) -> int:
-    """Number of edges between neighbouring pixels of two labels, within slices."""
+    """Count the edges between neighbouring pixels of two labels, within slices."""
     one, other = mask == first, mask == second
     along_x = (one[1:] & other[:-1]) | (other[1:] & one[:-1])
     along_y = (one[:, 1:] & other[:, :-1]) | (other[:, 1:] & one[:, :-1])
@@ -133,7 +133,7 @@ def _odd_sizes(volumes: Sequence[Volume]) -> list[str]:
 
 
 def _depth(volume: Volume) -> float:
-    """Where the marked area lies, from -1 for the first marked slice to 1 for the last; below 0 in ACDC."""
+    """Return the mean position of the marked area: -1 is the first marked slice, 1 the last; below 0 in ACDC."""
     area = volume.mask.astype(bool).sum((0, 1))
     marked = np.flatnonzero(area)
     middle, reach = (marked[0] + marked[-1]) / 2, max(1, marked[-1] - marked[0]) / 2
@@ -141,7 +141,7 @@ def _depth(volume: Volume) -> float:
 
 
 def _side(volume: Volume) -> float:
-    """Distance in x, mm, from the left to the right ventricle's cavity; not a number without both."""
+    """Return the distance in x from the left to the right ventricle's cavity, mm; NaN without both."""
     centres = [np.argwhere(volume.mask == label)[:, 0] for label in (RV, LV)]
     if not all(map(len, centres)):
         return np.nan

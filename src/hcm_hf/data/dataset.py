@@ -1,253 +1,60 @@
-"""Patients to a `datasets.DatasetDict`, split by patient.
+"""Open a prepared dataset: a folder, a repository of the Hub, or the synthetic cohort."""
 
-One row per slice. Splits are by patient and a function of the patients' names and the seed alone: where the source
-has a folder `testing/` or `test/`, that is the test split, and validation a tenth of each group of the others; where
-it has none, each group is split 70/10/20. Copies of a patient, also with other grey values, stand in one split.
-"""
-
-import hashlib
 import json
 import re
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import datasets
-import numpy as np
 import pyarrow
 import yaml
 from filelock import FileLock
 from huggingface_hub import DatasetCard, constants
-from tqdm.auto import tqdm
 
 from hcm_hf.data import phantom
-from hcm_hf.data.acdc import GROUPS, PHASES, Patient, find_cohort
-from hcm_hf.data.identity import find_copies
-from hcm_hf.data.preprocessing import FIELD_OF_VIEW, PERCENTILES, PreparedPatient, prepare_patient
-from hcm_hf.data.schema import FEATURES, SPLITS, check_preparation, check_splits
+from hcm_hf.data.preparation import REPORT_FILE, build_dataset, prepare_dataset
+from hcm_hf.data.schema import SPLITS, check_preparation, check_splits
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import check_name, explained, replacing, require_empty, write_text
+from hcm_hf.utils.files import check_name, explained
 from hcm_hf.utils.hub import download, parse_repository
-from hcm_hf.utils.process import map_processes
 from hcm_hf.version import __version__
 
 
-_SHARES = {"test": 0.2, "validation": 0.1}  # of a group's patients, where the source says nothing of the split
-REPORT_FILE = "preparation.json"
-# By source; so are models that learnt from it. Generated slices have that of what their model learnt from.
-LICENSES = {"acdc": "cc-by-nc-sa-4.0", "synthetic": "apache-2.0", "generated": None}
-
-ACDC_CITATION = (
-    "O. Bernard, A. Lalande, C. Zotti, F. Cervenansky, et al. Deep Learning Techniques for Automatic MRI Cardiac "
-    "Multi-structures Segmentation and Diagnosis: Is the Problem Solved? IEEE Transactions on Medical Imaging 37(11), "
-    "2514-2525, 2018, doi 10.1109/TMI.2018.2837502"
-)
-
-
-@dataclass
-class PreparationReport:
-    """What went into a prepared dataset, what stayed out, and why; saved beside it as `preparation.json`.
-
-    Attributes:
-        source: "acdc", "synthetic" for the synthetic cohort, or "generated" for slices that a model made.
-        resolution: pixels a side.
-        pixel_spacing: mm.
-        seed: of the split.
-        split_rule: how the patients were split, and on what grounds.
-        patients: names of the patients per split.
-        slices: number of slices per split, group and phase.
-        left_out: a sentence for each folder, patient or kind of slice that is not in the dataset.
-        notes: what a user of the data should know: copies, voxel sizes, what is odd about a patient, what was cut off.
-        generator: of generated slices their model, how it was sampled, the source of what it learnt from, and its
-            licence.
-        version: of this package.
-    """
-
-    source: str
-    resolution: int
-    pixel_spacing: float
-    seed: int
-    split_rule: str = ""
-    patients: dict[str, list[str]] = field(default_factory=dict)
-    slices: list[dict] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    generator: dict | None = None
-    version: str = __version__
-
-    def __str__(self) -> str:
-        phases = [*PHASES, "other"]
-        lines = [f"{'split':<11} {'group':<6} {'patients':>8} {'slices':>7} " + " ".join(f"{p:>6}" for p in phases)]
-        for row in self.slices:
-            counts = " ".join(f"{row[phase]:>6}" for phase in phases)
-            lines.append(f"{row['split']:<11} {row['group']:<6} {row['patients']:>8} {row['slices']:>7} {counts}")
-        total = {key: sum(row[key] for row in self.slices) for key in ("patients", "slices", *phases)}
-        counts = " ".join(f"{total[phase]:>6}" for phase in phases)
-        lines.append(f"{'all':<11} {'':<6} {total['patients']:>8} {total['slices']:>7} {counts}")
-        lines.append(f"split: {self.split_rule}")
-        lines += [f"left out: {sentence}" for sentence in self.left_out or ["nothing"]]
-        lines += [f"note: {sentence}" for sentence in self.notes]
-        return "\n".join(lines)
-
-
-def build_dataset(
-    source: str | Path,
-    resolution: int = 64,
-    groups: Sequence[str] | None = None,
-    all_frames: bool = False,
-    num_proc: int = 1,
-    seed: int = 0,
-) -> tuple[datasets.DatasetDict, PreparationReport]:
-    """Turn a folder or `.zip` in the ACDC layout into a dataset of slices split by patient.
-
-    Args:
-        source: the folder or `.zip`, with `training/` and `testing/` or one tree of patients.
-        resolution: pixels a side of a field of view of 128 mm: 64 is 2 mm a pixel, 128 is 1 mm.
-        groups: the groups to keep, default all five. It does not move a patient to another split.
-        all_frames: also the frames between ED and ES of patients that have the 4-D cine (null `phase` and `mask`).
-        num_proc: processes that read patients.
-        seed: of the split.
-
-    Raises:
-        InputError: on unreadable or incomplete files, an unknown group, or a split without patients.
-    """
-    groups = tuple(groups or GROUPS)
-    check_groups(groups)
-    if seed < 0:
-        raise InputError(f"--seed is {seed}; it must be 0 or more.")
-    if resolution < 16:
-        raise InputError(f"--resolution is {resolution}; use 16 pixels or more.")
-    cohort = find_cohort(source)
-    patients = [patient for patient in cohort.patients if patient.group in groups]
-    prepared = _prepare(patients, resolution, all_frames, num_proc)
-
-    drawn = [name for name, one in prepared.items() if _is_drawn(one)]
-    synthetic = len(drawn) == len(prepared) > 0
-    report = PreparationReport(
-        source="synthetic" if synthetic else "acdc",
-        resolution=resolution,
-        pixel_spacing=FIELD_OF_VIEW / resolution,
-        seed=seed,
-        split_rule=cohort.split_rule,
-    )
-    if drawn and not synthetic:  # the stricter licence holds for the whole
-        report.notes.append(
-            f"{', '.join(drawn)} are of the synthetic cohort; the dataset counts as one of real patients"
-        )
-    report.left_out += cohort.left_out
-    others = Counter(patient.group for patient in cohort.patients if patient.group not in groups)
-    report.left_out += [f"{count} patients of group {group}, not asked for" for group, count in sorted(others.items())]
-    copies = find_copies(
-        {name: one.volumes for name, one in prepared.items()}, {name: one.texture for name, one in prepared.items()}
-    )
-    patients = _drop_copies(patients, copies, report)
-    report.patients = split_patients(patients, seed, copies)
-    for split, names in report.patients.items():
-        if not names:
-            raise InputError(f"No patient is left in the {split} split: {source} has too few ({len(patients)}).")
-    _note(report, prepared, all_frames)
-
-    info = {
-        "description": f"Short-axis cine slices, {FIELD_OF_VIEW:g} mm around the heart, clipped to percentiles "
-        f"{PERCENTILES} of the volume; prepared by hcm_hf {__version__}.",
-        "citation": "" if synthetic else ACDC_CITATION,
-        "license": LICENSES[report.source],
-    }
-    rows = {split: [row for name in names for row in prepared[name].rows] for split, names in report.patients.items()}
-    return join_splits(rows, report, info), report
-
-
-def join_splits(rows: dict[str, list[dict]], report: PreparationReport, info: dict) -> datasets.DatasetDict:
-    """Rows of each split as a dataset; the report, which names the patients of each, gets their counts.
-
-    Args:
-        rows: by split a dict per slice, with the columns of `FEATURES`; images and masks as bytes of PNG files.
-        report: of the whole dataset.
-        info: of a `datasets.DatasetInfo`.
-    """
-    splits = datasets.DatasetDict()
-    for split, names in report.patients.items():
-        columns = {key: [row[key] for row in rows[split]] for key in FEATURES}
-        for key in ("image", "mask"):
-            columns[key] = [png and {"bytes": png, "path": None} for png in columns[key]]
-        dataset_info = datasets.DatasetInfo(features=FEATURES, **info)
-        splits[split] = datasets.Dataset.from_dict(columns, info=dataset_info, split=datasets.NamedSplit(split))
-        _count(report, split, rows[split], names)
-    return splits
-
-
-def save_splits(splits: datasets.DatasetDict, report: PreparationReport, output_dir: str | Path) -> None:
-    """Save a dataset with its report as `load_dataset` opens them, whole or not at all."""
-    with replacing(output_dir) as temporary:
-        splits.save_to_disk(temporary)
-        write_text(temporary / REPORT_FILE, json.dumps(asdict(report), indent=2) + "\n")
-
-
-def prepare_dataset(
-    source: str | Path,
-    output_dir: str | Path,
-    resolution: int = 64,
-    groups: Sequence[str] | None = None,
-    all_frames: bool = False,
-    num_proc: int = 1,
-    seed: int = 0,
-) -> PreparationReport:
-    """Build a dataset and save it with its report, whole or not at all; `datasets.load_from_disk` opens it.
-
-    Args:
-        source: the folder or `.zip` in the ACDC layout.
-        output_dir: a new or empty folder.
-        resolution: as in `build_dataset`.
-        groups: as in `build_dataset`.
-        all_frames: as in `build_dataset`.
-        num_proc: as in `build_dataset`.
-        seed: as in `build_dataset`.
-
-    Raises:
-        InputError: as `build_dataset`, and if `output_dir` holds something or cannot be written.
-    """
-    require_empty(output_dir, "--output_dir")
-    splits, report = build_dataset(source, resolution, groups, all_frames, num_proc, seed)
-    save_splits(splits, report, output_dir)
-    return report
+__all__ = ["build_dataset", "load_dataset", "prepare_dataset", "read_preparation"]
 
 
 def load_dataset(dataset: str | Path | None, resolution: int | None = None) -> datasets.DatasetDict:
-    """Open a prepared dataset; with None the synthetic cohort, which is written and kept on first use.
+    """Open a prepared dataset, or the synthetic cohort, which is drawn and cached on first use.
 
     Args:
-        dataset: a folder that `prepare_dataset` wrote, a repository of the Hub, `user/name[@revision]`, or None.
-        resolution: pixels a side to insist on. The synthetic cohort comes at any, by default 64.
+        dataset: a folder that `prepare_dataset` wrote, a Hub repository (`user/name[@revision]`), or None for the
+            synthetic cohort.
+        resolution: required size in pixels; by default any. The synthetic cohort comes in any size, by default 64.
 
     Raises:
         InputError: if the folder is missing, is no prepared dataset, or has another resolution.
     """
     if dataset is None:
         dataset = _synthetic_dataset(resolution or 64)
-    check_name(dataset, "--dataset")
+    check_name(dataset, "dataset")
     repository = parse_repository(dataset)
     if repository is None and not Path(dataset).is_dir():
-        raise InputError(f"--dataset {dataset} does not exist; make it with scripts/prepare_dataset.py.")
+        raise InputError(f"dataset {dataset} does not exist; make it with scripts/prepare_dataset.py.")
     try:
         splits = datasets.load_from_disk(dataset) if repository is None else _from_hub(*repository)
-        splits = check_splits(splits, f"--dataset {dataset}")
+        splits = check_splits(splits, f"dataset {dataset}")
     except InputError:
         raise
     except (OSError, ValueError, TypeError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
-        raise InputError(f"--dataset {dataset} is not a dataset; make it with scripts/prepare_dataset.py.") from error
+        raise InputError(f"dataset {dataset} is not a dataset; make it with scripts/prepare_dataset.py.") from error
     size = splits["train"][0]["image"].size[0]
     if resolution is not None and size != resolution:
-        raise InputError(
-            f"--dataset {dataset} has images of {size} px, not --resolution {resolution}; leave that out."
-        )
+        raise InputError(f"dataset {dataset} has images of {size} px, not {resolution}; leave resolution out.")
     return splits
 
 
 def read_preparation(dataset: str | Path | None) -> dict:
-    """What the preparation of a dataset wrote of itself; of slices that were prepared elsewhere nothing.
+    """Return the preparation report of a dataset; empty for a dataset that was prepared elsewhere.
 
     Args:
         dataset: as in `load_dataset`.
@@ -268,140 +75,34 @@ def _snapshot(repo_id: str, revision: str | None) -> Path:
 
 
 def _from_hub(repo_id: str, revision: str | None) -> datasets.DatasetDict:
-    """A repository's Parquet files, each in the split that its name begins with, with the licence of its card.
+    """Load a repository's Parquet files; each belongs to the split that its name starts with.
 
-    What the card says of files is not followed: it could name any on this machine.
+    The licence comes from the card. File paths in the card are ignored: they could name any file on this machine.
     """
     folder, files = _snapshot(repo_id, revision), {}
     for path in sorted((folder / "data").glob("*.parquet")):
         files.setdefault(re.split(r"[-.]", path.name)[0], []).append(str(path))
     if not files:
-        raise InputError(f"--dataset {repo_id} holds no data/*.parquet; push one with scripts/push.py --dataset.")
+        raise InputError(f"dataset {repo_id} holds no data/*.parquet; push one with scripts/push.py.")
     order = [*(split for split in SPLITS if split in files), *(split for split in files if split not in SPLITS)]
     splits = datasets.load_dataset("parquet", data_files={split: files[split] for split in order})
     card = folder / constants.REPOCARD_NAME
     try:
         license_name = DatasetCard.load(card).data.license if card.is_file() else None
-    except (ValueError, yaml.YAMLError):  # a card that is no card says nothing
+    except (ValueError, yaml.YAMLError):  # a card that cannot be read names no licence
         license_name = None
     for split in splits.values():
         split.info.license = license_name if isinstance(license_name, str) else ""
     return splits
 
 
-def check_groups(groups: Sequence[str]) -> None:
-    """Raise an `InputError` for a group that ACDC does not have."""
-    for group in groups:
-        if group not in GROUPS:
-            raise InputError(f"Unknown group '{group}' in --groups; choose among {', '.join(GROUPS)}.")
-
-
-def split_patients(
-    patients: Sequence[Patient], seed: int, duplicates: Sequence[set[str]] = ()
-) -> dict[str, list[str]]:
-    """Names of the patients per split; sets of `duplicates` stay together.
-
-    Patients of a group are ordered by a hash of the seed and their name, so neither the order of files nor the
-    presence of other groups moves anyone.
-    """
-    splits = {split: [] for split in SPLITS}
-    for split, half in (("test", "testing"), ("validation", "validation")):
-        splits[split] += [patient.name for patient in patients if patient.half == half]
-    test_share, validation_share = (0 if splits[split] else share for split, share in _SHARES.items())
-    units: dict[str, list[Patient]] = {}
-    for patient in sorted(patients, key=lambda patient: patient.name):
-        if patient.half in ("", "training"):
-            unit = min((min(names) for names in duplicates if patient.name in names), default=patient.name)
-            units.setdefault(unit, []).append(patient)
-    room = {}
-    for group in GROUPS:
-        count = sum(len(members) for members in units.values() if members[0].group == group)
-        room[group] = {  # in a group of three or more, everyone gets one
-            "test": test_share and max(round(test_share * count), min(1, count // 3)),
-            "validation": validation_share and max(round(validation_share * count), min(1, count // 3)),
-            "train": count,
-        }
-    for unit in sorted(units, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()):
-        places = room[units[unit][0].group]
-        split = next(split for split in places if len(units[unit]) <= places[split])
-        places[split] -= len(units[unit])
-        splits[split] += [patient.name for patient in units[unit]]
-    return {split: sorted(names) for split, names in splits.items()}
-
-
-def _prepare(patients: list[Patient], resolution: int, all_frames: bool, num_proc: int) -> dict[str, PreparedPatient]:
-    names = [patient.name for patient in patients]
-    prepare = partial(prepare_patient, resolution=resolution, all_frames=all_frames)
-    prepared = map_processes(prepare, patients, num_proc=num_proc)
-    progress = tqdm(prepared, total=len(patients), desc="Reading patients", unit="patient")
-    return dict(zip(names, progress, strict=True))
-
-
-def _is_drawn(patient: PreparedPatient) -> bool:
-    """Whether all volumes of a patient say that they belong to the synthetic cohort."""
-    return all(description.startswith(phantom.DESCRIPTION) for description in patient.descriptions)
-
-
-def _drop_copies(patients: list[Patient], copies: list[set[str]], report: PreparationReport) -> list[Patient]:
-    """The patients without those who are also in a half that is held out; all copies go into the report."""
-    halves = {patient.name: patient.half for patient in patients}
-    dropped = set()
-    for names in copies:
-        half = next((half for half in ("testing", "validation") if half in {halves[name] for name in names}), None)
-        kept = sorted(name for name in names if halves[name] == half)
-        others = sorted(names - set(kept))
-        if half and others:
-            dropped |= set(others)
-            report.left_out += [f"{name}: the same volumes as {kept[0]} of the {half} half" for name in others]
-        else:
-            report.notes.append(f"{' and '.join(sorted(names))} hold the same volumes; they are kept in one split")
-    return [patient for patient in patients if patient.name not in dropped]
-
-
-def _note(report: PreparationReport, prepared: dict[str, PreparedPatient], all_frames: bool) -> None:
-    names = sorted(name for names in report.patients.values() for name in names)
-    kept = [prepared[name] for name in names]
-    report.notes += [note for one in kept for note in one.notes]
-    report.notes += _voxel_sizes(dict(zip(names, kept, strict=True)))
-    without_cine = sum(not one.has_cine for one in kept)
-    if all_frames and without_cine:
-        report.left_out.append(f"frames between ED and ES of {without_cine} patients without a 4-D cine")
-    report.notes.append(
-        f"{sum(one.empty_masks for one in kept)} slices have an empty mask (beyond base or apex); kept"
-    )
-    cropped = 100 * np.mean([one.cropped for one in kept])
-    report.notes.append(f"{cropped:.2f} % of the segmented heart lies outside the {FIELD_OF_VIEW:g} mm crop")
-
-
-def _voxel_sizes(prepared: dict[str, PreparedPatient]) -> list[str]:
-    """The smallest and the largest voxels, with the patients who have them."""
-    notes = []
-    for what, axis in (("pixels", 0), ("distances of slices", 2)):
-        sizes = {name: one.spacings[0][axis] for name, one in prepared.items()}
-        low, high = min(sizes, key=sizes.get), max(sizes, key=sizes.get)
-        notes.append(f"{what} of {sizes[low]:.2f} mm ({low}) to {sizes[high]:.2f} mm ({high})")
-    return notes
-
-
-def _count(report: PreparationReport, split: str, rows: list[dict], names: list[str]) -> None:
-    group_of = {row["patient"]: row["group"] for row in rows}
-    for group in GROUPS:
-        phases = Counter(row["phase"] or "other" for row in rows if row["group"] == group)
-        if phases:
-            count = {phase: phases[phase] for phase in (*PHASES, "other")}
-            patients = sum(group_of[name] == group for name in names)
-            report.slices.append(
-                {"split": split, "group": group, "patients": patients, "slices": phases.total(), **count}
-            )
-
-
 def _synthetic_dataset(resolution: int) -> Path:
-    """The prepared synthetic cohort, kept in the cache of the Hugging Face libraries.
+    """Return the prepared synthetic cohort, cached beside the caches of the Hugging Face libraries.
 
-    Of several jobs that need it at once the first one makes it, and the others wait.
+    If several jobs need it at once, the first one makes it and the others wait.
 
     Raises:
-        InputError: if there is no cache that can be written.
+        InputError: if the cache cannot be written.
     """
     name, cache = f"synthetic-{phantom.PHANTOM_VERSION}-{__version__}-{resolution}", Path(constants.HF_HOME, "hcm_hf")
     try:
@@ -415,10 +116,10 @@ def _synthetic_dataset(resolution: int) -> Path:
         reason = error.strerror if isinstance(error, OSError) else "there is no home"
         raise InputError(
             f"The synthetic cohort cannot be kept in {cache} ({reason}); set HF_HOME to a folder that you may write, "
-            "or name a --dataset."
+            "or name a prepared dataset."
         ) from error
     with lock, TemporaryDirectory() as folder:
-        if not (cache / name).is_dir():  # nobody has made it meanwhile
+        if not (cache / name).is_dir():  # unless another job has just made it
             phantom.write_cohort(Path(folder) / "cohort", num_proc=1)
             prepare_dataset(Path(folder) / "cohort", cache / name, resolution)
     return cache / name

@@ -1,4 +1,4 @@
-"""Who a patient is: the SHA-256 of the voxels of his volumes, whatever he is called and however he is prepared."""
+"""Identify patients by the SHA-256 of their volumes' voxels, which does not depend on names or preparation."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -8,23 +8,23 @@ import numpy as np
 from hcm_hf.utils.errors import InputError
 
 
-Identities = dict[str, list[str]]  # by name, the SHA-256 of each of a patient's volumes
+Identities = dict[str, list[str]]  # patient's name: SHA-256 of each of the volumes
 
-_ALIKE = 0.85  # correlation of textures: above .94 for rescaled or 8-bit copies, under .7 for different patients
+_ALIKE = 0.85  # correlation of textures: above 0.94 for rescaled or 8-bit copies, below 0.7 for different patients
 TEXTURE_SIZE = 64  # pixels a side of the crop that textures are taken from
 
 
 def hash_voxels(voxels: np.ndarray) -> str:
-    """SHA-256 of voxel values, whatever type and order in memory they are stored in; 64 hexadecimal digits."""
+    """Return the SHA-256 of voxel values as 64 hexadecimal digits; dtype and memory order do not matter."""
     return hashlib.sha256(np.ascontiguousarray(voxels, dtype=np.float32)).hexdigest()
 
 
 def identify(patients: Sequence[str], volumes: Sequence[str]) -> Identities:
-    """The volumes of each patient.
+    """Return the volumes of each patient.
 
     Args:
-        patients: of each slice, the patient's name.
-        volumes: of each slice, the SHA-256 of its volume.
+        patients: name of the patient of each slice.
+        volumes: SHA-256 of the volume of each slice.
     """
     known: dict[str, set[str]] = {}
     for name, volume in zip(patients, volumes, strict=True):
@@ -33,25 +33,25 @@ def identify(patients: Sequence[str], volumes: Sequence[str]) -> Identities:
 
 
 def shared_patients(patients: Identities, others: Identities) -> list[str]:
-    """Names of the patients who have a volume in common with any of the others."""
+    """Return the names of the patients who share a volume with any of the others."""
     seen = {volume for volumes in others.values() for volume in volumes}
     return [name for name, volumes in patients.items() if seen.intersection(volumes)]
 
 
 def count_patients(patients: Identities) -> int:
-    """Number of different patients: one may stand under two names, his own and that of a teacher's notes."""
+    """Return the number of different patients; one may have a second name from a teacher's training data."""
     return len({tuple(volumes) for volumes in patients.values()})
 
 
 def read_identities(value: object, what: str) -> Identities:
-    """Check what a file says of the patients that something was trained on.
+    """Check the training patients that a file names.
 
     Args:
-        value: what stands in the file, as JSON has it.
-        what: whose patients, to begin a sentence with.
+        value: the patients, as read from JSON.
+        what: the file or model, as the beginning of a sentence.
 
     Raises:
-        InputError: if it is damaged, or from a version that knew patients by their prepared pixels.
+        InputError: if they are missing or damaged, or written by an old version.
     """
     if not isinstance(value, Mapping):
         raise InputError(f"{what} does not say which patients it was trained on; train it again.")
@@ -65,10 +65,10 @@ def read_identities(value: object, what: str) -> Identities:
 
 
 def take_texture(images: np.ndarray) -> np.ndarray:
-    """What is left of slices without their coarse structure: noise and fine edges, which no two scans share.
+    """Return slices without their coarse structure: the noise and fine edges that no two scans share.
 
     Args:
-        images: (N, H, W), any grey values.
+        images: (N, H, W), any intensities.
 
     Returns:
         float16 (N, H W), each of mean 0 and norm 1, or all 0 for a constant slice.
@@ -82,13 +82,13 @@ def take_texture(images: np.ndarray) -> np.ndarray:
 
 
 def find_copies(volumes: Mapping[str, Sequence[str]], textures: Mapping[str, np.ndarray]) -> list[set[str]]:
-    """Sets of patients who share a volume: with equal voxels, or with other grey values of the same scan.
+    """Return sets of patients who share a scan, with equal voxels or with other intensities.
 
-    Two patients are copies where half of one's slices have the texture of a slice of the other.
+    Two patients are copies if half of one's slices have the texture of a slice of the other.
 
     Args:
-        volumes: of each patient, the SHA-256 of each volume.
-        textures: of each patient, (N, D) of `take_texture`.
+        volumes: SHA-256 of each volume, by patient.
+        textures: textures (N, D) from `take_texture`, by patient.
     """
     if not textures:
         return []

@@ -1,4 +1,4 @@
-"""One NIfTI volume from one file, read by its content: names say little about compression, folders or axes."""
+"""Read one NIfTI volume from one file, by its content; names may be wrong about compression."""
 
 import gzip
 import io
@@ -18,23 +18,23 @@ from hcm_hf.utils.files import explained
 
 AnyPath = Path | zipfile.Path  # of a folder, or of a member of a `.zip`
 
-MOST_BYTES = 2**31  # of one volume, uncompressed; a 4-D cine of ACDC has a twentieth of it
+MOST_BYTES = 2**31  # of one volume, uncompressed; a 4-D cine of ACDC has a twentieth of this
 _SIZES = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}  # by the header's first number
 _GZIP = b"\x1f\x8b"
 _CHUNK = 2**20
-# What nibabel raises for a file that is no NIfTI.
+# What nibabel raises for a file that is not NIfTI.
 _OTHER_KINDS = (ValueError, nibabel.filebasedimages.ImageFileError, HeaderDataError, WrapStructError)
 
 
 @dataclass(frozen=True)
 class Nifti:
-    """What one file holds.
+    """The content of one file.
 
     Attributes:
-        voxels: in the type that they are stored in, or scaled where the header asks for it.
+        voxels: voxels in their stored dtype, or scaled if the header says so.
         spacing: voxel size along the first three axes, mm.
-        affine: (4, 4) from voxels to the scanner, None where the header has none.
-        description: what the header says of itself.
+        affine: (4, 4) from voxels to the scanner; None if the header has none.
+        description: text of the header's field `descrip`.
     """
 
     voxels: np.ndarray
@@ -44,13 +44,13 @@ class Nifti:
 
 
 def find_nifti(folder: AnyPath, stem: str) -> AnyPath:
-    """The file `stem.nii` or `stem.nii.gz`, or the only file in a folder of that name, as some unpackers leave it.
+    """Find `stem.nii`, `stem.nii.gz`, or the only file in a folder of that name, as some archive programs leave it.
 
     Returns:
-        The file, or `stem.nii.gz` where there is none.
+        The file; `stem.nii.gz` if there is none.
 
     Raises:
-        InputError: if a folder of that name holds more than one file.
+        InputError: if a folder of that name does not hold exactly one file.
     """
     paths = [folder.joinpath(f"{stem}{suffix}") for suffix in (".nii", ".nii.gz")]
     path = next((path for path in paths if path.exists()), paths[-1])
@@ -65,7 +65,7 @@ def find_nifti(folder: AnyPath, stem: str) -> AnyPath:
 def read_nifti(path: AnyPath, ndim: int) -> Nifti:
     """Read a volume, compressed or not, whatever its name says.
 
-    Axes of length 1 at the end are dropped. What follows the volume in the file is passed over.
+    Trailing axes of length 1 are dropped. Bytes after the volume are ignored.
 
     Args:
         path: the file.
@@ -97,7 +97,7 @@ def read_nifti(path: AnyPath, ndim: int) -> Nifti:
 
 
 def _load(stream: BinaryIO) -> nibabel.Nifti1Image:
-    """The image in a stream, of which no more is kept than the header asks for."""
+    """Read the image in a stream; keep no more of it than the header announces."""
     start = stream.read(2)
     rest = _Rest(start, stream)
     content = gzip.GzipFile(fileobj=rest) if start == _GZIP else rest
@@ -123,7 +123,7 @@ def _load(stream: BinaryIO) -> nibabel.Nifti1Image:
 
 def _count_bytes(header: nibabel.Nifti1Header) -> int:
     count = 1
-    for length in header.get_data_shape():  # whole numbers of Python: a product of numpy's overflows
+    for length in header.get_data_shape():  # Python integers, as numpy's would overflow
         if length < 0:
             raise ValueError(f"its header gives the shape {header.get_data_shape()}")
         count *= int(length)
@@ -131,7 +131,7 @@ def _count_bytes(header: nibabel.Nifti1Header) -> int:
 
 
 def _check_end(content: BinaryIO) -> None:
-    """Read on to the checksum at the end of a compressed stream; what is not compressed any more is passed over."""
+    """Read on to the checksum at the end of a compressed stream; ignore what is not compressed."""
     left = MOST_BYTES
     try:
         while left > 0 and (chunk := content.read(_CHUNK)):
@@ -144,13 +144,13 @@ def _check_end(content: BinaryIO) -> None:
 
 
 class _Rest(io.RawIOBase):
-    """A stream whose first bytes have been read already; the members of a `.zip` cannot always go back."""
+    """A stream whose first bytes have already been read; members of a `.zip` cannot always seek back."""
 
     def __init__(self, start: bytes, stream: BinaryIO):
         self._start, self._stream = start, stream
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, or all."""
+        """Read up to `size` bytes, or all."""
         if size < 0:
             data, self._start = self._start, b""
             return data + self._stream.read()

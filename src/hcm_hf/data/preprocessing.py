@@ -1,4 +1,4 @@
-"""One patient's volumes to 8-bit slices of a fixed field of view around the heart; numpy and Pillow alone.
+"""Turn one patient's volumes into 8-bit slices of a fixed field of view around the heart.
 
 In this order: orientation as stored (rows along Y, columns along X), in-plane resampling to a fixed spacing, crop
 around the centre of the mask, clip to the volume's percentiles, scale to 8 bit.
@@ -24,18 +24,18 @@ PERCENTILES = (0.5, 99.5)  # of the volume, mapped to 0 and 255
 
 @dataclass(frozen=True)
 class PreparedPatient:
-    """Rows of the dataset and what the report says of them.
+    """The rows of one patient, and facts for the report.
 
     Attributes:
         rows: one dict per slice; `image` and `mask` are PNG bytes.
-        volumes: SHA-256 of each labelled volume's voxels, as `hash_voxels` has it.
-        texture: of each slice of the labelled volumes, as `take_texture` has it.
+        volumes: SHA-256 of each labelled volume, from `hash_voxels`.
+        texture: texture of each slice of the labelled volumes, from `take_texture`.
         spacings: voxel sizes of the labelled volumes, mm.
-        has_cine: whether the frames between ED and ES were there.
-        empty_masks: slices whose mask marks nothing inside the crop.
-        cropped: share of the mask's voxels that lies outside the crop.
-        descriptions: what the NIfTI headers of the labelled volumes say of themselves.
-        notes: what is odd about this patient, a sentence each.
+        has_cine: whether there were frames between ED and ES.
+        empty_masks: number of slices whose mask is empty inside the crop.
+        cropped: share of the mask's voxels outside the crop.
+        descriptions: field `descrip` of the labelled volumes' NIfTI headers.
+        notes: a sentence for each oddity of this patient.
     """
 
     rows: list[dict]
@@ -50,7 +50,7 @@ class PreparedPatient:
 
 
 def prepare_patient(patient: Patient, resolution: int, all_frames: bool = False) -> PreparedPatient:
-    """Read a patient's volumes once and turn them into the dataset's rows."""
+    """Read a patient's volumes once and turn them into rows of the dataset."""
     volumes = read_volumes(patient, all_frames)
     labelled = [next(volumes) for _ in patient.phases]
     turn, notes = examine(patient.name, labelled)
@@ -98,13 +98,13 @@ def prepare_patient(patient: Patient, resolution: int, all_frames: bool = False)
 
 
 def mask_centre(mask: np.ndarray) -> tuple[float, float]:
-    """Centre in X and Y of the box around all marked voxels, in voxels; it cuts off less than the centroid does."""
+    """Return the centre of the box around all marked voxels, in voxels; it cuts off less than the centroid."""
     axes = (np.flatnonzero(mask.any(axis=other)) for other in ((1, 2), (0, 2)))
     return tuple(float(marked[0] + marked[-1]) / 2 for marked in axes)
 
 
 def share_outside(mask: np.ndarray, centre: tuple[float, float], spacing: tuple[float, float, float]) -> float:
-    """Share of the marked voxels whose centre lies outside the field of view around `centre`."""
+    """Return the share of marked voxels outside the field of view around `centre`."""
     inside = [
         np.abs(np.arange(size) - middle) * step <= FIELD_OF_VIEW / 2
         for size, middle, step in zip(mask.shape, centre, spacing, strict=False)
@@ -117,11 +117,12 @@ def prepare_volume(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Cut `FIELD_OF_VIEW` around `centre` out of every slice at `resolution` pixels a side.
 
-    Images are resampled with a triangle filter that widens when it shrinks (no aliasing), masks by the structure
-    that covers most of a pixel under the same filter.
+    Images are resampled with a triangle filter, which widens for smaller sizes to avoid aliasing. A mask's pixel gets
+    the structure that covers most of it under the same filter.
 
     Returns:
-        Images and masks, uint8 (Z, resolution, resolution), values 0 to 255 and 0 to 3; None for a volume without one.
+        Images and masks, uint8 (Z, resolution, resolution), values 0 to 255 and 0 to 3; masks are None for a volume
+        without one.
     """
     image = volume.image.astype(np.float32)
     low, high = np.percentile(image, PERCENTILES)

@@ -1,4 +1,4 @@
-"""The columns of a prepared dataset, and the one check of what others have written into them."""
+"""The columns of a prepared dataset, and the check of a dataset that is opened."""
 
 import re
 from collections.abc import Mapping
@@ -30,25 +30,25 @@ FEATURES = datasets.Features(
         "slice_thickness": datasets.Value("float32"),  # mm
         "height": datasets.Value("float32"),  # cm
         "weight": datasets.Value("float32"),  # kg
-        "volume_sha256": datasets.Value("string"),  # of the voxels as stored: who a patient is, however prepared
+        "volume_sha256": datasets.Value("string"),  # of the voxels as stored; identifies the patient
     }
 )
 _PICTURES = ("image", "mask")
 _NEEDED = ("image", "patient", "group", "slice_index", "num_slices", "volume_sha256")  # never null
-_BATCH = 1000  # rows looked at together
+_BATCH = 1000  # rows checked together
 
 
 def check_splits(splits: object, name: str) -> datasets.DatasetDict:
-    """Check a dataset at the door: columns, their types, and the sizes of pictures, none of which is unpacked.
+    """Check the columns of a dataset, their types, and the sizes of its pictures without unpacking them.
 
-    Pictures lie in the rows, as bytes: a path or an address in their place is never followed.
+    Pictures must lie in the rows, as bytes; a path or an address in their place is never followed.
 
     Args:
-        splits: what was opened.
-        name: how the user calls it, to begin a sentence with.
+        splits: the opened dataset.
+        name: the user's name for it, as the beginning of a sentence.
 
     Returns:
-        The splits, train, validation and test in this order.
+        The splits; train, validation and test come first.
 
     Raises:
         InputError: names the split and the column.
@@ -83,7 +83,7 @@ def _check_types(split: datasets.Dataset, place: str, name: str, split_name: str
 
 
 def _kind(dtype: str) -> str:
-    """Whole numbers, numbers or text, however wide."""
+    """Return the kind of a type without its width: int, float or string."""
     return re.sub(r"large_|\d+", "", dtype)
 
 
@@ -94,7 +94,7 @@ def _shown(feature: object) -> str:
 
 
 def _check_rows(split: datasets.Dataset, name: str, split_name: str) -> set[tuple[int, int]]:
-    """Check that nothing needed is null and pictures are what they should be; returns their sizes."""
+    """Check that required values are there and pictures are valid; return the sizes of the pictures."""
     raw, sizes, first = split, set(), 0
     for key in _PICTURES:
         raw = raw.cast_column(key, datasets.Image(decode=False))
@@ -130,11 +130,11 @@ def _check_rows(split: datasets.Dataset, name: str, split_name: str) -> set[tupl
 
 
 def check_preparation(value: object, name: str) -> dict:
-    """Check what `preparation.json` says, as far as others build on it.
+    """Check the entries of `preparation.json` that other modules read.
 
     Args:
-        value: what stands in the file.
-        name: of the file, to begin a sentence with.
+        value: content of the file.
+        name: name of the file, as the beginning of a sentence.
 
     Raises:
         InputError: if it is damaged.

@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hcm_hf.metrics.anatomy import THICK
-from hcm_hf.utils.figures import image_grid, new_figure, save_png
+from hcm_hf.utils.figures import new_figure
+from hcm_hf.utils.pictures import image_grid, save_png
 
 
 if TYPE_CHECKING:

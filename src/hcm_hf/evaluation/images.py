@@ -9,8 +9,7 @@ from pathlib import Path, PurePath
 import datasets
 import numpy as np
 
-from hcm_hf.data.acdc import GROUPS, LEVELS, PHASES, STRUCTURES
-from hcm_hf.data.dataset import check_groups
+from hcm_hf.data.acdc import GROUPS, LEVELS, PHASES, STRUCTURES, check_groups
 from hcm_hf.data.identity import Identities
 from hcm_hf.data.slices import Slices
 from hcm_hf.generation.images import MANIFEST_FILE, find_images

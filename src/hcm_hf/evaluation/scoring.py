@@ -32,8 +32,8 @@ from hcm_hf.generation.images import SETTINGS_FILE, generate_images
 from hcm_hf.metrics.protocols import reference_size
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.figures import write_grid
 from hcm_hf.utils.files import require_empty, write_bytes
+from hcm_hf.utils.pictures import write_grid
 from hcm_hf.version import __version__
 
 

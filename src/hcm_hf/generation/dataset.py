@@ -8,7 +8,8 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from hcm_hf.data.acdc import AXES, LEVELS, Patient
-from hcm_hf.data.dataset import (
+from hcm_hf.data.identity import hash_voxels
+from hcm_hf.data.preparation import (
     ACDC_CITATION,
     LICENSES,
     PreparationReport,
@@ -16,7 +17,6 @@ from hcm_hf.data.dataset import (
     save_splits,
     split_patients,
 )
-from hcm_hf.data.identity import hash_voxels
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.pipelines.paired import PairedDDPMPipeline
 from hcm_hf.utils.errors import InputError

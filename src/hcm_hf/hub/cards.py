@@ -9,8 +9,8 @@ import datasets
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
 from hcm_hf.data.acdc import GROUPS, PHASES
-from hcm_hf.data.dataset import ACDC_CITATION, LICENSES
 from hcm_hf.data.identity import count_patients
+from hcm_hf.data.preparation import ACDC_CITATION, LICENSES
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.evaluation.report import DEFINITIONS, GLANCE, PROTOCOLS, markdown_table, transposed_table
 from hcm_hf.utils.hub import read_name

@@ -1,11 +1,11 @@
-"""Pushes to the Hub: one commit or none, edits of a card kept, and what happened said after a look at it."""
+"""Push to the Hub in one commit or none; keep edits of a card, and report what is there after a failure."""
 
 import fnmatch
 import hashlib
 import json
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import yaml
@@ -17,17 +17,17 @@ from hcm_hf.utils.hub import HUB_ERRORS, explain, explained, first_line, page_of
 
 
 CARD = constants.REPOCARD_NAME
-# A card's last line: by its hash an edited card is known from one that this package wrote.
+# A card's last line; its hash shows whether the card was edited.
 _SIGNATURE = "\n<!-- Written by hcm_hf, {}: what you change above stays when it is pushed again. -->\n"
 _SIGNED = re.compile(re.escape(_SIGNATURE).replace(r"\{\}", "([0-9a-f]{16})"))
-_SPACE_TEMPLATE = "huggingface.co/docs/hub/spaces-config-reference"  # in the card with which the Hub makes a Space
-_NUMBERS = ("metrics", "model-index")  # fields that are of one evaluation, and nobody else's
-_FAULTS = (*HUB_ERRORS, ValueError, RuntimeError, OSError)  # of an upload: the client also raises plain ones
+_SPACE_TEMPLATE = "huggingface.co/docs/hub/spaces-config-reference"  # in the card of a new Space
+_NUMBERS = ("metrics", "model-index")  # fields that belong to one evaluation
+_FAULTS = (*HUB_ERRORS, ValueError, RuntimeError, OSError)  # of an upload; the client also raises built-in errors
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a push goes."""
+    """The destination of a push."""
 
     repo_id: str
     repo_type: str
@@ -38,18 +38,18 @@ class Target:
 
     @property
     def api(self) -> HfApi:
-        """The Hub's client with the token."""
+        """Return the Hub's client with the token."""
         return HfApi(token=self.token)
 
     @property
     def page(self) -> str:
-        """The repository's address."""
+        """Return the address of the repository."""
         return page_of(self.repo_id, self.repo_type)
 
 
 @dataclass(frozen=True)
 class _State:
-    """What a repository holds: commit, and the id of each file; `on_branch` is False where there is no such branch."""
+    """A repository: commit, and the id of each file; `on_branch` is False if there is no such branch."""
 
     sha: str
     ids: Mapping[str, str]
@@ -58,8 +58,8 @@ class _State:
     def holds(self, files: Mapping[str, bytes]) -> bool:
         return all(self.ids.get(path) in _ids(content) for path, content in files.items())
 
-    def stale(self, files: Mapping[str, object], own: Sequence[str]) -> list[str]:
-        """What fits the patterns `own` and is not among the files."""
+    def stale(self, files: Collection[str], own: Sequence[str]) -> list[str]:
+        """Return what fits the patterns `own` and is not among the files."""
         return [path for path in self.ids if path not in files and any(fnmatch.fnmatchcase(path, one) for one in own)]
 
 
@@ -70,30 +70,29 @@ def push(
     own: Sequence[str],
     slow: Mapping[str, Callable[[], bytes]] | None = None,
 ) -> str:
-    """Make one commit that holds files and, of what fits the patterns `own`, nothing else; none if nothing is new.
+    """Push files in one commit, which removes other files that fit the patterns `own`; no commit if nothing is new.
 
-    A card that somebody has edited there keeps its text. The card is checked first, and a repository is made last.
+    A card that was edited on the Hub keeps its text. The card is checked before a repository is created.
 
     Args:
-        target: where to.
-        files: by path in the repository; README.md is the card.
-        message: of the commit.
-        own: patterns of what may be removed.
-        slow: functions that make further files, which are called only where something is new.
+        target: the destination.
+        files: content by path in the repository; README.md is the card.
+        message: message of the commit.
+        own: patterns of files that may be removed.
+        slow: functions that make further files; called only if something is new.
 
     Returns:
-        The address of the commit, or of the one that holds all this already.
+        The address of the commit, or of the latest one if nothing is new.
 
     Raises:
-        InputError: if the card is rejected or the push fails; says what is there now.
+        InputError: if the card is rejected or the push fails; says what is on the Hub now.
     """
     slow = slow or {}
     with explained(target.repo_id, target.repo_type, target.revision):
-        before = _look(target)
+        before = _read_state(target)
         files = dict(files)
         files[CARD], edited = _card(target, before, files[CARD].decode())
-    known = {*files, *slow}
-    stale = [] if before is None else before.stale(known, own)
+    stale = [] if before is None else before.stale({*files, *slow}, own)
     if before is not None and before.on_branch and not stale and before.holds(files) and set(slow) <= set(before.ids):
         return f"{target.page}/commit/{before.sha}"
     if edited:
@@ -108,8 +107,8 @@ def push(
         return _arrived(target, before, files, stale, _reason(error, target))
 
 
-def _look(target: Target) -> _State | None:
-    """The repository as it is; None where there is none."""
+def _read_state(target: Target) -> _State | None:
+    """Return the present state of the repository; None if there is none."""
     api, where = target.api, {"repo_type": target.repo_type, "files_metadata": True}
     try:
         try:
@@ -125,7 +124,7 @@ def _look(target: Target) -> _State | None:
 
 
 def _ids(content: bytes) -> tuple[str, str]:
-    """The names under which the Hub may hold a file: git's and that of large files."""
+    """Return the ids that the Hub may give a file: git's, and that of large files."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(), hashlib.sha256(content).hexdigest()
 
 
@@ -149,16 +148,16 @@ def _commit(target: Target, before: _State | None, files: Mapping[str, bytes], s
         commit_message=message,
         revision=target.revision,
         create_pr=target.create_pr,
-        parent_commit=parent,  # so that what somebody else pushes meanwhile is not mixed with this
+        parent_commit=parent,  # so that a push of somebody else at the same time is not mixed with this one
         **where,
     )
     return commit.pr_url or commit.commit_url
 
 
 def _arrived(target: Target, before: _State | None, files: Mapping[str, bytes], stale: list[str], reason: str) -> str:
-    """The address of a commit whose answer was lost; else an `InputError` with the reason and what is there now."""
+    """Return the address of a commit whose answer was lost, or raise an `InputError` that says what is there."""
     try:
-        now, number = _look(target), _pull_request(target, files) if target.create_pr else None
+        now, number = _read_state(target), _pull_request(target, files) if target.create_pr else None
     except _FAULTS:
         raise InputError(
             f"{reason} Whether it has arrived cannot be seen; push again: what is there already is not pushed twice."
@@ -180,7 +179,7 @@ def _arrived(target: Target, before: _State | None, files: Mapping[str, bytes], 
 
 
 def _pull_request(target: Target, files: Mapping[str, bytes]) -> int | None:
-    """The number of the newest pull request, if it holds the files."""
+    """Return the number of the latest pull request, if it holds the files."""
     refs = target.api.list_repo_refs(target.repo_id, repo_type=target.repo_type, include_pull_requests=True)
     numbers = [int(one.ref.rpartition("/")[2]) for one in refs.pull_requests or []]
     if not numbers:
@@ -193,7 +192,7 @@ def _pull_request(target: Target, files: Mapping[str, bytes]) -> int | None:
 
 
 def _reason(error: BaseException, target: Target) -> str:
-    """Why a push failed, in one sentence."""
+    """Return one sentence about why a push failed."""
     if isinstance(error, HUB_ERRORS):
         sentence = explain(error, target.repo_id, target.repo_type, target.revision)
         return sentence[0].upper() + sentence[1:]
@@ -204,7 +203,7 @@ def _reason(error: BaseException, target: Target) -> str:
 
 
 def _card(target: Target, before: _State | None, text: str) -> tuple[bytes, str]:
-    """The card to push: a new one is signed, one that was edited there keeps its text; and what to say of that."""
+    """Return the card to push, and a note on edits: an edited card keeps its text, others are signed."""
     signed = sign_card(text).encode()
     if before is None or CARD not in before.ids or before.holds({CARD: signed}):
         return signed, ""
@@ -228,23 +227,22 @@ def _card(target: Target, before: _State | None, text: str) -> tuple[bytes, str]
 
 
 def sign_card(text: str) -> str:
-    """A card with a last line by which it is known as this package's."""
+    """Add the last line that marks a card as written by this package."""
     return text.rstrip() + "\n" + _SIGNATURE.format(hashlib.sha256(text.rstrip().encode()).hexdigest()[:16])
 
 
 def is_signed(card: str) -> bool:
-    """Whether a card is as this package wrote it."""
+    """Whether a card is unchanged since this package wrote it."""
     card = card.replace("\r\n", "\n")
     found = _SIGNED.search(card)
     return found is not None and sign_card(card[: found.start()]) == card
 
 
 def merge_cards(there: str, text: str) -> tuple[str | None, list[str]]:
-    """An edited card with the fields of a new one: facts that machines read, and loading a dataset depends on.
+    """Put the fields of a new card into an edited one.
 
     Returns:
-        The card, None where it has no text to keep; and the fields of the edited one that get another value. Tags that
-        were added stay.
+        The card, None if it has no text to keep; and the fields that get another value. Added tags stay.
     """
     old, new = RepoCard(there, ignore_metadata_errors=True), RepoCard(text)
     before, fields = old.data.to_dict(), new.data.to_dict()
@@ -263,7 +261,7 @@ def merge_cards(there: str, text: str) -> tuple[str | None, list[str]]:
 
 
 def _check_card(target: Target, text: str) -> None:
-    """Ask the Hub whether it takes the card."""
+    """Ask the Hub whether the card is valid."""
     with explained(target.repo_id, target.repo_type):
         try:
             RepoCard(text).validate(repo_type=target.repo_type)

@@ -1,4 +1,4 @@
-"""What of a run, a dataset or a Space goes to the Hub: files by name, keys that are known, and nothing else."""
+"""Select what of a run, a dataset or a Space goes to the Hub: known files and known keys only."""
 
 import ast
 import inspect
@@ -15,7 +15,8 @@ import torch
 from diffusers import DiffusionPipeline
 from huggingface_hub import constants
 
-from hcm_hf.data.dataset import FEATURES, PreparationReport
+from hcm_hf.data.preparation import PreparationReport
+from hcm_hf.data.schema import FEATURES
 from hcm_hf.evaluation.report import ARTEFACT
 from hcm_hf.models.unet import SAMPLERS
 from hcm_hf.training.checkpoint import Progress
@@ -31,7 +32,7 @@ _OF_DIFFUSERS = ("_class_name", "_diffusers_version")
 _ENVIRONMENT = ("hcm_hf", "packages", "python", "platform", "processor", "cores", "torch_threads", "accelerator")
 _SAMPLED = ("model", "model_hash", "version", "seed", "class", "classes")
 _SAMPLED += ("scheduler", "num_inference_steps", "guidance_scale", "mixed_precision")
-# Keys by file; a mapping goes on below a key, None takes all of it.
+# Known keys of each file; a mapping lists the keys below, None allows everything.
 _TRAINING = {
     **dict.fromkeys(one.name for kind in (TrainingConfig, Recipe) for one in fields(kind)),
     **dict.fromkeys(("student", "teacher_hash", "num_processes", "version", "finished")),
@@ -58,7 +59,7 @@ _PREPARATION = dict.fromkeys(one.name for one in fields(PreparationReport)) | {
 
 
 def known_training(training: Mapping) -> dict:
-    """What a training run writes of itself, without the paths of its machine; no other keys."""
+    """Return the known entries of `training_config.json`, without the paths of the machine."""
     family = FAMILIES.get(training.get("family"))
     recipe = family and family.recipes.get(training.get("recipe"))
     objective = dict.fromkeys(_arguments(recipe.build)) if recipe else {}
@@ -66,7 +67,7 @@ def known_training(training: Mapping) -> dict:
 
 
 def known_report(report: Mapping) -> dict:
-    """What `score` writes; no other keys."""
+    """Return the known entries of a report."""
     known = _known(report, _REPORT) | {"rows": _known_numbers(report["rows"])}
     if known.get("encoder"):
         known["encoder"] |= {"quality": _known_numbers({"": known["encoder"]["quality"]})[""]}
@@ -87,7 +88,7 @@ def _known_numbers(rows: Mapping) -> dict:
 
 
 def known_preparation(preparation: Mapping) -> dict:
-    """What the preparation of a dataset writes; no other keys."""
+    """Return the known entries of `preparation.json`."""
     return _known(preparation, _PREPARATION)
 
 
@@ -100,14 +101,14 @@ def _known(value: Mapping, keys: Mapping[str, Mapping | None]) -> dict:
 
 
 def pipeline_files(folder: Path, pipeline: DiffusionPipeline) -> dict[str, bytes]:
-    """The files of a saved pipeline by their path in it: unchanged where they hold nothing besides.
+    """Return the files of a saved pipeline by path; unchanged if they hold nothing else.
 
     Args:
-        folder: where it is saved.
-        pipeline: loaded from there.
+        folder: folder of the pipeline.
+        pipeline: the pipeline, loaded from there.
 
     Raises:
-        InputError: if one is missing, or is a link to elsewhere.
+        InputError: if a file is missing, or is a link to another place.
     """
     component, network = next(
         (name, part) for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)
@@ -135,7 +136,7 @@ def _arguments(function: Callable) -> list[str]:
 
 
 def _weights(data: bytes, network: torch.nn.Module) -> bytes:
-    """A file of weights; written anew where it holds anything but the network's."""
+    """Return a file of weights; rewritten if it holds anything but the network's."""
     (size,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + size])
     metadata = header.pop("__metadata__", {})
@@ -146,16 +147,16 @@ def _weights(data: bytes, network: torch.nn.Module) -> bytes:
 
 
 def read_regular(folder: Path, name: str) -> bytes:
-    """A file below a folder; not what a link leads to, unless that is in the cache of the Hub's client.
+    """Read a file below a folder; links are followed only inside the cache of the Hub's client.
 
     Raises:
-        InputError: if it is missing, or such a link.
+        InputError: if it is missing, or another link.
     """
     path, place = folder / name, folder
     for part in Path(name).parts:
         place = place / part
         if place.is_symlink() and not (place == path and _is_cached(path)):
-            raise InputError(f"{place} is a link; a push takes files alone: put the file in its place.")
+            raise InputError(f"{place} is a link; a push takes files only, so put the file in its place.")
     if not path.is_file():
         raise InputError(f"{path} is missing; a push needs it.")
     return path.read_bytes()
@@ -169,7 +170,7 @@ def _is_cached(path: Path) -> bool:
 
 
 def own_columns(split: datasets.Dataset) -> datasets.Dataset:
-    """The columns that a prepared dataset has; images as their bytes, without the path that they came from."""
+    """Return the columns of a prepared dataset; pictures as bytes, without their original paths."""
     split = split.select_columns(list(FEATURES))
     for column in ("image", "mask"):
         split = split.cast_column(column, datasets.Image(decode=False))
@@ -184,13 +185,13 @@ def own_columns(split: datasets.Dataset) -> datasets.Dataset:
 
 
 def space_files(folder: Path) -> dict[str, bytes]:
-    """The files of a Space by name, the modules that its app imports, and this package's source if they need it.
+    """Return the files of a Space, the modules that its app imports, and this package's source if needed.
 
     Args:
-        folder: of the Space.
+        folder: folder of the Space.
 
     Raises:
-        InputError: if there is no Space, or one of its files is a link to elsewhere.
+        InputError: if there is no Space, or one of its files is a link to another place.
     """
     if not (folder / constants.REPOCARD_NAME).is_file():
         raise InputError(f"{folder} holds no {constants.REPOCARD_NAME}; name a folder of spaces/.")
@@ -218,10 +219,10 @@ def space_files(folder: Path) -> dict[str, bytes]:
 
 
 def served_models(folder: Path) -> list[str]:
-    """The repositories of the models that a Space is to serve, as a push has written them; none where it has not.
+    """Return the models that a Space serves, from the file that a push writes; none without it.
 
     Args:
-        folder: of the Space.
+        folder: folder of the Space.
 
     Raises:
         InputError: if the file is damaged.
@@ -237,7 +238,7 @@ def served_models(folder: Path) -> list[str]:
 
 
 def _imports(name: str, source: bytes) -> Iterator[str]:
-    """The modules that a source names, by the first part of their names."""
+    """Yield the top-level names of the modules that a source imports."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError) as error:
@@ -250,5 +251,5 @@ def _imports(name: str, source: bytes) -> Iterator[str]:
 
 
 def to_json(value: object) -> bytes:
-    """As this package writes JSON."""
+    """Encode JSON as this package writes it."""
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()

@@ -10,8 +10,10 @@ from diffusers import DiffusionPipeline
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from hcm_hf.data.dataset import LICENSES, SPLITS, load_dataset, read_preparation
-from hcm_hf.data.dataset import REPORT_FILE as PREPARATION_FILE
+from hcm_hf.data.dataset import load_dataset, read_preparation
+from hcm_hf.data.preparation import LICENSES
+from hcm_hf.data.preparation import REPORT_FILE as PREPARATION_FILE
+from hcm_hf.data.schema import SPLITS
 from hcm_hf.evaluation.report import REPORT_FILE, read_report
 from hcm_hf.generation.images import image_generator
 from hcm_hf.hub.cards import LOSSES, SAMPLES, render_card, render_dataset_card
@@ -30,8 +32,8 @@ from hcm_hf.hub.publishable import (
 from hcm_hf.pipelines.auto import ROOT_CONFIG, HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
 from hcm_hf.training.config import CONFIG_FILE
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.figures import draw_masks, image_grid, save_png
 from hcm_hf.utils.hub import LOGIN, checked_token, explained, read_name
+from hcm_hf.utils.pictures import draw_masks, image_grid, save_png
 from hcm_hf.version import __version__
 
 

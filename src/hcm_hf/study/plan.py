@@ -1,11 +1,17 @@
-"""What a reproduction is to make, and the record of what was done where."""
+"""What a reproduction is to make, its dataset, and the record of what was done where."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from accelerate import Accelerator
 
+from hcm_hf.data.dataset import load_dataset, prepare_dataset
+from hcm_hf.data.phantom import write_cohort
+from hcm_hf.data.preparation import REPORT_FILE as PREPARATION_FILE
+from hcm_hf.data.slices import Slices
 from hcm_hf.utils.devices import describe_environment
 from hcm_hf.utils.files import write_text
 
@@ -18,14 +24,14 @@ class Plan:
     """What is to be reproduced, and where.
 
     Attributes:
-        work_dir: where the work goes on.
-        output_dir: where the results go.
-        dataset: the prepared dataset, which may have to be made.
+        work_dir: folder of the dataset, runs, images and reports.
+        output_dir: folder of the results.
+        dataset: the prepared dataset; made if it is missing.
         acdc: what to make it from; None for the synthetic cohort.
         settings: what cannot change from call to call, by the names of the arguments of `reproduce`.
-        arguments: of the call, to be noted with the results.
-        num_images: of each family.
-        num_epochs: at most; None leaves it to the recipes.
+        arguments: arguments of this call, recorded with the results.
+        num_images: number of images of each family.
+        num_epochs: most epochs of a training; None for those of the recipes.
         accelerator: the devices.
     """
 
@@ -38,29 +44,41 @@ class Plan:
     num_images: int
     num_epochs: int | None
     accelerator: Accelerator
+    _slices: dict[tuple[str, ...], tuple[Slices, Slices]] = field(default_factory=dict)
+
+    def is_prepared(self) -> bool:
+        """Whether the dataset is there; its patients are checked before the first stage."""
+        prepared = read_json(self.dataset / PREPARATION_FILE)
+        return bool(prepared) and all(prepared[name] == self.settings[name] for name in ("source", "resolution"))
+
+    def prepare(self) -> None:
+        """Prepare ACDC, or else draw the synthetic cohort and prepare that."""
+        with TemporaryDirectory() as folder:
+            if not self.acdc:
+                write_cohort(Path(folder) / "cohort", num_proc=1)
+            prepare_dataset(self.acdc or Path(folder) / "cohort", self.dataset, self.settings["resolution"])
+
+    def slices(self, groups: Sequence[str]) -> tuple[Slices, Slices]:
+        """Return the training and validation slices of some groups; they are decoded once."""
+        groups = tuple(groups)
+        if groups not in self._slices:
+            splits = load_dataset(self.dataset)
+            self._slices[groups] = Slices(splits["train"], groups), Slices(splits["validation"], groups)
+        return self._slices[groups]
 
     def calls(self) -> list[dict]:
-        """What was done where: for calls alike their `environment`, their `arguments`, and `seconds` by stage.
+        """Return what was done where: `environment`, `arguments` and `seconds` by stage, for each kind of call.
 
-        The seconds are None for a stage that was begun and never came back to say.
+        The seconds are None for a stage that was begun and never ended.
         """
         record = read_json(self.work_dir / RECORD_FILE)
         if "calls" in record or not record:
             return record.get("calls", [])
-        formerly = read_json(self.output_dir / ENVIRONMENT_FILE)  # described the last call alone
+        formerly = read_json(self.output_dir / ENVIRONMENT_FILE)  # older versions described the last call only
         return [{"environment": None, "arguments": None, "seconds": record["seconds"], "last_call": formerly}]
 
-    def seconds(self) -> dict[str, float]:
-        """What each stage has taken so far in all calls, by name."""
-        taken: dict[str, float] = {}
-        for call in self.calls():
-            for name, seconds in call["seconds"].items():
-                if seconds is not None:
-                    taken[name] = taken.get(name, 0.0) + seconds
-        return taken
-
     def note(self, name: str, seconds: float | None = None) -> None:
-        """Note that a stage is begun here and now or, with `seconds`, what it has taken."""
+        """Record that a stage is begun here and now or, with `seconds`, how long it has taken."""
         environment = describe_environment(self.accelerator.device)
         environment["num_processes"] = self.accelerator.num_processes
         here = json.loads(json.dumps({"environment": environment, "arguments": self.arguments}))  # as it is read back
@@ -74,5 +92,5 @@ class Plan:
 
 
 def read_json(path: Path) -> dict:
-    """The content of a JSON file; empty if there is none."""
+    """Return the content of a JSON file; empty if there is none."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 from hcm_hf.data.acdc import find_cohort, read_volumes
-from hcm_hf.data.dataset import REPORT_FILE as PREPARATION_FILE
-from hcm_hf.data.dataset import SPLITS, load_dataset
+from hcm_hf.data.dataset import load_dataset
 from hcm_hf.data.phantom import DESCRIPTION
+from hcm_hf.data.preparation import REPORT_FILE as PREPARATION_FILE
+from hcm_hf.data.schema import SPLITS
 from hcm_hf.evaluation.images import fingerprint, read_split
 from hcm_hf.evaluation.parts.assessment import COMPONENTS
 from hcm_hf.study.plan import RECORD_FILE, Plan, read_json
-from hcm_hf.study.stages import TABLE_FILE, Generation, Preparation, Publication, Scoring, Stage, Training
+from hcm_hf.study.stages import TABLE_FILE, Stage, list_stages
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.devices import make_accelerator
 from hcm_hf.utils.errors import InputError
@@ -38,57 +39,57 @@ def reproduce(
     work_dir: str | Path | None = None,
     output_dir: str | Path | None = None,
 ) -> Path:
-    """Reproduce the study, https://doi.org/10.17163/ings.n34.2025.09; called again, it goes on and skips what is done.
+    """Reproduce the study, https://doi.org/10.17163/ings.n34.2025.09; called again, it goes on where it was.
 
     Under `accelerate launch` or `torchrun` the processes share training and generation.
 
     Args:
         acdc: the ACDC folder or its `.zip`.
-        dataset: a folder that `prepare_dataset` wrote, instead; with neither, the synthetic cohort.
-        recipe: of the families.
+        dataset: a folder that `prepare_dataset` wrote, instead; without either, the synthetic cohort is used.
+        recipe: recipe of the families, "paper" or "tuned".
         families: the families to train, generate and score this time; by default all that have the recipe. The
-            results show every family that is scored, whenever that was.
-        resolution: pixels a side; by default the dataset's, else 64.
-        num_images: generated images of each family.
-        num_epochs: cuts every training to as many epochs.
-        scheduler: of diffusion models, see `generate_images`; by default the recipe's, for the study's DDPM "ddpm".
-        num_inference_steps: of diffusion models; by default the recipe's, for the study's DDPM 50.
-        seed: of training, generation and evaluation. The split of the patients does not depend on it.
-        mixed_precision: of training, as accelerate has it; runs that are finished stay as they are.
-        work_dir: dataset, runs, images and reports; by default `reproduction/SOURCE-RESOLUTION-RECIPE`, where SOURCE
-            is "acdc" or "synthetic".
-        output_dir: the results; by default `docs/results/SOURCE-RESOLUTION-RECIPE`.
+            results show every family that has been scored.
+        resolution: image size in pixels; by default that of the dataset, else 64.
+        num_images: number of generated images of each family.
+        num_epochs: most epochs of each training; by default those of the recipes.
+        scheduler: sampler of diffusion models, as in `generate_images`; by default the recipe's ("ddpm" for "paper").
+        num_inference_steps: sampling steps of diffusion models; by default the recipe's (50 for "paper").
+        seed: seed of training, generation and evaluation. It does not change the split of the patients.
+        mixed_precision: precision of training, as in accelerate; finished runs are kept.
+        work_dir: folder of the dataset, runs, images and reports; by default `reproduction/SOURCE-RESOLUTION-RECIPE`,
+            where SOURCE is "acdc" or "synthetic".
+        output_dir: folder of the results; by default `docs/results/SOURCE-RESOLUTION-RECIPE`.
 
     Returns:
         The folder of the results.
 
     Raises:
-        InputError: on bad arguments, or folders that hold another reproduction.
-        Interrupted: on a signal that asks to stop while training; everything is there to go on from.
+        InputError: on bad arguments, or if a folder holds another reproduction.
+        Interrupted: if a signal stops a training; the next call goes on from there.
     """
     arguments = dict(locals())
     if acdc is not None and dataset is not None:
-        raise InputError("--acdc and --dataset exclude each other; give the one or the other.")
+        raise InputError("acdc and dataset exclude each other; give one of them.")
     for family in families:
         if family not in FAMILIES:
-            raise InputError(f"Unknown family '{family}' in --families; choose among {', '.join(FAMILIES)}.")
+            raise InputError(f"Unknown family '{family}' in families; choose among {', '.join(FAMILIES)}.")
     named = [family for family in FAMILIES if recipe in FAMILIES[family].recipes]
     if not named:
         known = sorted({name for family in FAMILIES.values() for name in family.recipes})
-        raise InputError(f"Unknown --recipe '{recipe}'; choose among {', '.join(known)}.")
+        raise InputError(f"Unknown recipe '{recipe}'; choose among {', '.join(known)}.")
     if any(FAMILIES[family].recipes[recipe].taught_by for family in named):
-        raise InputError(f"--recipe {recipe} learns from a teacher; train it with scripts/train.py --teacher.")
+        raise InputError(f"recipe {recipe} learns from a teacher; train it with scripts/train.py --teacher.")
     for name, value, least in (
         ("num_images", num_images, COMPONENTS + 1),  # what the evaluation needs
         ("num_epochs", 1 if num_epochs is None else num_epochs, 1),
         ("seed", seed, 0),
     ):
         if value < least:
-            raise InputError(f"--{name} is {value}; it must be at least {least}.")
+            raise InputError(f"{name} is {value}; it must be at least {least}.")
     try:
         accelerator = make_accelerator(mixed_precision=mixed_precision)
     except ValueError as error:
-        raise InputError(f"--mixed_precision {mixed_precision} does not work here: {error}") from error
+        raise InputError(f"mixed_precision {mixed_precision} does not work here: {error}") from error
     source, resolution, patients = _identify(acdc, dataset, resolution)
     work_dir = Path(work_dir or f"reproduction/{source}-{resolution}-{recipe}")
     output_dir = Path(output_dir or f"docs/results/{source}-{resolution}-{recipe}")
@@ -98,12 +99,12 @@ def reproduce(
         recommended = FAMILIES[family].recipes[recipe].sampling
         asked = {name: recommended.get(name) if value is None else value for name, value in asked.items()}
     settings |= asked
-    _check(work_dir / RECORD_FILE, settings, "--work_dir")
-    _check(output_dir / TABLE_FILE, settings, "--output_dir")
+    _check(work_dir / RECORD_FILE, settings, "work_dir")
+    _check(output_dir / TABLE_FILE, settings, "output_dir")
     if not (work_dir / RECORD_FILE).exists() and work_dir.is_dir():
         for path in work_dir.iterdir():
             if path.name not in WORK_FOLDERS:
-                raise InputError(f"--work_dir {work_dir} holds something else ({path.name}); name another.")
+                raise InputError(f"work_dir {work_dir} holds something else ({path.name}); name another.")
     for name in ("acdc", "dataset", "work_dir", "output_dir"):  # not where they are on this machine
         arguments[name] = arguments[name] and Path(arguments[name]).name
     plan = Plan(
@@ -122,40 +123,20 @@ def reproduce(
     return output_dir
 
 
-def list_stages(plan: Plan, families: Sequence[str], known: Sequence[str]) -> list[Stage]:
-    """What there is to do, in order.
-
-    Args:
-        plan: of the reproduction.
-        families: those to work on.
-        known: those to show where they are scored.
-    """
-    preparation = Preparation(plan)
-    encoder = Training(preparation, "encoder", "default")
-    scorings = {
-        family: Scoring(Generation(Training(preparation, family, plan.settings["recipe"])), encoder)
-        for family in known
-    }
-    stages: list[Stage] = [preparation, encoder]
-    for family in (family for family in known if family in families):
-        stages += [scorings[family].generation.training, scorings[family].generation, scorings[family]]
-    return [*stages, Publication(list(scorings.values()), families, encoder)]
-
-
 def _go(stages: list[Stage], plan: Plan) -> None:
-    """Run what is not done, one stage after the other; all processes agree on what that is."""
+    """Run the stages that are not finished, in order; all processes agree on which they are."""
     accelerator = plan.accelerator
     if accelerator.is_main_process:
         print(describe(stages), flush=True)
     for stage in stages:
-        accelerator.wait_for_everyone()  # nobody writes any more
-        done = stage.done()
-        accelerator.wait_for_everyone()  # nobody reads any more
-        if done:
+        accelerator.wait_for_everyone()  # until all have written
+        finished = stage.is_finished()
+        accelerator.wait_for_everyone()  # until all have read
+        if finished:
             continue
         accelerator.print(f"\n== {stage.name}", flush=True)
         started = time.monotonic()
-        if accelerator.is_main_process and plan.dataset.is_dir():  # without one there is nothing to go on from
+        if accelerator.is_main_process and plan.dataset.is_dir():  # without a dataset there is nothing to resume
             plan.note(stage.name)
         try:
             if stage.shared or accelerator.is_main_process:
@@ -168,26 +149,22 @@ def _go(stages: list[Stage], plan: Plan) -> None:
 
 
 def describe(stages: Sequence[Stage]) -> str:
-    """A line for each stage: done, or left and for about how long; then the sum."""
-    lines, total, unknown, left = [], 0.0, 0, 0
-    width = max(len(stage.name) for stage in stages)
+    """Return a line for each stage, done or left with its estimate, and a line with the sum."""
+    width, lines, left = max(len(stage.name) for stage in stages), [], []
     for stage in stages:
-        if stage.done():
+        if stage.is_finished():
             lines.append(f"done  {stage.name}")
             continue
-        seconds = stage.estimate()
-        left += 1
-        unknown += seconds is None
-        total += seconds or 0.0
-        lines.append(f"left  {stage.name:<{width}}  {'unknown' if seconds is None else 'about ' + _duration(seconds)}")
-    if left:
-        known = f"about {_duration(total)}"
-        if unknown:
-            known = f"{known} for {left - unknown} of them, unknown for {unknown}" if left > unknown else "unknown"
-        lines.append(f"{left} of {len(stages)} stages left: {known}")
-    else:
-        lines.append(f"all {len(stages)} stages are done")
-    return "\n".join(lines)
+        left.append(stage.estimate())
+        about = "unknown" if left[-1] is None else f"about {_duration(left[-1])}"
+        lines.append(f"left  {stage.name:<{width}}  {about}")
+    if not left:
+        return "\n".join([*lines, f"all {len(stages)} stages are done"])
+    known = [seconds for seconds in left if seconds is not None]
+    total = f"about {_duration(sum(known))}" if known else "unknown"
+    if known and len(known) < len(left):
+        total += f" for {len(known)} of them, unknown for {len(left) - len(known)}"
+    return "\n".join([*lines, f"{len(left)} of {len(stages)} stages left: {total}"])
 
 
 def _duration(seconds: float) -> str:
@@ -197,14 +174,12 @@ def _duration(seconds: float) -> str:
 
 
 def _identify(acdc: str | Path | None, dataset: str | Path | None, resolution: int | None) -> tuple[str, int, str]:
-    """Where the patients come from, the image size, and a hash that tells these patients from others."""
+    """Return the source of the patients, the image size, and a hash of these patients."""
     if dataset is not None:
         splits = load_dataset(dataset, resolution)
         prepared = read_json(Path(dataset) / PREPARATION_FILE)
         if not prepared:
-            raise InputError(
-                f"--dataset {dataset} has no {PREPARATION_FILE}; make it with scripts/prepare_dataset.py."
-            )
+            raise InputError(f"dataset {dataset} has no {PREPARATION_FILE}; make it with scripts/prepare_dataset.py.")
         return prepared["source"], prepared["resolution"], fingerprint(*(read_split(splits, name) for name in SPLITS))
     if acdc is None:
         return "synthetic", resolution or 64, DESCRIPTION
@@ -216,7 +191,7 @@ def _identify(acdc: str | Path | None, dataset: str | Path | None, resolution: i
 
 
 def _check(path: Path, settings: dict, argument: str) -> None:
-    """Raise an `InputError` if a record is of another reproduction."""
+    """Raise an `InputError` if a record belongs to another reproduction."""
     before = read_json(path).get("settings", settings)
     for name, value in settings.items():
         if before.get(name) != value:

@@ -19,8 +19,9 @@ from hcm_hf.evaluation.report import REPORT_FILE, brief, cell, markdown_table
 from hcm_hf.study.sweep import REAL
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.figures import new_figure, save_png
+from hcm_hf.utils.figures import new_figure
 from hcm_hf.utils.files import write_text
+from hcm_hf.utils.pictures import save_png
 
 
 if TYPE_CHECKING:

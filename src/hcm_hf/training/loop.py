@@ -20,7 +20,8 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from tqdm.auto import tqdm
 
-from hcm_hf.data.dataset import check_groups, load_dataset
+from hcm_hf.data.acdc import check_groups
+from hcm_hf.data.dataset import load_dataset
 from hcm_hf.data.slices import Slices
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, read_training
 from hcm_hf.training.checkpoint import AveragedWeights, Progress, TrainingState

@@ -19,9 +19,10 @@ from hcm_hf.training.checkpoint import STATE_FILE, TrainingState
 from hcm_hf.training.config import CONFIG_FILE, Recipe, TrainingConfig
 from hcm_hf.utils.devices import describe_environment
 from hcm_hf.utils.errors import Diverged, InputError
-from hcm_hf.utils.figures import image_grid, loss_curves, save_png
+from hcm_hf.utils.figures import loss_curves
 from hcm_hf.utils.files import explained, replacing, require_empty, restore, write_text
 from hcm_hf.utils.hub import parse_repository
+from hcm_hf.utils.pictures import image_grid, save_png
 from hcm_hf.version import __version__
 
 

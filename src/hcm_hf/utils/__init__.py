@@ -1,1 +1,1 @@
-"""The ground: errors, files, devices, names of the Hub, pictures; knows nothing of hearts or models."""
+"""Errors, files, devices, the Hub and pictures; imports nothing else of this package."""

@@ -1,4 +1,4 @@
-"""Devices and processes, as accelerate finds them, and the machine around them."""
+"""Devices and processes of accelerate, and a description of the machine."""
 
 import atexit
 import importlib.metadata
@@ -24,10 +24,10 @@ PACKAGES = (
 
 
 def make_accelerator(**options) -> Accelerator:
-    """An `Accelerator` as in a fresh process; it also joins those of `torchrun` on a machine without a GPU.
+    """Make an `Accelerator` as in a new process; without a GPU it also joins the processes of `torchrun`.
 
-    What is not among `options` is what `accelerate launch` was told. Accelerate itself would take it from the one made
-    before, as it keeps their precision for the whole process; that one keeps its own.
+    Settings that are not among `options` are those of `accelerate launch`. Without the reset below, accelerate would
+    use the precision of the accelerator made before.
     """
     AcceleratorState._shared_state = {}
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), **options)
@@ -45,7 +45,7 @@ def _leave() -> None:
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Leave the random numbers of Python, numpy and torch after the block, or function, as they were before it."""
+    """Restore the random states of Python, numpy and torch after the block or function."""
     kind = torch.accelerator.current_accelerator() or torch.device("cpu")
     devices = range(torch.accelerator.device_count())
     python, array = random.getstate(), np.random.get_state()
@@ -58,7 +58,7 @@ def random_state_kept() -> Iterator[None]:
 
 
 def describe_environment(device: torch.device) -> dict:
-    """Packages and machine, without a path, a user or a host."""
+    """Describe packages and machine, without paths and names of user or host."""
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "hcm_hf": __version__,

@@ -1,4 +1,4 @@
-"""The exceptions that a user meets."""
+"""The exceptions that a user can see."""
 
 
 class InputError(ValueError):
@@ -7,23 +7,23 @@ class InputError(ValueError):
     The scripts print it without a traceback.
 
     Attributes:
-        status: that they exit with.
+        status: exit status of a script.
     """
 
     status = 2
 
 
 class Diverged(InputError):
-    """A training whose loss is no finite number any more: the input was good, the settings were not."""
+    """A training whose loss is not finite any more: the input was good, the settings were not."""
 
     status = 1
 
 
 class Interrupted(Exception):
-    """Work stopped at a signal and can be resumed.
+    """Work was stopped by a signal and can be resumed.
 
     Attributes:
-        signal_number: which signal.
+        signal_number: number of the signal.
     """
 
     def __init__(self, message: str, signal_number: int):

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, and one sentence for what the system refuses."""
+"""Write files and folders whole or not at all, and explain errors of the file system in one sentence."""
 
 import errno
 import glob
@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from hcm_hf.utils.errors import InputError
 
 
-# What the file system refuses with, and what a reader can do about it.
+# Error numbers of the file system, and what a user can do.
 _ADVICE = {
     **dict.fromkeys((errno.ENOENT, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EILSEQ), "check the name"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its rights or name another"),
@@ -34,25 +34,25 @@ _ADVICE = {
     errno.ENOMEM: "free memory",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
-# What a file that is damaged or cut short raises, whoever reads it.
+# What the readers of damaged or truncated files raise.
 _DAMAGE = (
     *(EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile),
     *(UnicodeDecodeError, json.JSONDecodeError, SafetensorError),
 )
-_PREVIOUS = "*previous"  # what a folder's name ends with between the two renames that replace it
-_LONGEST = 100  # bytes of a name that a hidden sibling's takes over; some file systems allow 143 in all
+_PREVIOUS = "*previous"  # ending of a folder's name between the two renames that replace it
+_LONGEST = 100  # most bytes of a name to keep in that of a hidden sibling; some file systems allow 143 in all
 
 
 @contextmanager
 def explained(path: str | Path | zipfile.Path | None = None, doing: str = "read") -> Iterator[None]:
-    """Turn what the operating system, a damaged file or an archive raises in the block into one sentence.
+    """Turn errors of the operating system, a damaged file or an archive in the block into one sentence.
 
     Args:
-        path: what is read or written, to be named; without it what the system names, if it does.
+        path: the path that is read or written; by default the one that the system names.
         doing: "read" or "write", for the sentence.
 
     Raises:
-        InputError: names the path, or the other file that the system refused, says why and what to do.
+        InputError: names the path or the other file that failed, the reason and what to do.
     """
     try:
         yield
@@ -66,12 +66,12 @@ def explained(path: str | Path | zipfile.Path | None = None, doing: str = "read"
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path` to write a file or a folder at; rename it to `path` when the block ends.
 
-    An existing `path` is replaced only once its successor is complete. When the block fails, whatever the cause,
-    the temporary is removed and an existing `path` is as it was. All files get the rights that new files have there.
-    What is old and cannot be removed, as files that another machine holds open, is left for the next time.
+    An existing `path` is replaced only when its successor is complete. If the block fails, the temporary is removed
+    and `path` stays as it was. All files get the permissions of new files. Old files that cannot be removed, because
+    another machine holds them open for example, are left for the next call.
 
     Raises:
-        InputError: if the operating system refuses to write (disk full, no permission); names `path`.
+        InputError: if `path` cannot be written (disk full, no permission).
     """
     path = Path(path).resolve()
     temporary = _sibling(path, f"{uuid.uuid4().hex[:8]}.tmp")
@@ -88,7 +88,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write `data` at `path`, whole or not at all.
 
-    Pictures and arrays go through here too: numpy and Pillow do not report every failure when they write themselves.
+    Pictures and arrays are written here too, because numpy and Pillow do not report every failure.
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data)
@@ -100,7 +100,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def restore(path: str | Path) -> None:
-    """Clear up after a crash: bring a folder back that was cut between its two renames, and remove temporaries."""
+    """Clean up after a crash: restore a folder that was between its two renames, and remove temporaries."""
     path = Path(path).resolve()
     for stale in _siblings(path, "*.tmp"):
         _remove(stale)
@@ -112,17 +112,17 @@ def restore(path: str | Path) -> None:
 
 
 def require_empty(path: str | Path, argument: str, besides: str | None = None) -> None:
-    """Raise an `InputError` unless `path` is an empty folder or can be made: to be asked before long work.
+    """Raise an `InputError` unless `path` is an empty folder or can be made; call it before long work.
 
     Args:
-        path: of the folder.
-        argument: that named it, for the sentence.
-        besides: the name of a file that may lie there.
+        path: path of the folder.
+        argument: name of the argument, for the sentence.
+        besides: name of a file that may lie there.
     """
     path = check_name(path, argument).absolute()
     with explained(path, "write"):
         with suppress(FileNotFoundError):
-            path.lstat()  # speaks up for a name that is too long or lies below a file
+            path.lstat()  # fails for a name that is too long or lies below a file
         if path.exists() and (not path.is_dir() or any(child.name != besides for child in path.iterdir())):
             raise InputError(f"{argument} {path} exists and holds something else; name an empty or new folder.")
         there = next(folder for folder in (path, *path.parents) if folder.exists())
@@ -144,7 +144,7 @@ def check_name(path: str | Path, argument: str) -> Path:
 
 
 def _sibling(path: Path, ending: str) -> Path:
-    """A hidden path beside `path`, whose name is no longer than file systems allow."""
+    """Return a hidden path beside `path`, with a name that is not too long for file systems."""
     name = path.name
     if len(os.fsencode(name)) > _LONGEST:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
@@ -152,7 +152,7 @@ def _sibling(path: Path, ending: str) -> Path:
 
 
 def _siblings(path: Path, ending: str) -> list[Path]:
-    """The hidden paths beside `path` with this ending, a pattern; in order of their names."""
+    """Return the hidden paths beside `path` whose ending fits a pattern, sorted by name."""
     hidden = _sibling(path, "")
     return sorted(hidden.parent.glob(glob.escape(hidden.name) + ending))
 
@@ -175,7 +175,7 @@ def _exchange(temporary: Path, path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove what is there as far as that can be done."""
+    """Remove a file or folder as far as possible."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -184,7 +184,7 @@ def _remove(path: Path) -> None:
 
 
 def _give_rights(written: Path) -> None:
-    """Give the files of a folder the rights that a new one has there: safetensors writes for the owner alone."""
+    """Give the files of a folder the permissions of a new file; safetensors makes them readable for the owner only."""
     if not written.is_dir():
         return
     files = [path for path in written.rglob("*") if path.is_file() and not path.is_symlink()]
@@ -198,7 +198,7 @@ def _give_rights(written: Path) -> None:
 
 
 def _explain(error: Exception, path: str | Path | zipfile.Path | None, doing: str) -> str | None:
-    """The sentence for what the system raised, or an archive or a damaged file that is read; of all else None."""
+    """Return the sentence for an error of the system, an archive or a damaged file; None for other errors."""
     wrapped = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
     number = int(wrapped[1]) if wrapped else error.errno if isinstance(error, OSError) else None
     reason = str(error) or type(error).__name__
@@ -222,11 +222,11 @@ def _explain(error: Exception, path: str | Path | zipfile.Path | None, doing: st
 
 
 def _is_at(named: Path, path: Path) -> bool:
-    """Whether a file lies at a path, below or beside it, or is one of its folders."""
+    """Whether a file is at, below or beside a path, or is one of its parent folders."""
     return path.parent in (named, *named.parents) or named in path.parents
 
 
 def _named(error: Exception) -> Path | None:
-    """The file that the system says it was about."""
+    """Return the file that the error names."""
     known = isinstance(error, OSError) and isinstance(error.filename, (str, bytes, os.PathLike))
     return Path(os.fsdecode(error.filename)).absolute() if known else None

@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face Hub: their names, how to bring one here, and what goes wrong in one sentence."""
+"""Repositories of the Hugging Face Hub: names, downloads, and errors in one sentence."""
 
 import os
 import re
@@ -26,24 +26,29 @@ from hcm_hf.utils.errors import InputError
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(.+))?")
 _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")  # and that of HF_ENDPOINT
-_VIEWS = ("tree", "blob", "raw", "resolve", "commit")  # of a repository's page; a revision follows, and a file
+_VIEWS = (
+    "tree",
+    "blob",
+    "raw",
+    "resolve",
+    "commit",
+)  # in the address of a page, before the revision
 _PLACE = re.compile(r"([^/@]+/[^/@]+)(?:@(refs/(?:pr|convert)/[^/]+|[^/]+))?(?:/.*)?")
-_TOKEN = re.compile(r"[!-~]+")  # what can stand in a request's header: ASCII without blanks
-# What a library may hide behind an error of its own, or raise itself.
+_TOKEN = re.compile(r"[!-~]+")  # what a request's header can hold: ASCII without blanks
+# Errors of the Hub's client; other libraries may wrap them.
 HUB_ERRORS = (HTTPError, EntryNotFoundError, OfflineModeIsEnabled, LocalTokenNotFoundError, HFValidationError)
 LOGIN = "log in with `hf auth login`"
 
 
 def parse_repository(name: str | Path, revision: str | None = None) -> tuple[str, str | None] | None:
-    """The repository's id and revision that a name stands for.
+    """Return the id and the revision of the repository that a name stands for.
 
     Args:
-        name: what the user named: `user/name`, `user/name@revision`, the address of a page of the Hub, or `hf://` and
-            what `huggingface_hub` takes after it.
-        revision: a branch, tag or commit that goes before one in `name`.
+        name: `user/name`, `user/name@revision`, the address of a page of the Hub, or an `hf://` path.
+        revision: branch, tag or commit; takes precedence over one in `name`.
 
     Returns:
-        None where `name` is a folder that exists, or cannot be a repository's.
+        None if `name` is an existing folder, or cannot be a repository.
 
     Raises:
         InputError: if `name` is an address with a password in it.
@@ -53,7 +58,7 @@ def parse_repository(name: str | Path, revision: str | None = None) -> tuple[str
 
 
 def read_name(name: str) -> tuple[str | None, str, str | None] | None:
-    """What `parse_repository` reads in a name, whatever folders there are: kind where it says one, id and revision."""
+    """Read kind (if given), id and revision in a name, whatever folders exist."""
     name, kind, revision = name.strip(), None, None
     try:
         address = urlsplit(f"https://{name}" if name.startswith(tuple(f"{host}/" for host in _HOSTS)) else name)
@@ -78,11 +83,11 @@ def read_name(name: str) -> tuple[str | None, str, str | None] | None:
 
 
 def checked_token(token: str | bool | None) -> str | bool | None:
-    """A token as the Hub's client can send it; nothing that is said here quotes one.
+    """Return a token that the Hub's client can send; messages never quote it.
 
     Args:
-        token: as a user gives it; blanks and line ends around it, which a file leaves there, are taken off. With None
-            or True it is that of `hf auth login`, which is looked at alone.
+        token: the user's token; blanks and line ends around it are removed. With None or True, the token of
+            `hf auth login` is checked.
 
     Raises:
         InputError: if it cannot be a token.
@@ -106,21 +111,21 @@ def download(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
 ) -> Path:
-    """Bring files of a repository into the cache of the Hub's client; what is there already is not fetched again.
+    """Download files of a repository into the cache of the Hub's client, unless they are there.
 
     Args:
         repo_id: `user/name`.
-        patterns: of the files' paths, as in a shell.
+        patterns: patterns of the files' paths, as in a shell.
         repo_type: "model", "dataset" or "space".
         revision: branch, tag or commit; by default `main`.
-        token: for a private repository; by default that of `hf auth login`.
-        cache_dir: by default the client's.
+        token: token for a private repository; by default that of `hf auth login`.
+        cache_dir: cache folder; by default the client's.
 
     Returns:
-        The folder of the repository as of that revision.
+        The folder of the repository at that revision.
 
     Raises:
-        InputError: if that cannot be had; says why and what to do.
+        InputError: if the download fails; says why and what to do.
     """
     token = checked_token(token)
     try:
@@ -132,15 +137,15 @@ def download(
             cache_dir=cache_dir,
             allow_patterns=list(patterns),
         )
-    except (*HUB_ERRORS, OSError, ValueError, RuntimeError, TypeError) as error:  # TypeError: of a card that is odd
-        reason = explain(error, repo_id, repo_type, revision)  # whoever meant a folder reads that first
+    except (*HUB_ERRORS, OSError, ValueError, RuntimeError, TypeError) as error:  # TypeError: from an odd card
+        reason = explain(error, repo_id, repo_type, revision)  # for users who meant a folder
         raise InputError(f"There is no folder {repo_id} here; Hub: {reason}") from None
     return Path(folder)
 
 
 @contextmanager
 def explained(repo_id: str, repo_type: str = "model", revision: str | None = None) -> Iterator[None]:
-    """Turn what the Hub's client raises about a repository into an `InputError`: the cause, and what to do."""
+    """Turn errors of the Hub's client about a repository into an `InputError` that says what to do."""
     try:
         yield
     except HUB_ERRORS as error:
@@ -149,16 +154,16 @@ def explained(repo_id: str, repo_type: str = "model", revision: str | None = Non
 
 
 def explain(error: BaseException, repo_id: str, repo_type: str = "model", revision: str | None = None) -> str:
-    """One sentence, without its capital, about what the Hub's client raised, with the repository and what to do.
+    """Return one sentence, without its capital, about an error of the Hub's client and what to do.
 
     Args:
         error: one of `HUB_ERRORS`.
         repo_id: the repository.
         repo_type: "model", "dataset" or "space".
-        revision: as it was asked for.
+        revision: the requested revision.
     """
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
-        error = error.__cause__  # the Hub answered; that nothing is cached either is no news
+        error = error.__cause__  # the Hub answered, so its answer is the reason
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, GatedRepoError):
         return f"the {repo_type} {repo_id} is gated; ask for access on {page_of(repo_id, repo_type)}, then {LOGIN}."
@@ -197,16 +202,16 @@ def explain(error: BaseException, repo_id: str, repo_type: str = "model", revisi
 
 
 def _said(error: HfHubHTTPError) -> str:
-    """The Hub's own reason where it gave one."""
+    """Return the Hub's own reason if it gave one."""
     return (error.server_message or first_line(error)).strip().partition("\n")[0].rstrip(".")
 
 
 def page_of(repo_id: str, repo_type: str) -> str:
-    """A repository's address."""
+    """Return the address of a repository."""
     return f"{constants.ENDPOINT}/{constants.REPO_TYPES_URL_PREFIXES.get(repo_type, '')}{repo_id}"
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without its trail: the client's messages go on with ids of requests."""
+    """Return the first line of an error's message, without the request ids of the Hub's client."""
     line = next(iter(str(error).strip().splitlines()), "").partition("(Request ID")[0]
     return line.strip().rstrip(".") or type(error).__name__

@@ -1,4 +1,4 @@
-"""This process and what surrounds it: the cores it may use, the processes it starts, the signals that stop it."""
+"""Processor cores, worker processes and the signals that stop a process."""
 
 import math
 import multiprocessing
@@ -16,15 +16,15 @@ from typing import Any
 from hcm_hf.utils.errors import InputError
 
 
-# That ask a process to stop: of a user, a scheduler, a terminal that closes, and Slurm's --signal=USR1@60.
+# Signals that ask a process to stop: from a user, a scheduler, a closing terminal, and Slurm's --signal=USR1@60.
 STOP_SIGNALS = [
     signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if name in signal.Signals.__members__
 ]
-_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # what a container may use of the processors: microseconds, and of how many
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # a container's share of the processors: microseconds, and the period
 
 
 def count_cores() -> int:
-    """The processor cores that this process may use: a scheduler or a container often leaves it a few of all."""
+    """Return the number of processor cores that a scheduler or container lets this process use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if _CPU_MAX.is_file():
         time, period = _CPU_MAX.read_text(encoding="ascii").split()
@@ -34,7 +34,7 @@ def count_cores() -> int:
 
 
 def map_processes(function: Callable, *iterables: Iterable, num_proc: int) -> Iterator:
-    """`map` by `num_proc` processes, in order; 1 is this process itself.
+    """Map a function over iterables with `num_proc` processes, in order; 1 is this process itself.
 
     Raises:
         InputError: if a process is killed.
@@ -42,26 +42,25 @@ def map_processes(function: Callable, *iterables: Iterable, num_proc: int) -> It
     if num_proc <= 1:
         yield from map(function, *iterables)
         return
-    # Not forked: the parent may hold threads of torch.
+    # Not forked, as the parent may run threads of torch.
     with ProcessPoolExecutor(num_proc, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             yield from pool.map(function, *iterables)
         except BrokenProcessPool as error:
             raise InputError(
-                f"One of {num_proc} processes was killed, most often as memory ran out; use fewer with --num_proc."
+                f"One of {num_proc} processes was killed, probably because memory ran out; lower num_proc."
             ) from error
-        finally:  # also when no more is wanted
+        finally:  # also when the caller stops early
             pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def stop_signals(handle: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
-    """Have the signals that ask to stop handled within the block, and as before after it; yields what that was.
+    """Handle the signals that ask to stop within the block; yield the handlers of before, which return after it.
 
-    Those that this process was told to ignore, as `nohup` tells it of SIGHUP, stay ignored; those with a handler that
-    is not Python's are left to it.
+    Ignored signals stay ignored, as SIGHUP under `nohup`. Handlers that are not Python's stay in place.
     """
-    if threading.current_thread() is not threading.main_thread():  # Python takes signals in the main thread alone
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread only
         yield {}
         return
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}

@@ -1,21 +1,20 @@
-"""A synthetic cohort in exactly the ACDC layout: short-axis cine of patients who do not exist, no download needed.
+"""A synthetic cohort in the ACDC layout: short-axis cine of virtual patients, drawn here without a download.
 
-Volumes, ejection fractions and thickness follow the definitions and the masks of Bernard et al., IEEE TMI 37(11),
+Volumes, ejection fractions and wall thickness follow the definitions and the masks of Bernard et al., IEEE TMI 37(11),
 2018, https://doi.org/10.1109/TMI.2018.2837502, and the 15 mm criterion for hypertrophic cardiomyopathy of the 2020
 AHA/ACC guideline, https://doi.org/10.1161/CIR.0000000000000937.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import nibabel
 import numpy as np
 
-from hcm_hf.data.acdc import GROUPS
-from hcm_hf.data.phantom.anatomy import Heart
-from hcm_hf.data.phantom.scene import Body, Scene
+from hcm_hf.data.acdc import GROUPS, check_groups
+from hcm_hf.data.phantom.anatomy import Heart, Ripples
+from hcm_hf.data.phantom.scene import Body, Scanner, Scene
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import replacing, require_empty
 from hcm_hf.utils.process import count_cores, map_processes
@@ -26,11 +25,11 @@ DESCRIPTION = f"synthetic cardiac phantom v{PHANTOM_VERSION}"  # in the header o
 
 
 class Disease(NamedTuple):
-    """Lowest and highest value in a group, at end diastole; volumes are over the body's surface."""
+    """Lowest and highest value in a group, at end diastole; volumes are per m2 of body surface."""
 
     lv_volume: tuple[float, float]  # mL / m2
     lv_ejection: tuple[float, float]  # percent
-    wall: tuple[float, float]  # mm, everywhere but
+    wall: tuple[float, float]  # mm, away from the thickest segment
     thickest: tuple[float, float]  # mm, around the septum
     scar: tuple[float, float]  # degrees of the circumference that are thin and do not move
     slender: tuple[float, float]  # length of the left ventricle's cavity over its diameter
@@ -48,7 +47,7 @@ DISEASES = {
     "RV":   Disease(( 48,  75), (53, 64), (6.5, 8.0), ( 7,  9), (  0,   0), (1.3, 1.6), (95, 145), (15, 38), (5, 20)),
 }  # fmt: skip
 
-# Pictures that occur in ACDC: shape along x and y, spacing in mm, how often.
+# Image grids that occur in ACDC: shape along x and y, spacing in mm, relative frequency.
 _GRIDS = (
     ((216, 256), 1.36719, 10), ((256, 216), 1.36719, 8), ((216, 256), 1.5625, 8), ((208, 256), 1.5625, 8),
     ((216, 256), 1.44531,  8), ((216, 256), 1.48438, 7), ((256, 256), 1.5625, 4), ((154, 224), 1.78571, 4),
@@ -58,34 +57,8 @@ _GRIDS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Scanner:
-    """How one patient was imaged.
-
-    Attributes:
-        shape: pixels along x and y.
-        spacing: size of a pixel in mm.
-        gap: from slice to slice in mm.
-        first: z of the first slice in mm from the base.
-        dtype: of the voxels on disk.
-        top: the highest value on disk.
-        noise: standard deviation, with blood at 1.
-        blur: weight of each neighbour in the point spread.
-    """
-
-    shape: tuple[int, int]
-    spacing: float
-    gap: float
-    first: float
-    dtype: str
-    top: int
-    noise: float
-    blur: float
-
-
-@dataclass(frozen=True)
-class PhantomPatient:
-    """Everything that decides one patient's files: what `Info.cfg` says, the anatomy and the scanner."""
+class PhantomPatient(NamedTuple):
+    """Everything that determines one patient's files: what `Info.cfg` says, the anatomy and the scanner."""
 
     group: str
     height: float
@@ -106,24 +79,23 @@ def write_cohort(
     cine: bool = False,
     num_proc: int | None = None,
 ) -> None:
-    """Write `output_dir/training/patientXXX` with `Info.cfg`, the ED and ES volumes and their masks, as ACDC has them.
+    """Write `output_dir/training/patientXXX` with `Info.cfg`, the ED and ES volumes and their masks, as in ACDC.
 
-    Patient k of a group is a function of `seed`, the group and k alone: a larger cohort contains the smaller one's
-    patients, and `num_proc` changes nothing. The folder appears whole or not at all.
+    Patient k of a group depends on `seed`, the group and k only: a larger cohort contains the patients of a smaller
+    one, and `num_proc` changes nothing. The folder appears whole or not at all.
 
     Args:
         output_dir: an empty or new folder.
         num_patients_per_group: at least 1; the training half of ACDC has 20.
-        seed: of the cohort, at least 0.
+        seed: seed of the cohort, at least 0.
         groups: the groups to write; patients are numbered group by group.
-        cine: write the whole cardiac cycle as `patientXXX_4d.nii.gz` too.
-        num_proc: processes to draw in; as many as cores that may be used if None.
+        cine: whether to write the whole cardiac cycle as `patientXXX_4d.nii.gz` too.
+        num_proc: number of processes; by default the number of available cores.
 
     Raises:
-        InputError: for an unknown group, fewer than one patient, or a folder that holds something.
+        InputError: for an unknown group, fewer than one patient, or a folder that is not empty.
     """
-    if unknown := [group for group in groups if group not in GROUPS]:
-        raise InputError(f"Unknown group '{unknown[0]}' in groups; choose among {', '.join(GROUPS)}.")
+    check_groups(groups)
     if num_patients_per_group < 1:
         raise InputError(f"num_patients_per_group is {num_patients_per_group}; at least 1 is needed.")
     require_empty(output_dir, "output_dir")
@@ -162,20 +134,20 @@ def sample_patient(seed: int, group: str, index: int) -> PhantomPatient:
         ripples=_sample_ripples(0.04, rng),
         wall_ripples=_sample_ripples(0.09, rng),
     )
-    scanner = _sample_scanner(heart, rng)
+    scanner = _sample_scanner(rng)
     num_frames = int(rng.choice([25, 28, 30, 30, 30, 35]))
     es_frame = round(num_frames * rng.uniform(0.33, 0.40))
     body = _sample_body(scanner.shape, weight / (height / 100) ** 2, rng)
     return PhantomPatient(
-        group, float(round(height)), float(round(weight)), num_frames, es_frame, heart, body, scanner, seed=entropy
+        group, float(round(height)), float(round(weight)), num_frames, es_frame, heart, body, scanner, entropy
     )
 
 
-def _sample_ripples(size: float, rng: np.random.Generator) -> tuple[tuple[int, float, float], ...]:
+def _sample_ripples(size: float, rng: np.random.Generator) -> Ripples:
     return tuple((k, rng.normal(0, 2 * size / k), rng.uniform(-np.pi, np.pi)) for k in (2, 3, 4, 5))
 
 
-def _sample_scanner(heart: Heart, rng: np.random.Generator) -> Scanner:
+def _sample_scanner(rng: np.random.Generator) -> Scanner:
     shapes, spacings, weights = zip(*_GRIDS, strict=True)
     kind = rng.choice(len(_GRIDS), p=np.array(weights) / sum(weights))
     dtype = str(rng.choice(["float32", "int16", "uint8"], p=[0.60, 0.35, 0.05]))
@@ -184,20 +156,13 @@ def _sample_scanner(heart: Heart, rng: np.random.Generator) -> Scanner:
         "int16": np.exp(rng.uniform(np.log(400), np.log(4031))),
         "uint8": 255,
     }
-    return Scanner(
-        shape=shapes[kind],
-        spacing=spacings[kind],
-        gap=float(rng.choice([10.0, 5.0, 7.0], p=[0.86, 0.12, 0.02])),
-        first=rng.uniform(-1, 11),
-        dtype=dtype,
-        top=int(tops[dtype]),
-        noise=rng.uniform(0.012, 0.04),
-        blur=rng.uniform(0.05, 0.17),
-    )
+    gap = float(rng.choice([10.0, 5.0, 7.0], p=[0.86, 0.12, 0.02]))
+    first, noise, blur = (rng.uniform(*limits) for limits in ((-1, 11), (0.012, 0.04), (0.05, 0.17)))
+    return Scanner(shapes[kind], spacings[kind], gap, first, dtype, int(tops[dtype]), noise, blur)
 
 
 def _sample_body(shape: tuple[int, int], body_mass_index: float, rng: np.random.Generator) -> Body:
-    upright = shape[0] > shape[1]  # ACDC turns the chest to the picture's left side in these
+    upright = shape[0] > shape[1]  # in these grids ACDC has the chest at the left side of the picture
     return Body(
         position=tuple(rng.normal((0.49, 0.47) if upright else (0.44, 0.51), 0.03).tolist()),
         rotation=rng.normal(1.15 if upright else 0.0, 0.15),
@@ -233,24 +198,17 @@ def _write_patient(folder: Path, seed: int, group: str, index: int, cine: bool) 
         _save(masks[..., place], zooms, folder / f"{folder.name}_frame{frame:02d}_gt.nii.gz")
     if cine:
         _save(images, (*zooms, 1.0), folder / f"{folder.name}_4d.nii.gz")
-    info = {
-        "ED": 1,
-        "ES": patient.es_frame,
-        "Group": patient.group,
-        "Height": patient.height,
-        "NbFrame": patient.num_frames,
-        "Weight": patient.weight,
-    }
-    text = "".join(f"{key}: {value}\n" for key, value in info.items())
+    text = f"ED: 1\nES: {patient.es_frame}\nGroup: {group}\nHeight: {patient.height}\n"
+    text += f"NbFrame: {patient.num_frames}\nWeight: {patient.weight}\n"
     (folder / "Info.cfg").write_text(text, encoding="utf-8")
 
 
 def _draw(patient: PhantomPatient, frames: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Images in the scanner's dtype and masks, both (X, Y, Z, frames); the first frame is ED and sets the scale."""
+    """Draw images in the scanner's dtype and masks, both (X, Y, Z, frames); the first frame (ED) sets the scale."""
     scanner, heart = patient.scanner, patient.heart
     streams = [np.random.default_rng(np.random.SeedSequence((*patient.seed, frame))) for frame in (0, *frames)]
     still, *moving = streams
-    scene = Scene(heart, patient.body, scanner.shape, scanner.spacing, scanner.gap, still)
+    scene = Scene(heart, patient.body, scanner, still)
     count = int(np.clip((0.97 * heart.length - scanner.first) // scanner.gap + 1 + (still.random() < 0.2), 6, 18))
     shifts = still.normal(0, 0.8, (count, 2))  # of one breath-hold against the next
     images = np.empty((*scanner.shape, count, len(frames)), dtype=np.float32)
@@ -267,16 +225,15 @@ def _draw(patient: PhantomPatient, frames: Sequence[int]) -> tuple[np.ndarray, n
 
 
 def contraction(frame: int, patient: PhantomPatient) -> float:
-    """0 at frame 1, 1 at end systole, and back, slower, towards the last frame."""
-    ejecting = patient.es_frame - 1
+    """Return 0 at frame 1, 1 at end systole; it falls back more slowly towards the last frame."""
     if frame <= patient.es_frame:
-        return 0.5 - 0.5 * np.cos(np.pi * (frame - 1) / ejecting)
+        return 0.5 - 0.5 * np.cos(np.pi * (frame - 1) / (patient.es_frame - 1))
     filling = (frame - patient.es_frame) / (patient.num_frames + 1 - patient.es_frame)
     return 0.5 + 0.5 * np.cos(np.pi * filling**0.7)
 
 
 def _acquire(image: np.ndarray, scanner: Scanner, rng: np.random.Generator) -> np.ndarray:
-    """Point spread and Rician noise."""
+    """Apply the point spread and Rician noise."""
     weights = np.array([scanner.blur, 1 - 2 * scanner.blur, scanner.blur], dtype=np.float32)
     padded = np.pad(image, 1, mode="edge")
     padded = weights[0] * (padded[:-2] + padded[2:]) + weights[1] * padded[1:-1]
@@ -286,7 +243,7 @@ def _acquire(image: np.ndarray, scanner: Scanner, rng: np.random.Generator) -> n
 
 
 def _save(voxels: np.ndarray, zooms: tuple[float, ...], path: Path) -> None:
-    """Write as ACDC does: the affine is a bare flip of x and y, the voxel size stands in the header alone."""
+    """Write as ACDC does: the affine only flips x and y; the voxel size stands in the header."""
     image = nibabel.Nifti1Image(voxels, None)
     image.header.set_zooms(zooms)
     image.header.set_sform(np.diag([-1.0, -1.0, 1.0, 1.0]), code="aligned")

@@ -16,6 +16,7 @@ _WIDEST = 0.15  # level of the widest slice: 0 is the base, 1 the tip of the cav
 _FILL = 1 - ((1 - _WIDEST) ** 3 + _WIDEST**3) / (3 * (1 - _WIDEST) ** 2)  # volume over that of a cylinder
 _RV_APEX = 0.93  # level at which the right ventricle ends
 _LEVELS = np.linspace(0.02, 0.98, 25)
+Ripples = tuple[tuple[int, float, float], ...]  # order, amplitude, phase
 
 
 def _bump(offset: np.ndarray, width: float) -> np.ndarray:
@@ -38,37 +39,25 @@ class Ring:
 
 @dataclass(frozen=True)
 class Heart:
-    """Both ventricles of one patient at end diastole: mL, mm and rad; levels run from 0, the base, to 1, the tip.
+    """Both ventricles of one patient at end diastole: mL, mm and rad; levels run from 0, the base, to 1, the tip."""
 
-    Attributes:
-        lv_volume, rv_volume: of the cavities.
-        lv_ejection, rv_ejection: the share of it that end systole expels.
-        wall: thickness of the left ventricle's wall where nothing is special.
-        thickest, thickest_angle, thickest_level: its greatest thickness, and where that is.
-        scar, scar_angle, scar_level: width of a thin segment that does not move, 0 for none, and where that is.
-        slenderness: the cavity's length over its diameter.
-        flattening: of the septum, as a share of the cavity's radius.
-        rv_corner, rv_skew: how triangular and how turned the right ventricle is.
-        ripples, wall_ripples: (order, amplitude, phase) of the departures of cavity and wall from a circle.
-    """
-
-    lv_volume: float
-    lv_ejection: float
+    lv_volume: float  # of the cavity
+    lv_ejection: float  # the share of it that end systole expels
     rv_volume: float
     rv_ejection: float
-    wall: float
-    thickest: float
+    wall: float  # thickness of the left ventricle's wall away from its thickest segment
+    thickest: float  # its greatest thickness, and where that is
     thickest_angle: float
     thickest_level: float
-    scar: float
+    scar: float  # width of a thin segment that does not move, 0 for none, and where that is
     scar_angle: float
     scar_level: float
-    slenderness: float
-    flattening: float
-    rv_corner: float
-    rv_skew: float
-    ripples: tuple[tuple[int, float, float], ...]
-    wall_ripples: tuple[tuple[int, float, float], ...]
+    slenderness: float  # the cavity's length over its diameter
+    flattening: float  # of the septum, as a share of the cavity's radius
+    rv_corner: float  # how triangular the right ventricle is
+    rv_skew: float  # how far it is turned
+    ripples: Ripples  # departures of the cavity from a circle
+    wall_ripples: Ripples  # the same of the wall
 
     @cached_property
     def radius(self) -> float:
@@ -88,7 +77,7 @@ class Heart:
             tip = np.sqrt(max(0.0, 1 - ((z - self.length) / self.wall) ** 2)) * 0.7 * self.wall
             return Ring(level, np.zeros_like(ANGLES), np.full_like(ANGLES, tip), np.zeros_like(ANGLES))
         relaxed, outer = self._diastole(max(level, 0.0))
-        endo = relaxed * (1 - self._squeeze(contraction) * self._mobility(max(level, 0.0)))
+        endo = relaxed * (1 - self._squeeze(contraction) * (1 - self._scarred(max(level, 0.0))))
         folded = 1 + 0.15 * self.lv_ejection * contraction  # trabeculae that a reader counts as wall once they fold in
         epi = np.sqrt(endo**2 + (outer**2 - relaxed**2) * self.length / length * folded)  # the wall keeps its volume
         return Ring(level, endo, epi, self._right(epi, level, contraction))
@@ -110,17 +99,15 @@ class Heart:
     def _scarred(self, level: float) -> np.ndarray:
         if not self.scar:
             return np.zeros_like(ANGLES)
-        across = np.clip((0.5 * self.scar - np.abs(_wrapped(ANGLES - self.scar_angle))) / 0.35 + 0.5, 0, 1)
+        away = np.abs((ANGLES - self.scar_angle + np.pi) % (2 * np.pi) - np.pi)
+        across = np.clip((0.5 * self.scar - away) / 0.35 + 0.5, 0, 1)
         return across * np.clip((0.42 - abs(level - self.scar_level)) / 0.15 + 0.5, 0, 1)
-
-    def _mobility(self, level: float) -> np.ndarray:
-        return 1 - self._scarred(level)
 
     @cached_property
     def _moments(self) -> tuple[float, float]:
         """Mean mobility and mean squared mobility over the cavity's volume."""
         endo = np.stack([self._diastole(level)[0] for level in _LEVELS])
-        mobility = np.stack([self._mobility(level) for level in _LEVELS])
+        mobility = np.stack([1 - self._scarred(level) for level in _LEVELS])
         return np.average(mobility, weights=endo**2), np.average(mobility**2, weights=endo**2)
 
     def _squeeze(self, contraction: float) -> float:
@@ -149,9 +136,5 @@ def _rv_share(level: float) -> float:
     return (0.8 + 0.2 * min(level / 0.2, 1)) * max(0.0, 1 - (level / _RV_APEX) ** 1.8)
 
 
-def _waves(ripples: tuple[tuple[int, float, float], ...]) -> np.ndarray:
+def _waves(ripples: Ripples) -> np.ndarray:
     return sum(size * np.cos(order * ANGLES + phase) for order, size, phase in ripples)
-
-
-def _wrapped(angle: np.ndarray) -> np.ndarray:
-    return (angle + np.pi) % (2 * np.pi) - np.pi

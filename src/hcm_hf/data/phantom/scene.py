@@ -6,7 +6,7 @@ soft as the voxel is large, which is what partial volume looks like. Brightness 
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -14,6 +14,7 @@ from PIL import Image
 from hcm_hf.data.phantom.anatomy import ANGLES, Heart, Ring
 
 
+Array = np.ndarray
 RIGHT_VENTRICLE, MYOCARDIUM, LEFT_VENTRICLE = 1, 2, 3  # the mask's values
 
 # Centre and semi-axes in mm (q counts from the diaphragm), brightness, and how patchy it is.
@@ -32,41 +33,36 @@ _COHERENCE = 35.0  # mm along z over which noise changes
 _LUNG_VESSELS, _LIVER_VESSELS = 380, 60
 
 
-@dataclass(frozen=True)
-class Body:
-    """What surrounds the heart and how bright it all is: thickness and position in mm, brightness with blood at 1.
+class Scanner(NamedTuple):
+    """How one patient was imaged."""
 
-    Attributes:
-        position: the heart's place in the picture, as shares of its two sides.
-        rotation: turns the whole body in the picture, rad.
-        septum: turns the heart in the body, rad: 0 faces the chest, positive the abdomen.
-        drift: how far the heart's axis moves along p and q per mm of z.
-        girth: the body's semi-axes along p and q.
-        fat: under the skin.
-        muscle: of the chest wall, with the ribs.
-        room: between the heart and the chest wall.
-        epicardial_fat: around the heart.
-        trabeculae: depth of the left ventricle's.
-        papillary: radius of the papillary muscles.
-        coil: how much brighter the skin is than the heart.
-        banding: how strong the field's inhomogeneity is.
-        rv_blood, myocardium, bright_fat, flesh, lung: brightness.
-    """
+    shape: tuple[int, int]  # pixels along x and y
+    spacing: float  # mm, of a pixel
+    gap: float  # mm, from slice to slice
+    first: float  # z of the first slice, mm from the base
+    dtype: str  # of the voxels on disk
+    top: int  # the highest value on disk
+    noise: float  # standard deviation, with blood at 1
+    blur: float  # weight of each neighbour in the point spread
 
-    position: tuple[float, float]
-    rotation: float
-    septum: float
-    drift: tuple[float, float]
-    girth: tuple[float, float]
-    fat: float
-    muscle: float
-    room: float
-    epicardial_fat: float
-    trabeculae: float
-    papillary: float
-    coil: float
-    banding: float
-    rv_blood: float
+
+class Body(NamedTuple):
+    """What surrounds the heart: thickness and position in mm, brightness with blood at 1."""
+
+    position: tuple[float, float]  # the heart's place in the picture, as shares of its two sides
+    rotation: float  # turns the whole body in the picture, rad
+    septum: float  # turns the heart in the body, rad: 0 faces the chest, positive the abdomen
+    drift: tuple[float, float]  # how far the heart's axis moves along p and q per mm of z
+    girth: tuple[float, float]  # the body's semi-axes along p and q
+    fat: float  # under the skin
+    muscle: float  # of the chest wall, with the ribs
+    room: float  # between the heart and the chest wall
+    epicardial_fat: float  # around the heart
+    trabeculae: float  # depth of the left ventricle's
+    papillary: float  # radius of the papillary muscles
+    coil: float  # how much brighter the skin is than the heart
+    banding: float  # strength of the field's inhomogeneity
+    rv_blood: float  # brightness, as are the four below
     myocardium: float
     bright_fat: float
     flesh: float
@@ -74,27 +70,18 @@ class Body:
 
 
 class Scene:
-    """One patient's pictures on a fixed grid of pixels; slices are coherent along z, frames share their background.
+    """One patient's pictures; slices are coherent along z, and frames share their background.
 
     Args:
         heart: the ventricles.
         body: what surrounds them.
-        shape: pixels along x and y.
-        spacing: size of a pixel in mm.
-        thickness: of a slice in mm.
-        rng: of the patient; draws what is fixed in time.
+        scanner: the grid of pixels and the slices' distance.
+        rng: the patient's random numbers; draws what is fixed in time.
     """
 
-    def __init__(
-        self,
-        heart: Heart,
-        body: Body,
-        shape: tuple[int, int],
-        spacing: float,
-        thickness: float,
-        rng: np.random.Generator,
-    ):
-        self.heart, self.body, self.shape, self.spacing, self.thickness = heart, body, shape, spacing, thickness
+    def __init__(self, heart: Heart, body: Body, scanner: Scanner, rng: np.random.Generator):
+        self.heart, self.body, self.shape, self.spacing = heart, body, scanner.shape, scanner.spacing
+        self.thickness, shape, spacing = scanner.gap, scanner.shape, scanner.spacing
         self._origin = tuple(share * side * spacing for share, side in zip(body.position, shape, strict=True))
         self._turn = cos, sin = math.cos(body.rotation), math.sin(body.rotation)  # from the body to the picture
         x, y = (np.arange(side, dtype=np.float32) * spacing - at for side, at in zip(shape, self._origin, strict=True))
@@ -108,7 +95,7 @@ class Scene:
         self._strands = rng.uniform(size=(26, 4)).tolist()
         self._vessels = _sample_vessels(rng)
 
-    def background(self, z: float) -> tuple[np.ndarray, np.ndarray]:
+    def background(self, z: float) -> tuple[Array, Array]:
         """Everything but the heart: brightness, and the gain of the coil, both (X, Y)."""
         heart, body = self.heart, self.body
         p, q = self._p + 5 * self._field("warp_p", z), self._q + 5 * self._field("warp_q", z)
@@ -125,7 +112,7 @@ class Scene:
         self._add_abdomen(image, p, q, z, chest, side)
         return image, self._gain(z, skin, front)
 
-    def _chest(self, p: np.ndarray, q: np.ndarray, z: float, skin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _chest(self, p: Array, q: Array, z: float, skin: Array) -> tuple[Array, Array]:
         """The chest's wall and lungs, and the depth in mm below the wall's inner side."""
         body = self.body
         patch, grain, fine = (self._field(name, z) for name in ("patch", "grain", "fine"))
@@ -144,9 +131,7 @@ class Scene:
             self._add_vessel(image, vessel, z, chest)
         return image, chest
 
-    def _add_abdomen(
-        self, image: np.ndarray, p: np.ndarray, q: np.ndarray, z: float, chest: np.ndarray, side: float
-    ) -> None:
+    def _add_abdomen(self, image: Array, p: Array, q: Array, z: float, chest: Array, side: float) -> None:
         body = self.body
         patch, bent, grain, fine = (
             self._field(*field) for field in (("patch", z), ("patch", z + 1.6 * _COHERENCE), ("grain", z), ("fine", z))
@@ -169,7 +154,7 @@ class Scene:
         for vessel in self._vessels[_LUNG_VESSELS:]:
             self._add_vessel(image, vessel, z, abdomen)
 
-    def _gain(self, z: float, skin: np.ndarray, front: float) -> np.ndarray:
+    def _gain(self, z: float, skin: Array, front: float) -> Array:
         """The coil's shading, 1 at the heart, and the dark bands of bSSFP where the field is off."""
         body = self.body
         gain = (1 + body.coil * np.exp(-np.clip(skin, 0, None) / 24)) * np.exp(-self._p / 400)
@@ -178,7 +163,7 @@ class Scene:
         gain *= 1 - 0.75 * np.exp(-((((field % 2) - 1) / 0.16) ** 2))
         return gain
 
-    def add_heart(self, image: np.ndarray, z: float, contraction: float, shift: np.ndarray) -> np.ndarray:
+    def add_heart(self, image: Array, z: float, contraction: float, shift: Array) -> Array:
         """Paint the heart at `z` over `image` in place, moved by `shift` mm; returns the mask, uint8 (X, Y)."""
         body, ring = self.body, self.heart.ring(z, contraction)
         labels = np.zeros(self.shape, dtype=np.uint8)
@@ -225,22 +210,20 @@ class Scene:
         area[in_endo > 0] = LEFT_VENTRICLE
         return labels
 
-    def _sac(self, ring: Ring) -> np.ndarray:
+    def _sac(self, ring: Ring) -> Array:
         """Radius in mm of the pericardium at each of `ANGLES`: over the grooves, and over fat towards the apex."""
         outer = np.maximum(ring.epi, ring.rv)
         lean = 0.5 + 0.5 * np.cos(ANGLES - 0.7 + 0.4 * np.sin(self._phases[0]))  # more of it on the right side
         fat = self.body.epicardial_fat * (lean + 0.5 * np.sin(3 * ANGLES + self._phases[1]))
         return np.maximum(_rolling_mean(outer, 90), outer) + fat + 20 * lean * max(ring.level - 0.5, 0)
 
-    def _add_lobe(
-        self, view: np.ndarray, p: np.ndarray, q: np.ndarray, away: float, size: float, blood: np.ndarray
-    ) -> None:
+    def _add_lobe(self, view: Array, p: Array, q: Array, away: float, size: float, blood: Array) -> None:
         place = self.body.septum - 1.25
         inside = size - np.hypot(p + away * math.cos(place), q - away * math.sin(place))
         _blend(view, _cover(inside + 2.5, self.spacing), 0.25)
         _blend(view, _cover(inside, self.spacing), 0.92 * self.body.rv_blood * blood)
 
-    def _add_strands(self, view: np.ndarray, ring: Ring, p: np.ndarray, q: np.ndarray, in_rv: np.ndarray) -> None:
+    def _add_strands(self, view: Array, ring: Ring, p: Array, q: Array, in_rv: Array) -> None:
         """The right ventricle's trabeculae: short dark strands off its free wall, more towards the apex."""
         for turn, place, size, level in self._strands:
             fade = 1 - abs(ring.level - 0.15 - 0.8 * level) / 0.16
@@ -252,15 +235,13 @@ class Scene:
                 strand = np.exp(-((along / (2.5 + 5 * size)) ** 2) - (bent / (1.2 + 0.9 * size)) ** 2)
                 _blend(view, 0.75 * fade * strand * (in_rv > 0), 0.9 * self.body.myocardium)
 
-    def _ridges(self, level: float, z: float) -> np.ndarray:
+    def _ridges(self, level: float, z: float) -> Array:
         """Depth of the left ventricle's trabeculae at each of `ANGLES`, mm."""
         first, second = self._ripples
         rough = np.cos(z / _COHERENCE) * first + np.sin(z / _COHERENCE) * second
         return self.body.trabeculae * (0.3 + 0.5 * level) * np.clip(rough, 0, 2)
 
-    def _add_papillary(
-        self, view: np.ndarray, ring: Ring, p: np.ndarray, q: np.ndarray, muscle: np.ndarray, edge: float
-    ) -> None:
+    def _add_papillary(self, view: Array, ring: Ring, p: Array, q: Array, muscle: Array, edge: float) -> None:
         """Two papillary muscles; the mask counts them as cavity, as ACDC does."""
         fade = min(max((0.36 - abs(ring.level - 0.48)) / 0.12, 0), 1)
         for middle, size, phase in ((-2.1, 0.9, self._phases[2]), (2.3, 1.1, self._phases[3])):
@@ -271,16 +252,16 @@ class Scene:
             thick = min(size * self.body.papillary, 0.4 * endo)
             _blend(view, fade * _cover(thick - distance, edge + 0.8), muscle)
 
-    def _field(self, name: str, z: float) -> np.ndarray:
+    def _field(self, name: str, z: float) -> Array:
         """Noise that changes smoothly along z: a rotation between two independent fields."""
         first, second = self._noise[name]
         turn = z / _COHERENCE
         return np.float32(np.cos(turn)) * first + np.float32(np.sin(turn)) * second
 
-    def _over(self, image: np.ndarray, depth: np.ndarray, value: np.ndarray | float) -> None:
+    def _over(self, image: Array, depth: Array, value: Array | float) -> None:
         _blend(image, _cover(depth, self.spacing), value)
 
-    def _add_vessel(self, image: np.ndarray, vessel: list[float], z: float, inside: np.ndarray) -> None:
+    def _add_vessel(self, image: Array, vessel: list[float], z: float, inside: Array) -> None:
         at_p, at_q, at_z, size, value = vessel
         fade = 1 - abs(z - at_z) / 14
         if fade > 0:
@@ -298,43 +279,43 @@ class Scene:
         )
 
 
-def _cover(depth: np.ndarray, edge: float | np.ndarray) -> np.ndarray:
+def _cover(depth: Array, edge: float | Array) -> Array:
     """Share of a voxel inside a shape whose border is `depth` mm away and `edge` mm wide."""
     return np.clip(depth / edge + 0.5, 0, 1)
 
 
-def _blend(image: np.ndarray, cover: np.ndarray, value: np.ndarray | float) -> None:
+def _blend(image: Array, cover: Array, value: Array | float) -> None:
     image += cover * (value - image)
 
 
-def _polar(p: np.ndarray, q: np.ndarray, direction: float, distance: float) -> tuple[np.ndarray, np.ndarray]:
+def _polar(p: Array, q: Array, direction: float, distance: float) -> tuple[Array, Array]:
     """Outward and sideways position in mm, seen from the point `distance` mm away in `direction`."""
     cos, sin = math.cos(direction), math.sin(direction)
     return q * sin - p * cos - distance, p * sin + q * cos
 
 
-def _ellipse_depth(p: np.ndarray, q: np.ndarray, semi_p: float, semi_q: float) -> np.ndarray:
+def _ellipse_depth(p: Array, q: Array, semi_p: float, semi_q: float) -> Array:
     """How far inside an ellipse a point lies, in mm, exact to first order at its border."""
     square = (p / semi_p) ** 2 + (q / semi_q) ** 2
     slope = np.sqrt((p / semi_p**2) ** 2 + (q / semi_q**2) ** 2) + 1e-6
     return (1 - square) / (2 * slope) * (2 * np.sqrt(square) / (1 + np.sqrt(square)))
 
 
-def _rolling_mean(values: np.ndarray, width: int) -> np.ndarray:
+def _rolling_mean(values: Array, width: int) -> Array:
     """Mean over `width` neighbours of a periodic table."""
     total = np.cumsum(np.concatenate([values[-width:], values, values[:width]]))
     start = width // 2
     return (total[start + width : start + width + len(values)] - total[start : start + len(values)]) / width
 
 
-def _smooth_noise(shape: tuple[int, int], size: float, rng: np.random.Generator) -> np.ndarray:
+def _smooth_noise(shape: tuple[int, int], size: float, rng: np.random.Generator) -> Array:
     """Normal noise with blobs of `size` pixels, float32."""
     coarse = rng.standard_normal([int(np.ceil(side / size)) + 2 for side in shape], dtype=np.float32)
     fine = Image.fromarray(coarse).resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
     return np.asarray(fine) * 1.25
 
 
-def _periodic_noise(knots: int, rng: np.random.Generator) -> np.ndarray:
+def _periodic_noise(knots: int, rng: np.random.Generator) -> Array:
     """Normal noise at each of `ANGLES`, with about `knots` bumps round the circle."""
     spectrum = rng.standard_normal((2, knots)) / np.sqrt(knots)
     orders = np.arange(3, 3 + knots)[:, None]
