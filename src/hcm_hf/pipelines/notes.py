@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hcm_hf.data.identity import read_identities
-from hcm_hf.training.config import FAMILY_NAMES
 from hcm_hf.utils.errors import InputError
 
 
+CONFIG_FILE = "training_config.json"  # what a training run writes of itself, in its folder and beside each pipeline
+FAMILY_NAMES = ("vae", "gan", "dcgan", "acgan", "infogan", "ddpm")
 Check = Callable[[object], bool]
 _LARGEST = 1e15
 _WORD = re.compile(r"[\w-]{1,64}")
@@ -90,9 +91,14 @@ _NEEDED: dict[str, Check] = {
 }
 _OPTIONAL: dict[str, Check] = {
     **dict.fromkeys(("dataset_repository", "dataset_source", "dataset_license"), _or_none(_is_text)),
-    **dict.fromkeys(("dataset_fingerprint", "teacher", "teacher_hash", "student", "output_dir"), _or_none(_is_text)),
+    **dict.fromkeys(("dataset_fingerprint", "teacher", "teacher_hash", "output_dir"), _or_none(_is_text)),
     **dict.fromkeys(("num_epochs", "train_batch_size", "num_processes", "patience", "seed"), _is_whole),
     **dict.fromkeys(("learning_rate", "ema_decay"), _is_number),
-    **{"num_train_slices": _is_whole, "objective": _is_mapping, "finished": lambda value: isinstance(value, bool)},
+    **{
+        "num_train_slices": _is_whole,
+        "objective": _is_mapping,
+        "sizes": _is_mapping,
+        "finished": lambda value: isinstance(value, bool),
+    },
     **{"progress": _all_of(_PROGRESS), "environment": _or_none(_all_of(_ENVIRONMENT))},
 }

@@ -85,10 +85,7 @@ def reproduce(
     ):
         if value < least:
             raise InputError(f"--{name} is {value}; it must be at least {least}.")
-    try:
-        accelerator = make_accelerator(mixed_precision=mixed_precision)
-    except ValueError as error:
-        raise InputError(f"--mixed_precision {mixed_precision} does not work here: {error}") from error
+    accelerator = make_accelerator(mixed_precision)
     source, resolution, patients = _identify(acdc, dataset, resolution)
     work_dir = Path(work_dir or f"reproduction/{source}-{resolution}-{recipe}")
     output_dir = Path(output_dir or f"docs/results/{source}-{resolution}-{recipe}")

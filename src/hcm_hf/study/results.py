@@ -10,10 +10,11 @@ from hcm_hf.data.dataset import load_dataset
 from hcm_hf.evaluation.images import read_images, read_split
 from hcm_hf.evaluation.report import brief, cell, markdown_table
 from hcm_hf.pipelines.auto import HCMPipeline, LatentPipeline
+from hcm_hf.training.curves import loss_curves
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE, METRICS_FILE
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.figures import loss_curves, write_controls, write_rows
+from hcm_hf.utils.figures import write_controls, write_rows
 from hcm_hf.version import __version__
 
 

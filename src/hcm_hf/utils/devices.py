@@ -1,9 +1,9 @@
-"""Devices and processes, as accelerate finds them, and the machine around them."""
+"""Accelerators, random state, and a description of the machine."""
 
 import importlib.metadata
 import platform
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.process import count_cores
 from hcm_hf.version import __version__
 
@@ -22,19 +23,39 @@ PACKAGES = (
 )
 
 
-def make_accelerator(**options) -> Accelerator:
-    """An `Accelerator` as in a fresh process; it also joins those of `torchrun` on a machine without a GPU.
+def make_accelerator(
+    mixed_precision: str | None = None, log_with: Sequence[str] = (), project_dir: Path | None = None
+) -> Accelerator:
+    """Create an `Accelerator` as in a fresh process; it also joins the processes of `torchrun` on a CPU.
 
-    What is not among `options` is what `accelerate launch` was told. Accelerate itself would take it from the one made
-    before, as it keeps their precision for the whole process; that one keeps its own.
+    Accelerate keeps the precision of the first one for the whole process. This one takes its own, and the earlier one
+    keeps its own too.
+
+    Args:
+        mixed_precision: "no", "fp16" or "bf16"; by default the setting of `accelerate launch`.
+        log_with: trackers, by name.
+        project_dir: folder of the trackers' logs.
+
+    Raises:
+        InputError: if the device does not support the precision.
     """
     AcceleratorState._shared_state = {}
-    return Accelerator(cpu=not torch.accelerator.is_available(), **options)
+    try:
+        return Accelerator(
+            cpu=not torch.accelerator.is_available(),
+            mixed_precision=mixed_precision,
+            log_with=list(log_with) or None,
+            project_dir=project_dir,
+        )
+    except ValueError as error:
+        if mixed_precision is None:
+            raise
+        raise InputError(f"mixed_precision {mixed_precision} does not work here: {error}") from error
 
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Leave the random numbers of Python, numpy and torch after the block, or function, as they were before it."""
+    """Restore the random state of Python, numpy and torch after the block, or function."""
     kind = torch.accelerator.current_accelerator() or torch.device("cpu")
     devices = range(torch.accelerator.device_count())
     python, array = random.getstate(), np.random.get_state()
@@ -47,7 +68,7 @@ def random_state_kept() -> Iterator[None]:
 
 
 def describe_environment(device: torch.device) -> dict:
-    """Packages and machine, without a path, a user or a host."""
+    """Describe packages and machine, without any path, user or host name."""
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "hcm_hf": __version__,

@@ -1,5 +1,6 @@
-"""The losses of the tuned diffusion model; those of the study's DDPM are in `objectives.py`."""
+"""The loss of the tuned diffusion model, which denoises slices together with their segmentations."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,11 +10,11 @@ from diffusers import DDPMScheduler, UNet2DModel
 from hcm_hf.data.acdc import AXES, LEVELS
 from hcm_hf.data.augmentation import augment_batch
 from hcm_hf.data.slices import SliceBatch
-from hcm_hf.models.paired import NUM_STRUCTURES, join_pairs
-from hcm_hf.models.unet import convert_scheduler
+from hcm_hf.models.unet import NUM_STRUCTURES, PAIR_CHANNELS, join_pairs
 from hcm_hf.pipelines.conditions import count_labels, join_labels
 from hcm_hf.pipelines.paired import PairedDDPMPipeline
-from hcm_hf.training.objectives.study import Objective
+from hcm_hf.schedulers import convert_scheduler, cosine_schedule
+from hcm_hf.training.objectives.base import Objective
 
 
 DEFAULTS = {"group": "HCM"}
@@ -27,15 +28,14 @@ class PairedDiffusion(Objective):
     (https://huggingface.co/papers/2207.12598). Slices are rotated, shifted, scaled and brightened a little.
 
     Args:
-        unet: predicts v from blocks of noisy pixels and a label; of `build_paired_unet`.
-        scheduler: adds the noise; of `build_paired_scheduler`.
-        patch_size: pixels a side of a block.
-        sampler: what the pipeline samples with, a name of `SAMPLERS`.
-        num_inference_steps: and in how many calls.
-        label_dropout: share of slices whose label is left out.
-        max_snr: bound of the weight, the gamma of its paper.
-        image_weight: how much the image counts, where each structure counts 1.
+        unet: predicts v from blocks of noisy pixels and a label; see `build_paired_unet`.
+        label_dropout: share of slices whose label is dropped.
+        max_snr: upper bound of the weight, gamma in its paper.
+        image_weight: weight of the image; each structure has weight 1.
         augmentation: 1 for the full range of `augment`, 0 for none.
+        sampler: the pipeline's sampler, a name of `SAMPLERS`.
+        num_inference_steps: the pipeline's number of sampling steps.
+        scheduler: adds the noise; by default `cosine_schedule`.
     """
 
     sampled = "unet"
@@ -43,19 +43,18 @@ class PairedDiffusion(Objective):
     def __init__(
         self,
         unet: UNet2DModel,
-        scheduler: DDPMScheduler,
-        patch_size: int,
-        sampler: str,
-        num_inference_steps: int,
         label_dropout: float = 0.1,
         max_snr: float = 5.0,
         image_weight: float = 1.0,
         augmentation: float = 0.5,
+        sampler: str = "sde-dpmsolver++",
+        num_inference_steps: int = 20,
+        scheduler: DDPMScheduler | None = None,
     ):
         super().__init__()
         self.unet = unet
-        self.scheduler = scheduler
-        self.patch_size = patch_size
+        self.scheduler = scheduler or cosine_schedule()
+        self.patch_size = math.isqrt(unet.config.in_channels // PAIR_CHANNELS)
         self.sampler, self.num_inference_steps = sampler, num_inference_steps
         self.label_dropout = label_dropout
         self.max_snr = max_snr
@@ -158,7 +157,7 @@ class PairedDiffusion(Objective):
 
 def by_channel(pairs: torch.Tensor) -> torch.Tensor:
     """Pairs (B, 4 P, H, W) by image and structures, (B, 4, P, H, W), P being the pixels of a block."""
-    return pairs.unflatten(1, (1 + NUM_STRUCTURES, -1))
+    return pairs.unflatten(1, (PAIR_CHANNELS, -1))
 
 
 def find_labels(batch: SliceBatch) -> torch.Tensor:
