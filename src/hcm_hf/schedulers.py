@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultistepScheduler
 
-from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.arguments import one_of
 
 
 def linear_schedule() -> DDPMScheduler:
@@ -94,8 +94,7 @@ def convert_scheduler(scheduler: SchedulerMixin, name: str) -> tuple[SchedulerMi
     Raises:
         InputError: if the name is unknown; it lists those that exist.
     """
-    if name not in SAMPLERS:
-        raise InputError(f"Unknown --scheduler '{name}'; choose among {', '.join(SAMPLERS)}.")
+    one_of("scheduler", name, SAMPLERS)
     sampler = SAMPLERS[name]
     converted = sampler.scheduler.from_config(scheduler.config, timestep_spacing="trailing", **sampler.options)
     return converted, sampler.num_inference_steps

@@ -183,9 +183,9 @@ def test_two_models_never_share_a_folder(reference, model, other_model, tmp_path
 
 def test_bad_arguments_write_nothing(model, tmp_path):
     for arguments, message in [
-        ({"num_images": 0}, "--num_images is 0"),
-        ({"batch_size": 0}, "--batch_size is 0"),
-        ({"seed": -1}, "--seed is -1"),
+        ({"num_images": 0}, "num_images is 0; it must be at least 1"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"seed": -1}, "seed is -1"),
         ({"num_images": 40_000, "save_nifti": True}, "--save_nifti takes 32767 images at most"),
         ({"class_labels": "HCM"}, "class_labels HCM given, but DCGANGenerator has no classes"),
         ({"guidance_scale": 2.0}, "--guidance_scale 2.0 given, but this model is no diffusion model"),

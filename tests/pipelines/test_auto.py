@@ -152,7 +152,7 @@ def test_ddim_is_diffusers_ddim_with_the_noise_that_fits_the_clipped_image():
 @pytest.mark.parametrize(
     ("family", "arguments", "message"),
     [
-        ("ddpm", {"scheduler": "euler"}, "Unknown --scheduler 'euler'; choose among ddpm, ddim, dpmsolver"),
+        ("ddpm", {"scheduler": "euler"}, "Unknown scheduler 'euler'; choose among ddpm, ddim, dpmsolver"),
         ("ddpm", {"num_inference_steps": 0}, "--num_inference_steps is 0; choose from 1 to 1000"),
         ("ddpm", {"num_inference_steps": 1001}, "--num_inference_steps is 1001; choose from 1 to 1000"),
         ("ddpm", {"class_labels": "HCM"}, "class_labels HCM given, but this diffusion model has no classes"),

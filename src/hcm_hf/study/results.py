@@ -13,6 +13,7 @@ from hcm_hf.pipelines.auto import HCMPipeline, LatentPipeline
 from hcm_hf.training.curves import loss_curves
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE, METRICS_FILE
+from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.figures import write_controls, write_rows
 from hcm_hf.version import __version__
@@ -214,8 +215,7 @@ def draw_figures(
     """
     runs, images, output_dir = Path(runs), Path(images), Path(output_dir)
     wanted = [family for family in FAMILIES if families is None or family in families]
-    if columns < 1:
-        raise InputError(f"columns is {columns}; it must be at least 1.")
+    at_least("columns", columns, 1)
     trained = [family for family in wanted if (runs / family / METRICS_FILE).is_file()]
     drawn = {family: read_images(images / family)[0] for family in wanted if (images / family).is_dir()}
     if not trained:
