@@ -6,10 +6,9 @@ from pathlib import Path
 
 from hcm_hf.data.identity import read_identities
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.names import FAMILY_NAMES
 
 
-CONFIG_FILE = "training_config.json"  # what a training run writes of itself, in its folder and beside each pipeline
-FAMILY_NAMES = ("vae", "gan", "dcgan", "acgan", "infogan", "ddpm")
 Check = Callable[[object], bool]
 _LARGEST = 1e15
 _WORD = re.compile(r"[\w-]{1,64}")
