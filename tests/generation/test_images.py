@@ -28,7 +28,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "generate.py"
 
 def save_model(folder, seed):
     torch.manual_seed(seed)
-    network = DCGANGenerator(16, **TINY["dcgan"])
+    network = DCGANGenerator(16, **TINY["dcgan"]["generator"])
     for parameter in network.parameters():  # away from the grey images of an untrained network
         parameter.data *= 5
     LatentPipeline(network).save_pretrained(folder)
@@ -210,7 +210,7 @@ def test_full_disk_is_one_sentence_and_leaves_whole_images(model, tmp_path):
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     torch.manual_seed(0)
-    LatentPipeline(DCGANGenerator(64, **TINY["dcgan"])).save_pretrained(tmp_path / "model")
+    LatentPipeline(DCGANGenerator(64, **TINY["dcgan"]["generator"])).save_pretrained(tmp_path / "model")
     code = (
         "import resource, sys, torch; torch.set_num_threads(1); from hcm_hf import generate_images\n"
         "unit = 1 if sys.platform == 'darwin' else 1024\n"

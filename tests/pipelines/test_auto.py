@@ -28,7 +28,7 @@ def seeded():
 @pytest.fixture
 def pipeline():
     torch.manual_seed(0)
-    return LatentPipeline(DCGANGenerator(16, **TINY["dcgan"]).eval())
+    return LatentPipeline(DCGANGenerator(16, **TINY["dcgan"]["generator"]).eval())
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from game import GAME, LOG3, PENALTY, REAL, SMOOTHED, Fixed, dark_generator
@@ -106,10 +107,17 @@ def test_description_is_pooled_pixels_and_the_power_spectrum():
     images = torch.randn(2, 1, 32, 32, dtype=torch.float64)
     pixels, spectrum = describe(images)
     assert pixels.shape == (2, 256) and spectrum.shape == (2, 16)
-    torch.testing.assert_close(pixels[0, 0], images[0, 0, :2, :2].mean())
-    torch.testing.assert_close(spectrum[:, 0], torch.log(images.sum((1, 2, 3)) ** 2 / 32**2 + 1e-6))
-    white = describe(torch.randn(500, 1, 32, 32, dtype=torch.float64))[1].exp().mean(0)
-    assert ((white - 1).abs() < 0.2).all()  # a flat spectrum, one at unit variance
+    np.testing.assert_allclose(pixels[0, 0], images[0, 0, :2, :2].mean(), rtol=1e-7)
+    np.testing.assert_allclose(spectrum[:, 0], torch.log(images.sum((1, 2, 3)) ** 2 / 32**2 + 1e-6), rtol=1e-7)
+    white = np.exp(describe(torch.randn(500, 1, 32, 32, dtype=torch.float64))[1]).mean(0)
+    assert (np.abs(white - 1) < 0.2).all()  # a flat spectrum, one at unit variance
+
+
+def test_images_that_are_not_finite_have_no_distance():
+    """So that the run reports a divergence, not bad input."""
+    generated = slices(10, seed=0)
+    generated[3, 0, 5, 5] = math.nan
+    assert torch.isnan(kernel_distance(generated, slices(10, seed=1)))
 
 
 def test_frozen_lets_gradients_through_and_is_undone():

@@ -1,16 +1,19 @@
 """The losses of GAN and DCGAN: the minimax game, which AC-GAN and InfoGAN extend."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from hcm_hf.data.augmentation import NUM_CHANGES, change_images
 from hcm_hf.data.slices import SliceBatch
+from hcm_hf.metrics import distribution
 from hcm_hf.models import LatentModel
 from hcm_hf.pipelines.auto import LatentPipeline
 from hcm_hf.training.objectives.base import Objective
@@ -18,15 +21,15 @@ from hcm_hf.training.objectives.base import Objective
 
 @dataclass(frozen=True)
 class Game:
-    """The rules that a generator and a discriminator play by.
+    """The settings of the game between generator and discriminator.
 
     Attributes:
         label_smoothing: real images are labelled 1 - label_smoothing (https://huggingface.co/papers/1606.03498, 3.4).
-        penalty_per_pixel: weight of `gradient_penalty`, the gamma of its paper, for each pixel of an image.
-        penalty_interval: the penalty is taken in one of so many steps, at random, and counts as many times there
+        penalty_per_pixel: weight of `gradient_penalty` for each pixel of an image, gamma in its paper.
+        penalty_interval: the penalty is computed in a random one of this many steps, and multiplied by this number
             (lazy regularisation, https://huggingface.co/papers/1912.04958, appendix B).
-        augmentation: 1 for the full range of `change_images`, through which the discriminator then sees real and
-            generated images in both steps, so that it does not learn a few hundred slices by heart; 0 for none.
+        augmentation: range of `change_images`, applied to real and generated images before the discriminator, so that
+            it does not overfit a few hundred slices; 1 for the full range, 0 for none.
     """
 
     label_smoothing: float
@@ -38,8 +41,8 @@ class Game:
 class GAN(Objective):
     """The minimax game with the non-saturating generator loss, https://huggingface.co/papers/1406.2661.
 
-    The study's equation 5 with one-sided label smoothing and a gradient penalty, "where applicable". It serves every
-    unconditional pair of networks: GAN and DCGAN differ in these alone.
+    The study's equation 5 with one-sided label smoothing and a gradient penalty. GAN and DCGAN differ only in their
+    networks.
 
     Args:
         generator: decodes latents to images.
@@ -76,14 +79,14 @@ class GAN(Objective):
         return adversarial_loss(self.discriminator(self.changes(batch)(generated)), 1.0)
 
     def changes(self, batch: SliceBatch) -> Callable[[torch.Tensor], torch.Tensor]:
-        """What happens to images before a discriminator sees them: in one step the same to real and generated ones."""
+        """The augmentation of the discriminator's inputs, the same for real and generated images of one step."""
         if self.game.augmentation == 0:
             return lambda images: images
         draws = batch.draw(lambda n: torch.rand(n, NUM_CHANGES, device=batch.images.device))
         return partial(change_images, draws=draws, strength=self.game.augmentation)
 
     def penalty(self, source: Callable[[torch.Tensor], torch.Tensor], batch: SliceBatch) -> torch.Tensor:
-        """`gradient_penalty` of the real images with its weight, in the steps that take it; 0 in the others."""
+        """Weighted `gradient_penalty` of the real images in the steps that compute it; 0 in the others."""
         interval = self.game.penalty_interval
         if interval > 1 and torch.rand(()) * interval >= 1:  # alike in all processes
             return batch.images.new_zeros(())
@@ -91,9 +94,9 @@ class GAN(Objective):
         return weight * gradient_penalty(source, batch.images)
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
-        """Kernel distance of generated slices at fixed latents to the held-out ones.
+        """Kernel distance between slices generated from fixed latents and the held-out slices.
 
-        The classes of both are the same in number; whether an image is of its class is not looked at.
+        Both sets hold the classes in the same shares; whether an image shows its class is not measured.
         """
         latents = self.generator.sample_latents(256, torch.Generator().manual_seed(0)).split(64)
         classes = batch.class_labels[torch.linspace(0, len(batch) - 1, 256).round().long()].split(64)
@@ -113,8 +116,8 @@ def adversarial_loss(logits: torch.Tensor, target: float) -> torch.Tensor:
 def gradient_penalty(discriminator: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """R1, E ||grad D(x)||^2 / 2 on real images, https://huggingface.co/papers/1801.04406 (equation 9); in float32.
 
-    Under batch normalisation an image's logit depends on the others of its batch too; the gradient taken is that of
-    the sum of logits, which then is not quite each image's own.
+    Under batch normalisation an image's logit depends on the other images of its batch. The gradient is that of the
+    sum of logits, which then differs slightly from each image's own.
 
     Args:
         discriminator: maps images to logits (B,).
@@ -127,29 +130,30 @@ def gradient_penalty(discriminator: nn.Module, images: torch.Tensor) -> torch.Te
 
 
 def kernel_distance(generated: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """Unbiased squared MMD of two image sets under a cubic kernel, lower is better, 0 for equal distributions.
+    """Unbiased squared MMD of two image sets under a cubic kernel; lower is better, 0 for equal distributions.
 
-    The kernel of KID (https://huggingface.co/papers/1801.01401), not on learned features but on `describe`: it ranks
-    checkpoints of networks whose training losses do not, and is deliberately not the judge of the final images.
+    The kernel is that of KID (https://huggingface.co/papers/1801.01401), on `describe` instead of learned features. It
+    ranks checkpoints whose training losses do not, and is not among the metrics of the final images.
 
     Args:
         generated: (N, 1, H, W) in [-1, 1], N of 2 or more.
         real: (M, 1, H, W) in [-1, 1], M of 2 or more.
     """
+    if not torch.isfinite(generated).all():
+        return torch.tensor(math.nan)  # the run then reports that it diverged
     blocks = []
-    descriptions = (describe(images.cpu()) for images in (generated, real))  # not every device has float64
+    descriptions = (describe(images.cpu()) for images in (generated, real))
     for fake, true in zip(*descriptions, strict=True):
         centre = true.mean(0)
-        scale = (true - centre).square().sum(1).mean().sqrt()  # both blocks weigh the same
+        scale = np.sqrt(np.square(true - centre).sum(1).mean())  # both blocks have the same weight
         blocks.append(((fake - centre) / scale, (true - centre) / scale))
-    x, y = (torch.cat(sides, dim=1) for sides in zip(*blocks, strict=True))
-    kernel_xx, kernel_yy, kernel_xy = ((a @ b.T / len(blocks) + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
-    within = [(k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1)) for k in (kernel_xx, kernel_yy)]
-    return sum(within) - 2 * kernel_xy.mean()
+    x, y = (np.concatenate(sides, axis=1) for sides in zip(*blocks, strict=True))
+    per_block = math.sqrt(x.shape[1] / len(blocks))  # the kernel divides by the number of features
+    return torch.tensor(distribution.kernel_distance(per_block * x, per_block * y), dtype=torch.float64)
 
 
-def describe(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A description of images without learned parameters, in double precision.
+def describe(images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Describe images without learned parameters, in double precision.
 
     Args:
         images: (N, 1, H, W) in [-1, 1].
@@ -157,19 +161,14 @@ def describe(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Returns:
         Average-pooled pixels (N, 256) and the log radial power spectrum (N, H / 2).
     """
-    images = images.double()
-    pixels = F.adaptive_avg_pool2d(images, 16).flatten(1)
-    size = images.shape[-1]
-    power = torch.fft.fft2(images.squeeze(1)).abs().square().flatten(1)  # (N, H W)
-    frequency = torch.fft.fftfreq(size, d=1 / size, device=images.device)
-    radius = torch.hypot(frequency[:, None], frequency[None, :]).round().long().flatten()
-    rings = [power[:, radius == ring].mean(1) for ring in range(size // 2)]
-    return pixels, torch.log(torch.stack(rings, dim=1) / size**2 + 1e-6)
+    pixels = F.adaptive_avg_pool2d(images.double(), 16).flatten(1)
+    power = distribution.radial_power(images.double().squeeze(1).numpy())
+    return pixels.numpy(), np.log(power[:, : images.shape[-1] // 2] + 1e-6)
 
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Within the block, gradients flow through `network` but not to its parameters."""
+    """Let gradients flow through `network` but not to its parameters, within the block."""
     network.requires_grad_(False)
     try:
         yield
