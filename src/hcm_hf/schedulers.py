@@ -40,12 +40,12 @@ class UniPCScheduler(UniPCMultistepScheduler):
 class FineDPMSolverScheduler(DPMSolverMultistepScheduler):
     """DPM-Solver++ whose steps grow shorter towards the image: step i of N ends at i^2 / N^2 of the noise's time.
 
-    The last of evenly spaced steps wipes out whatever is finer than its noise, .09 of the range from black to white in
-    20 steps of the cosine schedule, and with it the texture of a slice.
+    The last of 20 evenly spaced steps of the cosine schedule removes detail below its noise level, 0.09 of the range
+    from black to white, and so the texture of a slice.
     """
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
-        """The timesteps of some calls, from the last of training down. See `DPMSolverMultistepScheduler`."""
+        """Set the timesteps, from the last of training down. See `DPMSolverMultistepScheduler`."""
         left = np.arange(num_inference_steps, 0, -1)
         timesteps = (self.config.num_train_timesteps * (left / num_inference_steps) ** 2).round().astype(int) - 1
         super().set_timesteps(timesteps=np.maximum(timesteps, left - 1).tolist(), device=device)  # no two are the same
@@ -53,12 +53,12 @@ class FineDPMSolverScheduler(DPMSolverMultistepScheduler):
 
 @dataclass(frozen=True)
 class Sampler:
-    """A way to denoise.
+    """A sampler of diffusion models.
 
     Attributes:
-        scheduler: the class.
-        num_inference_steps: by default.
-        options: of the scheduler, beyond what the trained one's configuration says.
+        scheduler: the scheduler's class.
+        num_inference_steps: the default number of sampling steps.
+        options: options of the scheduler, besides the configuration that the model was trained with.
     """
 
     scheduler: type[SchedulerMixin]
@@ -67,11 +67,11 @@ class Sampler:
 
 
 def _dpm(algorithm_type: str, solver_order: int) -> dict[str, bool | int | str]:
-    """All that tells solvers apart: what a model was saved with may be another one's."""
+    """All options in which the solvers differ, as a saved model may hold those of another."""
     return {"thresholding": True, "algorithm_type": algorithm_type, "solver_order": solver_order}
 
 
-# What a trained DDPM can be sampled with. All clip the predicted image to [-1, 1]: DDPM as it is configured, the
+# The samplers of diffusion models, by name. All clip the predicted image to [-1, 1]: DDPM as it is configured, the
 # others by thresholding, whose bound is 1 by default. SDE-DPM-Solver++ adds fresh noise at each step, as DDPM does
 # (https://huggingface.co/papers/2211.01095, appendix B), here in steps that grow shorter. DDIM is DPM-Solver++ of
 # first order (section 4 there). `DDIMScheduler` in `DDPMPipeline` would clip the image but keep the noise that no
@@ -86,13 +86,13 @@ SAMPLERS = {
 
 
 def convert_scheduler(scheduler: SchedulerMixin, name: str) -> tuple[SchedulerMixin, int]:
-    """The scheduler `name` of `SAMPLERS` for the noise that `scheduler` trained with, and its number of steps.
+    """Return the sampler `name` for the noise schedule of `scheduler`, and its default number of sampling steps.
 
-    Whatever their number, the first step is the last of training, as images start from pure noise
+    Sampling always starts at the last timestep of training, as images start from pure noise
     (https://huggingface.co/papers/2305.08891, section 3.3).
 
     Raises:
-        InputError: if the name is unknown; it lists those that exist.
+        InputError: if the name is unknown; the message lists the known ones.
     """
     one_of("scheduler", name, SAMPLERS)
     sampler = SAMPLERS[name]

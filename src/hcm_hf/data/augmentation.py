@@ -1,4 +1,4 @@
-"""Random changes of slices that leave what they show as it was.
+"""Augmentation of slices, and differentiable augmentation of a discriminator's inputs.
 
 There are no flips: the side of the right ventricle is anatomy.
 """
@@ -27,14 +27,13 @@ NUM_CHANGES = 6  # random numbers for each image
 def augment(
     images: torch.Tensor, masks: torch.Tensor, draws: torch.Tensor, interpolation: str = "bilinear"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotate, scale and shift slices with their masks, and bend the images' intensities; edges are repeated.
+    """Rotate, scale and shift slices with their masks, and change the images' gamma; edges are repeated.
 
     Args:
         images: (B, 1, H, W) in [-1, 1].
         masks: whole numbers, (B, H, W).
-        draws: (B, NUM_DRAWS), uniform on [0, 1]; .5 everywhere changes nothing.
-        interpolation: of images, "bilinear", which blurs, or "spectral", which keeps their power spectrum but for the
-            last tenth of it.
+        draws: (B, NUM_DRAWS), uniform on [0, 1]; 0.5 everywhere changes nothing.
+        interpolation: "bilinear" blurs images; "spectral" keeps their power spectrum except its last tenth.
 
     Returns:
         Images in [-1, 1] and masks, of the same shapes and types.
@@ -60,11 +59,11 @@ def augment(
 def augment_batch(
     batch: SliceBatch, strength: float = 1.0, interpolation: str = "spectral"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The images and masks of a batch after `augment`, each slice's by numbers of its own.
+    """Augment the images and masks of a batch with random numbers of each slice's own.
 
     Args:
         batch: slices.
-        strength: part of the full range; 0 changes nothing.
+        strength: fraction of the full range; 0 changes nothing.
         interpolation: as in `augment`.
     """
     draws = batch.draw(lambda n: torch.rand(n, NUM_DRAWS, device=batch.images.device))
@@ -72,14 +71,14 @@ def augment_batch(
 
 
 def change_images(images: torch.Tensor, draws: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
-    """Images of another brightness and contrast, shifted over grey and with a square hidden: (B, 1, H, H).
+    """Change brightness and contrast, shift, and hide a square; gradients flow through all that is left.
 
-    Values may leave [-1, 1]. Gradients flow to all that can still be seen.
+    Differentiable augmentation, https://huggingface.co/papers/2006.10738. Values may leave [-1, 1].
 
     Args:
         images: (B, 1, H, H) in [-1, 1].
         draws: (B, NUM_CHANGES), uniform on [0, 1).
-        strength: part of the full range; 0 changes nothing.
+        strength: fraction of the full range; 0 changes nothing.
     """
     brightness, contrast, down, across, top, left = draws.T
     size = images.shape[-1]

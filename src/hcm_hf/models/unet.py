@@ -13,7 +13,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch.nn import functional as F
 
 
-MEMBERSHIP_LEVELS = (0.2, 0.4, 0.6)  # parts of the training steps at which `denoising_errors` looks
+MEMBERSHIP_LEVELS = (0.2, 0.4, 0.6)  # fractions of the timesteps that `denoising_errors` uses
 NUM_STRUCTURES = 3  # the mask's values 1 to 3, a channel each
 PAIR_CHANNELS = 1 + NUM_STRUCTURES
 
@@ -96,9 +96,9 @@ def build_paired_unet(
 
 
 def use_plain_attention(unet: UNet2DModel) -> UNet2DModel:
-    """The same network, with attention as matrix products: on CPUs PyTorch's fused kernel is slow to train.
+    """Set the network's attention to plain matrix products; on CPUs PyTorch's fused kernel is slow to train.
 
-    Its backward pass takes a fifth of a training step of these small maps; see docs/costs.md.
+    Its backward pass takes a fifth of a training step at these small sizes; see docs/costs.md.
     """
     for module in unet.modules():
         if isinstance(module, Attention):
@@ -107,11 +107,11 @@ def use_plain_attention(unet: UNet2DModel) -> UNet2DModel:
 
 
 def join_pairs(images: torch.Tensor, masks: torch.Tensor, patch_size: int) -> torch.Tensor:
-    """Images and masks as what the network sees.
+    """Join images and masks into the network's input.
 
     Args:
         images: (B, 1, H, W) in [-1, 1].
-        masks: whole numbers (B, H, W), 0 to 3; -1 everywhere in a slice without a segmentation, whose channels are 0.
+        masks: whole numbers (B, H, W), 0 to 3; -1 for a slice without a segmentation, whose channels become 0.
         patch_size: pixels a side of a block.
 
     Returns:
@@ -125,10 +125,10 @@ def join_pairs(images: torch.Tensor, masks: torch.Tensor, patch_size: int) -> to
 
 
 def split_pairs(pairs: torch.Tensor, patch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (B, 1, H, W) and masks (B, H, W), int64, of what the network makes.
+    """Split the network's output into images (B, 1, H, W) and masks (B, H, W), int64.
 
-    A pixel belongs to the likeliest of the structures and the background, whose channel is what the others leave: that
-    of all four is 1 once and -1 three times. So a pixel that is either of two neighbours is no gap between them.
+    A mask's value is the channel with the largest value. The four channels of a pixel sum to -2 (1 once, -1 three
+    times), which gives the background's channel. So an uncertain pixel between two structures is no gap.
     """
     pairs = F.pixel_shuffle(pairs, patch_size)
     background = -2 - pairs[:, 1:].sum(1, keepdim=True)
@@ -197,7 +197,7 @@ def denoising_errors(
 
 
 def untrained(unet: UNet2DModel, seed: int = 0) -> UNet2DModel:
-    """The same network with fresh weights, on the same device, in eval mode."""
+    """Return the same network with fresh weights, on the same device, in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return UNet2DModel.from_config(unet.config).to(unet.device).eval()

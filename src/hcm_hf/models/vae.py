@@ -68,7 +68,7 @@ class MixtureVAE(VAE):
         sample_size: pixels a side, a power of two, at least 8.
         latent_dim: length of a latent vector.
         base_channels: width at the image's side; it doubles at each level.
-        num_components: of the mixture.
+        num_components: number of Gaussians in the mixture.
     """
 
     @register_to_config
@@ -79,11 +79,11 @@ class MixtureVAE(VAE):
         self.register_buffer("component_factors", torch.eye(latent_dim).repeat(num_components, 1, 1))
 
     def set_prior(self, weights: torch.Tensor, means: torch.Tensor, factors: torch.Tensor) -> None:
-        """Sample from another mixture.
+        """Set the mixture that latents are sampled from.
 
         Args:
-            weights: of the K components, (K,), their sum being 1.
-            means: (K, latent_dim).
+            weights: weights of the K components, (K,), with sum 1.
+            means: means, (K, latent_dim).
             factors: lower Cholesky factors of the covariances, (K, latent_dim, latent_dim).
         """
         self.component_weights.copy_(weights)

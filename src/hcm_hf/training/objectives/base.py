@@ -15,27 +15,27 @@ from hcm_hf.data.slices import SliceBatch
 
 
 class Objective(nn.Module):
-    """What a family is trained to do; a subclass's children are its networks.
+    """A family's networks and losses; a subclass's children are its networks.
 
     Attributes:
-        sampled: name of the network that is wanted in the end. EMA follows it and the pipeline holds it.
+        sampled: name of the network that makes images; EMA averages it and the pipeline holds it.
     """
 
     sampled: str
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield `(network name, scalar loss)` in the order of the paper's algorithm; gradients reach that network."""
+        """Yield `(network name, scalar loss)` in the order of the paper's algorithm."""
         raise NotImplementedError(f"{type(self).__name__} does not define losses.")
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
-        """A deterministic scalar on held-out slices, lower is better."""
+        """Return a deterministic scalar on held-out slices; lower is better."""
         raise NotImplementedError(f"{type(self).__name__} does not define validation_loss.")
 
     def pipeline(self) -> DiffusionPipeline | ModelMixin:
-        """The thing to save, a family's diffusers pipeline to sample from; the networks stay as they are."""
+        """Return the pipeline to save, without changing the networks."""
         raise NotImplementedError(f"{type(self).__name__} does not define pipeline.")
 
     def preview(self, batch: SliceBatch) -> np.ndarray:
-        """16 images (16, H, W, 1) in [0, 1] to watch training by, beside held-out slices; quick to make."""
+        """Return 16 images, (16, H, W, 1) in [0, 1], for the sample grid; quick to make."""
         generator = torch.Generator().manual_seed(0)
         return self.pipeline()(batch_size=16, generator=generator, output_type="np").images

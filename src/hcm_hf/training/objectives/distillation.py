@@ -16,25 +16,24 @@ from hcm_hf.training.objectives.paired import PairedDiffusion, by_channel, find_
 
 
 class MomentMatching(PairedDiffusion):
-    """A student of few calls whose images, made noisy again, mean to any denoiser what the teacher's do.
+    """A few-step student whose noised images have the denoised means that the teacher expects.
 
-    Moment matching, https://huggingface.co/papers/2406.04103 (after algorithm 2): for noisy real pairs z_t at one of
-    the student's timesteps t, its guess x~ of the pair and a z_s ~ q(z_s | z_t, x~) within its step, an auxiliary
-    denoiser learns E[x~ | z_s], held to the teacher, and the student moves along the difference between what the
-    teacher expects at z_s and that. Distributions are matched, not the paths of a deterministic solver; so the student
-    samples by the chain's own random steps. Gradients are scaled for each image and structure as in
-    https://huggingface.co/papers/2311.18828 (equation 8), and one z_s serves both networks.
+    Moment matching, https://huggingface.co/papers/2406.04103 (after algorithm 2). Noise real pairs to z_t at one of the
+    student's timesteps t, let the student predict the pair x~, and draw z_s ~ q(z_s | z_t, x~) within its step. An
+    auxiliary denoiser learns E[x~ | z_s], regularised to the teacher. The student moves along the difference between
+    the teacher's and the auxiliary's expectation at z_s. This matches distributions, not the paths of a deterministic
+    solver, so the student samples with the chain's own random steps. Gradients are scaled for each image and structure
+    as in https://huggingface.co/papers/2311.18828 (equation 8). Both networks use the same z_s.
 
-    The first step starts from noise alone, at a timestep where the network would find some signal in it, and so makes
-    of each noise another pair: a network that expects nothing but noise answers with one mean for all, from which
-    students of one or two calls hardly get away (https://huggingface.co/papers/2404.04057 starts at the same noise).
-    Its z_s ~ q(z_s | x~) are of every noise from where it ends to the teacher's last timestep, also of more than it
-    starts from: there the kind of heart and the brightness are decided, which in less noise the teacher takes for
-    granted.
+    The first step starts from pure noise, but at a timestep where the network expects some signal, so that each noise
+    gives another pair. A network that expects only noise answers with one mean for all, which students of one or two
+    steps hardly unlearn (https://huggingface.co/papers/2404.04057 starts at the same noise). The first step's
+    z_s ~ q(z_s | x~) cover all noise from its end to the teacher's last timestep, including more noise than it starts
+    from: there anatomy and brightness are decided, which the teacher takes as given at less noise.
 
     Args:
-        teacher: a diffusion model that samples in many calls.
-        num_inference_steps: the student's calls.
+        teacher: a diffusion model with many sampling steps.
+        num_inference_steps: the student's number of sampling steps.
         label_dropout, max_snr, image_weight, augmentation: as in `PairedDiffusion`.
     """
 
@@ -64,7 +63,7 @@ class MomentMatching(PairedDiffusion):
         self.label_counts[:-1] = torch.tensor(teacher.config.frequencies)
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
-        """Descend the auxiliary denoiser's error on the student's pairs, then move the student."""
+        """Descend the auxiliary denoiser's error on the student's pairs, then update the student."""
         pairs, labels = self.prepare(batch)
         scheduler, device = self.teacher_scheduler, pairs.device
         starts = batch.draw(lambda n: torch.randint(1, self.num_inference_steps + 1, (n,), device=device))
@@ -73,7 +72,7 @@ class MomentMatching(PairedDiffusion):
         timesteps, end = stops[starts], stops[starts - 1].clamp(min=0)
         first = starts == self.num_inference_steps
         beyond = torch.where(first, scheduler.config.num_train_timesteps, timesteps)
-        # From where the student's step ends to t - 1, of the first step to the noisiest of all.
+        # From the end of the student's step to t - 1; for the first step, to the teacher's last timestep.
         lower = end + (places * (beyond - end)).long()
         first = first[:, None, None, None]
         noise, fresh = self.draw_noise(batch, pairs), self.draw_noise(batch, pairs)
@@ -87,21 +86,21 @@ class MomentMatching(PairedDiffusion):
 
         learnt = predict_origin(scheduler, self.auxiliary, again, labels, lower)
         alphas = scheduler.alphas_cumprod.to(device)[lower]
-        weight = (1 / (1 - alphas)).clamp(max=self.max_snr)  # SNR + 1: of the pair's error, so that v's counts evenly
-        error = (learnt - guess.detach()).square() + (learnt - expected).square()  # the second keeps it near
+        weight = (1 / (1 - alphas)).clamp(max=self.max_snr)  # SNR + 1, so that errors of v count evenly
+        error = (learnt - guess.detach()).square() + (learnt - expected).square()  # the second regularises
         error = by_channel(error).mean((2, 3, 4))
         yield "auxiliary", (weight * self.weigh(error, batch.masks)).mean()
 
         with torch.no_grad():
             learnt = predict_origin(scheduler, self.auxiliary, again, labels, lower)
             distance = by_channel((guess - expected).abs()).mean((2, 3, 4), keepdim=True)
-            direction = by_channel(learnt - expected) / distance.clamp(min=0.05)  # where all is certain, none
+            direction = by_channel(learnt - expected) / distance.clamp(min=0.05)
         yield "unet", self.weigh((by_channel(guess) * direction).mean((2, 3, 4)), batch.masks).mean()
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
-        """Kernel distance of the student's pairs for the held-out slices' labels to these, in images.
+        """Kernel distance between the student's images, for the held-out slices' labels, and these slices.
 
-        Its losses do not rank checkpoints, as a GAN's do not; see `kernel_distance`.
+        As with a GAN, the losses do not rank checkpoints; see `kernel_distance`.
         """
         pipeline = self.pipeline()
         pipeline.set_progress_bar_config(disable=True)
@@ -138,19 +137,19 @@ def copy_unet(unet: UNet2DModel) -> UNet2DModel:
 
 
 def count_timesteps(scheduler: DDPMScheduler, calls: int) -> int:
-    """The timesteps of a student: up to 2.5 times as much noise as signal for one call, twice that for each more."""
+    """Count a student's timesteps: noise up to 2.5 times the signal for one step, twice that for each further one."""
     ratios = (1 - scheduler.alphas_cumprod) / scheduler.alphas_cumprod
     return int((ratios <= (2.5 * 2.0 ** (calls - 1)) ** 2).sum())
 
 
 def cut_scheduler(scheduler: DDPMScheduler, num_timesteps: int) -> DDPMScheduler:
-    """The same noise, but the last of its timesteps left out: samplers then start earlier."""
+    """The same schedule without its last timesteps, so that samplers start at less noise."""
     betas = scheduler.betas[:num_timesteps].tolist()
     return DDPMScheduler.from_config(scheduler.config, num_train_timesteps=num_timesteps, trained_betas=betas)
 
 
 def trailing_timesteps(scheduler: DDPMScheduler, calls: int) -> torch.Tensor:
-    """The timesteps of a sampler of some calls, from -1, none of the noise, to the last of training: (calls + 1,)."""
+    """The timesteps of a sampler with `calls` steps, from -1 (no noise) to the last of training: (calls + 1,)."""
     last = scheduler.config.num_train_timesteps
     return (torch.arange(calls + 1) * (last / calls)).round().long() - 1
 
@@ -165,7 +164,7 @@ def noise_levels(scheduler: DDPMScheduler, timesteps: torch.Tensor) -> tuple[tor
 def predict_origin(
     scheduler: DDPMScheduler, unet: UNet2DModel, noisy: torch.Tensor, labels: torch.Tensor, timesteps: torch.Tensor
 ) -> torch.Tensor:
-    """The pair that a network expects behind a noisy one: alpha z - sigma v (papers/2202.00512, appendix D)."""
+    """Predict the clean pair from a noisy one: alpha z - sigma v (papers/2202.00512, appendix D)."""
     alpha, sigma = noise_levels(scheduler, timesteps)
     return alpha * noisy - sigma * unet(noisy, timesteps, class_labels=labels).sample.float()
 

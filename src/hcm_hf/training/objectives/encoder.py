@@ -18,15 +18,15 @@ Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of logits and cl
 
 
 class SliceRecognition(Objective):
-    """Segmentation, group, phase and position of slices at once: it trains the encoder that judges the generators.
+    """Segmentation, group, phase and position of slices: the training of the encoder of the evaluation.
 
-    The sum of cross-entropy and soft Dice loss (https://huggingface.co/papers/1606.04797) of the segmentation, the
-    cross-entropies of phase and, at a fifth and with labels smoothed, of the group, and the squared error of the
-    position. What a slice has no label for does not count. At full weight the group, which a hundred patients soon
-    teach by heart, would end the training before the segmentation is good.
+    The loss is a sum of four tasks. Segmentation: cross-entropy and soft Dice loss
+    (https://huggingface.co/papers/1606.04797). Phase: cross-entropy. Group: cross-entropy with smoothed labels and
+    weight 1/5. Position: squared error. A task without a label does not count. The group has a low weight because it
+    overfits first, and would stop the training before the segmentation is good.
 
     Args:
-        encoder: sees slices.
+        encoder: the network.
     """
 
     sampled = "encoder"
@@ -43,19 +43,19 @@ class SliceRecognition(Objective):
         yield "encoder", self.loss(batch, (smoothed, F.cross_entropy), (F.cross_entropy, soft_dice_loss))
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
-        """The same tasks on the slices as they are, by bounded scores: Brier scores and soft Dice loss.
+        """The same tasks without augmentation, with bounded scores: Brier scores and soft Dice loss.
 
-        Cross-entropies on the slices of a few patients are ruled by a few confident mistakes.
+        A few confident mistakes would dominate cross-entropies on the slices of a few patients.
         """
         return self.loss(batch, (brier_score, brier_score), (soft_dice_loss,))
 
     def loss(self, batch: SliceBatch, classified: Sequence[Score], segmented: Sequence[Score]) -> torch.Tensor:
-        """The sum over the tasks.
+        """Return the sum over the tasks.
 
         Args:
             batch: slices.
-            classified: the scores of group and phase, of logits (N, C) and classes (N,).
-            segmented: those of the segmentation, of logits (N, C, H, W) and masks (N, H, W).
+            classified: the scores of group and phase, for logits (N, C) and classes (N,).
+            segmented: the scores of the segmentation, for logits (N, C, H, W) and masks (N, H, W).
         """
         seen = EncoderOutput(*(part.float() for part in self.encoder(batch.images)))
         total = classified[0](seen.group_logits, batch.class_labels) / 5
@@ -75,7 +75,7 @@ class SliceRecognition(Objective):
 
     @torch.no_grad()
     def preview(self, batch: SliceBatch) -> np.ndarray:
-        """Eight held-out slices, then what the encoder takes for their segmentation, its labels as shades of grey."""
+        """Eight held-out slices, then their predicted segmentations, with labels as shades of grey."""
         images = batch.images[torch.linspace(0, len(batch) - 1, 8).long()]
         training = self.encoder.training
         logits = self.encoder.eval()(images).mask_logits
@@ -85,7 +85,7 @@ class SliceRecognition(Objective):
 
 
 def brier_score(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """Squared error of probabilities (https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2); the mean.
+    """Mean squared error of probabilities (https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2).
 
     Args:
         logits: (B, C).
@@ -98,10 +98,10 @@ def brier_score(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
 
 
 def soft_dice_loss(mask_logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """1 less the Dice coefficient of probabilities and masks, over the whole batch; the mean of all structures.
+    """1 minus the Dice coefficient of probabilities and masks over the whole batch, averaged over structures.
 
     Args:
-        mask_logits: (B, structures, H, W), the background first, which does not count.
+        mask_logits: (B, structures, H, W), the background first; it is left out.
         masks: whole numbers from 0, (B, H, W).
 
     Returns:
@@ -111,4 +111,4 @@ def soft_dice_loss(mask_logits: torch.Tensor, masks: torch.Tensor) -> torch.Tens
     truth = F.one_hot(masks, mask_logits.shape[1]).permute(0, 3, 1, 2)[:, 1:]
     common = (probabilities * truth).sum((0, 2, 3))
     total = probabilities.sum((0, 2, 3)) + truth.sum((0, 2, 3))
-    return 1 - ((2 * common + 1) / (total + 1)).mean()  # +1: a structure that is not there counts as found
+    return 1 - ((2 * common + 1) / (total + 1)).mean()  # +1: an absent structure that is not predicted has no loss

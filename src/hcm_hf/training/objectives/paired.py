@@ -21,11 +21,11 @@ DEFAULTS = {"group": "HCM"}
 
 
 class PairedDiffusion(Objective):
-    """Denoising of slices and their segmentations at once, for a group, phase and third of the heart.
+    """Joint denoising of slices and their segmentations, conditioned on group, phase and level.
 
     The v-prediction loss (https://huggingface.co/papers/2202.00512) with min-SNR weights
-    (https://huggingface.co/papers/2303.09556); labels are left out at random for classifier-free guidance
-    (https://huggingface.co/papers/2207.12598). Slices are rotated, shifted, scaled and brightened a little.
+    (https://huggingface.co/papers/2303.09556). Labels are dropped at random for classifier-free guidance
+    (https://huggingface.co/papers/2207.12598). Slices are augmented.
 
     Args:
         unet: predicts v from blocks of noisy pixels and a label; see `build_paired_unet`.
@@ -68,7 +68,7 @@ class PairedDiffusion(Objective):
         yield "unet", self.loss(pairs, batch.masks, labels, self.draw_noise(batch, pairs), self.draw_timesteps(batch))
 
     def prepare(self, batch: SliceBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augmented pairs as the network sees them, and their labels, some left out; counts the labels met."""
+        """Return augmented pairs and their labels, some dropped; count the labels."""
         device = batch.images.device
         labels = find_labels(batch)
         self.label_counts += torch.bincount(batch.whole(labels), minlength=len(self.label_counts))
@@ -77,7 +77,7 @@ class PairedDiffusion(Objective):
         return join_pairs(images, masks, self.patch_size), labels.masked_fill(dropped, count_labels(AXES))
 
     def draw_timesteps(self, batch: SliceBatch) -> torch.Tensor:
-        """One timestep for each slice, (B,): uniform, and spread evenly over the batch (papers/2107.00630, I.1)."""
+        """Draw one timestep per slice, (B,): uniform, stratified over the batch (papers/2107.00630, I.1)."""
         num_timesteps, device = self.scheduler.config.num_train_timesteps, batch.images.device
 
         def spread(n: int) -> torch.Tensor:
@@ -125,15 +125,15 @@ class PairedDiffusion(Objective):
         return (v_weights(self.scheduler, timesteps, self.max_snr) * self.weigh(error, masks)).mean()
 
     def weigh(self, values: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Mean (B,) of what was found for the image and each structure, (B, 4), where the image counts more.
+        """Weighted mean, (B,), of the values for the image and each structure, (B, 4).
 
-        The structures of a slice without a segmentation, (B, H, W) of -1, count as nothing.
+        The structures of a slice without a segmentation, whose mask is -1, have weight 0.
         """
         structures = values[:, 1:].sum(1) * (masks.amin((1, 2)) >= 0)
         return (self.image_weight * values[:, 0] + structures) / (self.image_weight + NUM_STRUCTURES)
 
     def pipeline(self) -> PairedDDPMPipeline:
-        """The pipeline with its sampler; what is not asked for is drawn as it was met so far."""
+        """The pipeline with its sampler; open conditions are drawn with their frequency in training."""
         scheduler, _ = convert_scheduler(self.scheduler, self.sampler)
         counts = self.label_counts[:-1].tolist()
         return PairedDDPMPipeline(
@@ -161,7 +161,7 @@ def by_channel(pairs: torch.Tensor) -> torch.Tensor:
 
 
 def find_labels(batch: SliceBatch) -> torch.Tensor:
-    """Group, phase and third of each slice as one label, (B,); that of slices between the phases says nothing."""
+    """Group, phase and level of each slice as one label, (B,); frames between the phases get the null label."""
     levels = (batch.positions * len(LEVELS)).long().clamp(max=len(LEVELS) - 1)
     return join_labels(AXES, {"group": batch.class_labels, "phase": batch.phases, "level": levels})
 
@@ -169,10 +169,9 @@ def find_labels(batch: SliceBatch) -> torch.Tensor:
 def v_weights(scheduler: DDPMScheduler, timesteps: torch.Tensor, max_snr: float) -> torch.Tensor:
     """Min-SNR weights of the squared error of v at timesteps, (B,): min(SNR + 1, max_snr) / (SNR + 1).
 
-    The error of v is SNR + 1 times that of the pair, which so counts once where there is nearly nothing but noise,
-    more where there is less noise, and `max_snr` times at most. The paper's min(SNR, max_snr)
-    (https://huggingface.co/papers/2303.09556, section 3.4) hardly counts the first, where the kind of heart and the
-    brightness are decided.
+    The error of v is SNR + 1 times the error of the pair. So the pair's error has weight 1 at pure noise, more at less
+    noise, and at most `max_snr`. The paper's min(SNR, max_snr) (https://huggingface.co/papers/2303.09556, section 3.4)
+    has nearly no weight at pure noise, where the anatomy and the brightness are decided.
     """
     alphas = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
     return (max_snr * (1 - alphas)).clamp(max=1)  # SNR + 1 is 1 / (1 - alpha)

@@ -40,7 +40,7 @@ class VariationalAutoencoder(Objective):
         return self.loss(batch.images, noise)
 
     def loss(self, images: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Negative evidence lower bound of images (B, 1, H, W) at noise (B, latent_dim); the mean, in nats."""
+        """Mean negative evidence lower bound of images (B, 1, H, W) at noise (B, latent_dim), in nats."""
         mean, log_variance = (moment.float() for moment in self.vae.encode(images))
         reconstructions = self.vae.decode(mean + noise * torch.exp(log_variance / 2))
         return (gaussian_nll(reconstructions, images) + kl_divergence(mean, log_variance)).mean()
@@ -61,10 +61,10 @@ class SigmaVAE(VariationalAutoencoder):
 
     Args:
         vae: encodes images to moments, decodes latents to images and holds the mixture.
-        warmup_steps: batches until the divergence has its full weight.
+        warmup_steps: number of batches until the divergence has its full weight.
         augmentation: 1 for the full range of `augment`, 0 for none.
-        shrinkage: of `fit_mixture`, in slices.
-        num_posteriors: slices that the mixture is fitted to, the latest.
+        shrinkage: shrinkage of `fit_mixture`, in slices.
+        num_posteriors: number of latest slices that the mixture is fitted to.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class SigmaVAE(VariationalAutoencoder):
 
     @torch.no_grad()
     def remember(self, error: torch.Tensor, mean: torch.Tensor, log_variance: torch.Tensor) -> None:
-        """Take what was found for a whole batch, as `code` returns it, into the variance and the posteriors."""
+        """Update the variance and the stored posteriors with a whole batch's results of `code`."""
         self.num_batches += 1
         self.variance.lerp_(error.clamp(min=LEAST_VARIANCE), (1 / self.num_batches).clamp(min=0.1))
         self.num_seen += len(mean)
