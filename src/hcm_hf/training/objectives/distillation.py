@@ -18,8 +18,8 @@ from hcm_hf.training.objectives.paired import PairedDiffusion, by_channel, find_
 class MomentMatching(PairedDiffusion):
     """A few-step student whose noised images have the denoised means that the teacher expects.
 
-    Moment matching, https://huggingface.co/papers/2406.04103 (after algorithm 2). Noise real pairs to z_t at one of the
-    student's timesteps t, let the student predict the pair x~, and draw z_s ~ q(z_s | z_t, x~) within its step. An
+    Moment matching, https://huggingface.co/papers/2406.04103 (after algorithm 2). Noise real pairs to z_t at one of a
+    student's timesteps, let the student predict the pair x~, and draw z_s ~ q(z_s | z_t, x~) within its step. An
     auxiliary denoiser learns E[x~ | z_s], regularised to the teacher. The student moves along the difference between
     the teacher's and the auxiliary's expectation at z_s. This matches distributions, not the paths of a deterministic
     solver, so the student samples with the chain's own random steps. Gradients are scaled for each image and structure
