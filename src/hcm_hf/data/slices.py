@@ -82,7 +82,7 @@ class Slices:
         wanted = {names.index(group) for group in groups}
         rows = [index for index, group in enumerate(split["group"]) if group in wanted]
         if not rows:
-            raise InputError(f"No slice of --groups {' '.join(groups)} is in the split '{split.split}'.")
+            raise InputError(f"No slice of groups {' '.join(groups)} is in the split '{split.split}'.")
         split = split.select(rows)
         labels = split.remove_columns(["image", "mask"]).to_dict()
         self.images = torch.from_numpy(np.stack(_decode(split, "image")))  # (N, H, W) uint8

@@ -272,7 +272,7 @@ def _teacher(config: TrainingConfig, recipe: Recipe, dataset_fingerprint: str) -
             f"recipe {config.recipe} of {config.family} needs a teacher: train recipe {recipe.taught_by} and pass its "
             "run as teacher."
         )
-    folder = find_pipeline(config.teacher, argument="--teacher")
+    folder = find_pipeline(config.teacher, argument="teacher")
     training = read_training(folder)
     if (training.get("family"), training.get("recipe")) != (config.family, recipe.taught_by):
         raise InputError(
