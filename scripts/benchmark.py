@@ -136,7 +136,7 @@ def training_steps(dataset: Path, runs: Path, rounds: int, num_steps: int) -> No
         peer = peer if key == "paper" else bare_loop
         times = []
         for index in range(rounds):
-            objective = recipe.build(resolution, **recipe.objective)
+            objective = recipe.build(resolution)
             theirs = step_time(peer(objective, split, slices, recipe, num_steps))
             times.append(
                 (theirs, our_step_time(name, key, dataset, runs / f"{name}-{key}-{index}", len(slices), num_steps))
@@ -163,18 +163,12 @@ def our_step_time(name: str, key: str, dataset: Path, output_dir: Path, num_slic
     recipe = family.recipes[key]
     starts: list[float] = []
 
-    def timed_build(*arguments, **options):
-        objective = recipe.build(*arguments, **options)
-        losses = objective.losses
-
-        def timed(batch):
+    class Timed(recipe.objective):
+        def losses(self, batch):
             starts.append(time.perf_counter())
-            yield from losses(batch)
+            yield from super().losses(batch)
 
-        objective.losses = timed
-        return objective
-
-    timed = dataclasses.replace(recipe, build=timed_build)
+    timed = dataclasses.replace(recipe, objective=Timed)
     hcm_hf.FAMILIES[name] = dataclasses.replace(family, recipes=family.recipes | {key: timed})
     epoch_steps = -(-num_slices // recipe.train_batch_size)
     try:
@@ -300,14 +294,14 @@ def sampling(dataset: Path, num_images: int = 100, batch_size: int = 50) -> None
     """
     import torch
 
-    from hcm_hf.models.unet import SAMPLERS
     from hcm_hf.pipelines.auto import prepare_sampling
+    from hcm_hf.schedulers import SAMPLERS
 
     resolution = hcm_hf.load_dataset(dataset)["train"][0]["image"].width
     pipelines = {}
     for name, key in models():
         recipe = hcm_hf.FAMILIES[name].recipes[key]
-        pipelines[name, key] = recipe.build(resolution, **recipe.objective).pipeline()
+        pipelines[name, key] = recipe.build(resolution).pipeline()
         pipelines[name, key].set_progress_bar_config(disable=True)
 
     def milliseconds(pipeline, **arguments) -> float:

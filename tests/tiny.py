@@ -6,24 +6,27 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from hcm_hf.training.recipes import FAMILIES, Family
+from hcm_hf.data.slices import SliceBatch
+from hcm_hf.training.recipes import FAMILIES, Family, Recipe
 
 
-# Tiny sizes of every family: real networks, a few channels wide.
+# Tiny sizes of every family's networks: real networks, a few channels wide.
 TINY = {
-    "vae": {"latent_dim": 6, "base_channels": 4},
-    "gan": {"latent_dim": 6, "hidden_dim": 16, "num_maxout_units": 8},
-    "dcgan": {"latent_dim": 6, "base_channels": 4},
-    "acgan": {"latent_dim": 6, "generator_channels": 4, "discriminator_channels": 4},
-    "infogan": {"latent_dim": 9, "num_categories": 3, "base_channels": 4, "hidden_dim": 8},
-    "ddpm": {"block_out_channels": (4, 8)},
+    "vae": {"vae": {"latent_dim": 6, "base_channels": 4}},
+    "gan": {"generator": {"latent_dim": 6, "hidden_dim": 16}, "discriminator": {"hidden_dim": 8}},
+    "dcgan": {"generator": {"latent_dim": 6, "base_channels": 4}, "discriminator": {"base_channels": 4}},
+    "acgan": {"generator": {"latent_dim": 6, "base_channels": 4}, "discriminator": {"base_channels": 4}},
+    "infogan": {
+        "generator": {"latent_dim": 9, "num_categories": 3, "base_channels": 4},
+        "discriminator": {"num_categories": 3, "base_channels": 4, "hidden_dim": 8},
+    },
+    "ddpm": {"unet": {"block_out_channels": (4, 8)}},
 }
 # Of recipes with networks of their own; students have their teacher's.
 TINY_RECIPES = {
-    ("vae", "tuned"): TINY["vae"] | {"num_components": 2},
-    ("ddpm", "tuned"): {"block_out_channels": (8, 8), "num_attention_levels": 1},
+    ("vae", "tuned"): {"vae": TINY["vae"]["vae"] | {"num_components": 2}},
+    ("ddpm", "tuned"): {"unet": {"block_out_channels": (8, 8), "num_attention_levels": 1}},
     ("ddpm", "distilled"): {},
-    ("ddpm", "halved"): {},
 }
 # Every family with each of its recipes.
 MODELS = [(family, recipe) for family in FAMILIES for recipe in FAMILIES[family].recipes]
@@ -41,33 +44,43 @@ def random_images(n: int, seed: int = 0, height: int = 33, width: int = 40) -> n
     return images.astype(np.float32)
 
 
+def resized(recipe: Recipe, sizes: dict[str, dict]) -> Recipe:
+    """A recipe whose networks have other sizes."""
+    return replace(recipe, sizes={name: recipe.sizes.get(name, {}) | sizes.get(name, {}) for name in recipe.networks})
+
+
+def tiny_recipe(family: str, recipe: str) -> Recipe:
+    """A recipe at its tiny size; all else is the real thing."""
+    return resized(FAMILIES[family].recipes[recipe], TINY_RECIPES.get((family, recipe), TINY[family]))
+
+
 def tiny_families() -> dict[str, Family]:
-    """Every family at its tiny size; all else is the real thing."""
+    """Every family at its tiny size."""
     return {
-        name: replace(
-            family,
-            recipes={
-                key: replace(recipe, objective=recipe.objective | TINY_RECIPES.get((name, key), TINY[name]))
-                for key, recipe in family.recipes.items()
-            },
-        )
+        name: replace(family, recipes={recipe: tiny_recipe(name, recipe) for recipe in family.recipes})
         for name, family in FAMILIES.items()
     }
 
 
-def build_tiny(family: str, seed: int = 0, recipe: str = "paper", **more):
+def build_tiny(family: str, seed: int = 0, recipe: str = "paper", teacher=None, **losses):
     """A family's objective at its tiny size, 16 pixels, with its recipe's losses; a student gets a `teacher`."""
-    found = FAMILIES[family].recipes[recipe]
-    if found.taught_by:
-        more = {"teacher": build_tiny(family, recipe=found.taught_by[0]).pipeline()} | more
+    found = tiny_recipe(family, recipe)
+    if found.taught_by and teacher is None:
+        teacher = build_tiny(family, recipe=found.taught_by).pipeline()
     torch.manual_seed(seed)
-    return found.build(16, **found.objective | TINY_RECIPES.get((family, recipe), TINY[family]) | more)
+    return replace(found, losses=found.losses | losses).build(16, teacher)
 
 
 def sample(family: str, pipeline, batch_size: int = 3) -> np.ndarray:
     """Images (B, H, W, 1) of seed 0, in few steps where the family takes steps."""
     generator = torch.Generator().manual_seed(0)
     return pipeline(batch_size, generator=generator, output_type="np", **QUICK_CALL.get(family, {})).images
+
+
+def batch_of(images, class_labels=None):
+    empty = torch.zeros(len(images), dtype=torch.long)
+    labels = empty if class_labels is None else torch.tensor(class_labels)
+    return SliceBatch(images, empty, labels, empty, empty.float())
 
 
 def some_pairs(seed=0):

@@ -276,7 +276,7 @@ def test_batches_hold_the_pixels_in_the_documented_range(splits):
     assert batch.class_labels.tolist() == [GROUPS.index("HCM")] * 2
     assert batch.positions[1] == 0 and slices.batch(slice(None)).positions.max() == 1
     assert set(slices.patients) == {row["patient"] for row in splits["train"] if GROUPS[row["group"]] == "HCM"}
-    with pytest.raises(InputError, match="No slice of --groups DCM"):
+    with pytest.raises(InputError, match="No slice of groups DCM"):
         Slices(splits["train"], ("DCM",))
 
 

@@ -28,7 +28,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "generate.py"
 
 def save_model(folder, seed):
     torch.manual_seed(seed)
-    network = DCGANGenerator(16, **TINY["dcgan"])
+    network = DCGANGenerator(16, **TINY["dcgan"]["generator"])
     for parameter in network.parameters():  # away from the grey images of an untrained network
         parameter.data *= 5
     LatentPipeline(network).save_pretrained(folder)
@@ -183,9 +183,9 @@ def test_two_models_never_share_a_folder(reference, model, other_model, tmp_path
 
 def test_bad_arguments_write_nothing(model, tmp_path):
     for arguments, message in [
-        ({"num_images": 0}, "--num_images is 0"),
-        ({"batch_size": 0}, "--batch_size is 0"),
-        ({"seed": -1}, "--seed is -1"),
+        ({"num_images": 0}, "num_images is 0; it must be at least 1"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"seed": -1}, "seed is -1"),
         ({"num_images": 40_000, "save_nifti": True}, "--save_nifti takes 32767 images at most"),
         ({"class_labels": "HCM"}, "class_labels HCM given, but DCGANGenerator has no classes"),
         ({"guidance_scale": 2.0}, "--guidance_scale 2.0 given, but this model is no diffusion model"),
@@ -210,7 +210,7 @@ def test_full_disk_is_one_sentence_and_leaves_whole_images(model, tmp_path):
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     torch.manual_seed(0)
-    LatentPipeline(DCGANGenerator(64, **TINY["dcgan"])).save_pretrained(tmp_path / "model")
+    LatentPipeline(DCGANGenerator(64, **TINY["dcgan"]["generator"])).save_pretrained(tmp_path / "model")
     code = (
         "import resource, sys, torch; torch.set_num_threads(1); from hcm_hf import generate_images\n"
         "unit = 1 if sys.platform == 'darwin' else 1024\n"

@@ -85,7 +85,8 @@ def test_keys_and_files_that_nobody_expects_stay_at_home(model, hub, tmp_path):
         value = json.loads((model / name).read_text())
         value |= {"token": SECRET, "_name_or_path": f"/home/{SECRET}", "output_dir": SECRET, "api": {"key": SECRET}}
         if name == "training_config.json":
-            value["progress"]["key"], value["objective"] = SECRET, {"base_channels": 4, "key": SECRET}
+            value["progress"]["key"], value["objective"] = SECRET, {"label_smoothing": 0.1, "key": SECRET}
+            value["sizes"] = {"generator": {"base_channels": 4, "key": SECRET}, "key": {"key": SECRET}}
             value["environment"] = {
                 "packages": {},
                 "processor": "x",

@@ -26,8 +26,9 @@ from hcm_hf.data.slices import Slices
 from hcm_hf.evaluation.scoring import score
 from hcm_hf.generation.images import generate_images, image_generator
 from hcm_hf.hub.push import push_dataset, push_model, push_space
-from hcm_hf.models.unet import build_scheduler, build_unet
+from hcm_hf.models.unet import build_unet
 from hcm_hf.pipelines.auto import HCMPipeline, LatentPipeline, find_pipeline, hash_model, prepare_sampling
+from hcm_hf.schedulers import linear_schedule
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
 from hcm_hf.training.recipes import FAMILIES
@@ -725,10 +726,10 @@ def test_the_hash_of_a_model_is_that_of_its_pipeline(run, hub, fresh):
 
 
 def test_colour_models_are_refused(hub, fresh, tmp_path):
-    DDPMPipeline(build_unet(16, (4, 8)), build_scheduler()).save_pretrained(tmp_path / "grey")
+    DDPMPipeline(build_unet(16, (4, 8)), linear_schedule()).save_pretrained(tmp_path / "grey")
     assert HCMPipeline.from_pretrained(tmp_path / "grey")
     colour = UNet2DModel.from_config({**build_unet(16, (4, 8)).config, "in_channels": 3, "out_channels": 3})
-    DDPMPipeline(colour, build_scheduler()).save_pretrained(tmp_path / "colour")
+    DDPMPipeline(colour, linear_schedule()).save_pretrained(tmp_path / "colour")
     with pytest.raises(InputError, match="makes colour images; this package is for grey ones"):
         HCMPipeline.from_pretrained(tmp_path / "colour")
 

@@ -3,11 +3,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers import UNet2DModel
 
-from hcm_hf.models.paired import build_paired_scheduler
-from hcm_hf.models.unet import build_scheduler, build_unet, convert_scheduler, denoising_errors, untrained
-from hcm_hf.utils.errors import InputError
+from hcm_hf.models.unet import build_paired_unet, build_unet, denoising_errors, join_pairs, split_pairs, untrained
+from hcm_hf.schedulers import linear_schedule
 
 
 def test_unet_is_stock_and_of_one_channel():
@@ -28,35 +27,6 @@ def test_sizes_that_do_not_halve_are_refused(sample_size):
         build_unet(sample_size)
 
 
-def test_scheduler_is_the_papers():
-    scheduler = build_scheduler()
-    assert type(scheduler) is DDPMScheduler and scheduler.config.prediction_type == "epsilon"
-    torch.testing.assert_close(scheduler.betas, torch.linspace(1e-4, 0.02, 1000))
-
-
-def test_the_thousand_steps_are_all_steps():
-    scheduler, steps = convert_scheduler(build_scheduler(), "ddpm")
-    scheduler.set_timesteps(steps)
-    assert scheduler.timesteps.tolist() == list(range(999, -1, -1))
-
-
-@pytest.mark.parametrize("steps", [1, 2, 4, 20, 100, 1000])
-def test_fine_steps_start_at_the_noise_and_grow_shorter(steps):
-    scheduler, _ = convert_scheduler(build_paired_scheduler(), "sde-dpmsolver++")
-    scheduler.set_timesteps(steps)
-    timesteps = scheduler.timesteps
-    assert len(timesteps) == steps and timesteps[0] == 999 and timesteps[-1] >= 0
-    lengths = -timesteps.diff()
-    assert (lengths > 0).all() and (lengths.diff() <= 1).all()  # but for rounding
-    if steps == 4:
-        assert timesteps.tolist() == [999, 561, 249, 61]
-
-
-def test_unknown_scheduler_lists_those_that_exist():
-    with pytest.raises(InputError, match=r"choose among ddpm, ddim, dpmsolver\+\+, sde-dpmsolver\+\+, unipc"):
-        convert_scheduler(build_scheduler(), "heun")
-
-
 class Knowing:
     """Knows the images, which come in order, and so the noise that was added, up to an error of its own."""
 
@@ -67,7 +37,7 @@ class Knowing:
         self.shown, self.timesteps, self.noise = 0, [], []
 
     def __call__(self, noisy, timesteps):
-        alpha = build_scheduler().alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        alpha = linear_schedule().alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         images = self.images[self.shown % len(self.images) :][: len(noisy)]
         self.shown += len(noisy)
         self.timesteps += timesteps.tolist()
@@ -90,7 +60,7 @@ def unet():
 @pytest.mark.parametrize("error", [0.0, 0.5])
 def test_denoising_errors_are_the_squares_of_what_is_wrong(images, error):
     knowing = Knowing(images, error)
-    errors = denoising_errors(knowing, build_scheduler(), images, batch_size=2)
+    errors = denoising_errors(knowing, linear_schedule(), images, batch_size=2)
     assert errors.shape == (5,)
     np.testing.assert_allclose(errors, error**2, atol=1e-5)
     assert knowing.timesteps == [200] * 5 + [400] * 5 + [600] * 5
@@ -98,28 +68,28 @@ def test_denoising_errors_are_the_squares_of_what_is_wrong(images, error):
 
 def test_every_image_has_a_noise_of_its_own_at_every_level(images):
     knowing = Knowing(np.repeat(images[:1], 4, axis=0))
-    denoising_errors(knowing, build_scheduler(), np.repeat(images[:1], 4, axis=0))
+    denoising_errors(knowing, linear_schedule(), np.repeat(images[:1], 4, axis=0))
     noise = torch.stack(knowing.noise).flatten(1)
     assert (torch.corrcoef(noise) - torch.eye(12)).abs().max() < 0.3  # of 256 pixels: their deviation is .06
     assert abs(noise.mean()) < 0.1 and noise.std().item() == pytest.approx(1, abs=0.1)
 
 
 def test_denoising_errors_are_a_function_of_the_seed_and_not_of_the_batches(unet, images):
-    first = denoising_errors(unet, build_scheduler(), images, seed=3)
+    first = denoising_errors(unet, linear_schedule(), images, seed=3)
     torch.manual_seed(9)
-    np.testing.assert_array_equal(denoising_errors(unet, build_scheduler(), images, seed=3), first)
+    np.testing.assert_array_equal(denoising_errors(unet, linear_schedule(), images, seed=3), first)
     for batch_size in (1, 2, 5):
         np.testing.assert_allclose(
-            denoising_errors(unet, build_scheduler(), images, seed=3, batch_size=batch_size), first, rtol=1e-4
+            denoising_errors(unet, linear_schedule(), images, seed=3, batch_size=batch_size), first, rtol=1e-4
         )
-    assert (denoising_errors(unet, build_scheduler(), images, seed=4) != first).all()
+    assert (denoising_errors(unet, linear_schedule(), images, seed=4) != first).all()
     assert (first > 0).all() and len(np.unique(first)) == 5
 
 
 def test_one_who_has_seen_images_errs_less_on_them(unet, images):
     """A network that answers the noise of one image is right about that one alone."""
     mixed = np.concatenate([images[:2], images[:2][::-1]])
-    errors = denoising_errors(Knowing(np.concatenate([images[:2], images[:2]])), build_scheduler(), mixed)
+    errors = denoising_errors(Knowing(np.concatenate([images[:2], images[:2]])), linear_schedule(), mixed)
     assert errors[:2].max() < 1e-4 < 0.01 < errors[2:].min()
 
 
@@ -132,3 +102,48 @@ def test_an_untrained_network_is_the_same_one_with_fresh_weights(unet):
     assert weights.keys() == other.keys() and all(torch.equal(weights[name], again[name]) for name in weights)
     assert not torch.equal(weights["conv_in.weight"], other["conv_in.weight"])
     assert not torch.equal(weights["conv_in.weight"], untrained(unet, 2).conv_in.weight)
+
+
+# The tuned model's.
+
+
+@pytest.mark.parametrize("patch_size", [1, 2, 4])
+def test_what_is_joined_is_split_again(patch_size):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(3, 1, 16, 16, generator=generator) * 2 - 1
+    masks = torch.randint(4, (3, 16, 16), generator=generator)
+    pairs = join_pairs(images, masks, patch_size)
+    assert pairs.shape == (3, 4 * patch_size**2, 16 // patch_size, 16 // patch_size)
+    again, masks_again = split_pairs(pairs, patch_size)
+    assert torch.equal(images, again) and torch.equal(masks, masks_again)
+
+
+def test_structures_are_signs_and_a_slice_without_a_segmentation_is_in_between():
+    masks = torch.stack([torch.full((4, 4), 2), torch.full((4, 4), -1)])
+    pairs = join_pairs(torch.zeros(2, 1, 4, 4), masks, 1)
+    assert pairs[:, 1:, 0, 0].tolist() == [[-1, 1, -1], [0, 0, 0]]
+
+
+def test_masks_are_label_maps_whatever_the_network_makes():
+    _, masks = split_pairs(torch.randn(5, 16, 8, 8), 2)
+    assert masks.shape == (5, 16, 16) and masks.dtype == torch.int64 and set(masks.unique().tolist()) <= {0, 1, 2, 3}
+    _, masks = split_pairs(torch.tensor([0.0, -0.9, -0.2, -1.0]).view(1, 4, 1, 1), 1)
+    assert masks.item() == 0  # half of the others is background: .1
+    _, masks = split_pairs(torch.tensor([0.0, -0.9, -0.2, -0.1]).view(1, 4, 1, 1), 1)
+    assert masks.item() == 3  # one of two structures, and no background
+    _, masks = split_pairs(torch.tensor([0.0, 0.3, 0.1, 0.7]).view(1, 4, 1, 1), 1)
+    assert masks.item() == 3
+
+
+def test_paired_unet_is_stock_and_has_a_label_that_says_nothing():
+    unet = build_paired_unet(16, 30, (8, 8), 1, patch_size=2)
+    assert type(unet) is UNet2DModel and unet.config.num_class_embeds == 31
+    noisy = torch.zeros(2, 16, 8, 8)
+    assert unet(noisy, torch.tensor([0, 999]), class_labels=torch.tensor([0, 30])).sample.shape == noisy.shape
+
+
+def test_paired_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(
+        ValueError, match="sample_size is 24; blocks of 2 px and 4 levels need a multiple of 16, 32 or"
+    ):
+        build_paired_unet(24, 30, (8, 8, 8, 8), 2, patch_size=2)

@@ -12,8 +12,8 @@ from tiny import TINY, build_tiny, sample
 
 import hcm_hf
 from hcm_hf.models import LATENT_MODELS, DCGANGenerator
-from hcm_hf.models.unet import SAMPLERS, build_scheduler, convert_scheduler
 from hcm_hf.pipelines.auto import HCMPipeline, LatentPipeline, prepare_sampling
+from hcm_hf.schedulers import SAMPLERS, convert_scheduler, linear_schedule
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.errors import InputError
 
@@ -28,7 +28,7 @@ def seeded():
 @pytest.fixture
 def pipeline():
     torch.manual_seed(0)
-    return LatentPipeline(DCGANGenerator(16, **TINY["dcgan"]).eval())
+    return LatentPipeline(DCGANGenerator(16, **TINY["dcgan"]["generator"]).eval())
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_what_is_sampled_with_is_the_same_whether_it_was_asked_for_or_not():
 
 def denoise(name, steps, mean, variance):
     """What a scheduler makes of noise with the best prediction for data from N(mean, variance)."""
-    trained = build_scheduler()
+    trained = linear_schedule()
     scheduler, _ = convert_scheduler(trained, name)
     scheduler.set_timesteps(steps)
     noisy = torch.randn(4, 1, 16, 16, generator=seeded())
@@ -152,7 +152,7 @@ def test_ddim_is_diffusers_ddim_with_the_noise_that_fits_the_clipped_image():
 @pytest.mark.parametrize(
     ("family", "arguments", "message"),
     [
-        ("ddpm", {"scheduler": "euler"}, "Unknown --scheduler 'euler'; choose among ddpm, ddim, dpmsolver"),
+        ("ddpm", {"scheduler": "euler"}, "Unknown scheduler 'euler'; choose among ddpm, ddim, dpmsolver"),
         ("ddpm", {"num_inference_steps": 0}, "--num_inference_steps is 0; choose from 1 to 1000"),
         ("ddpm", {"num_inference_steps": 1001}, "--num_inference_steps is 1001; choose from 1 to 1000"),
         ("ddpm", {"class_labels": "HCM"}, "class_labels HCM given, but this diffusion model has no classes"),

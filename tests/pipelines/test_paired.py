@@ -5,10 +5,9 @@ import pytest
 import torch
 from tiny import build_tiny
 
-from hcm_hf.models.paired import build_paired_scheduler
-from hcm_hf.models.unet import SAMPLERS, FineDPMSolverScheduler, convert_scheduler
 from hcm_hf.pipelines.auto import HCMPipeline, hash_model, prepare_sampling
 from hcm_hf.pipelines.paired import PairedDDPMPipeline
+from hcm_hf.schedulers import SAMPLERS, FineDPMSolverScheduler, convert_scheduler, cosine_schedule
 from hcm_hf.utils.errors import InputError
 
 
@@ -109,7 +108,7 @@ def test_steps_end_in_what_a_call_returns(pipeline):
 def test_every_scheduler_samples_in_few_steps(pipeline, name):
     arguments, noted = prepare_sampling(pipeline, "NOR", name, 4, guidance_scale=2.0)
     assert type(pipeline.scheduler) is SAMPLERS[name].scheduler
-    fresh, _ = convert_scheduler(build_paired_scheduler(), name)
+    fresh, _ = convert_scheduler(cosine_schedule(), name)
     for option in ("algorithm_type", "solver_order", "thresholding", "prediction_type", "timestep_spacing"):
         if option in fresh.config:  # whatever it was saved with
             assert pipeline.scheduler.config[option] == fresh.config[option]
@@ -147,7 +146,7 @@ def test_arguments_that_do_not_fit_are_refused(pipeline, arguments, message):
 def test_arguments_of_the_scripts_are_refused_before_anything_is_made(pipeline):
     for arguments, message in [
         ({"class_labels": "HOCM"}, "unknown 'HOCM'"),
-        ({"scheduler": "euler"}, "Unknown --scheduler 'euler'"),
+        ({"scheduler": "euler"}, "Unknown scheduler 'euler'"),
         ({"guidance_scale": -2}, "--guidance_scale is -2.0; give 0 or more"),
     ]:
         with pytest.raises(InputError, match=message):

@@ -111,8 +111,8 @@ def test_bad_arguments_leave_nothing(encoder, tmp_path):
     build_tiny("infogan").pipeline().save_pretrained(tmp_path / "infogan")
     for model, options, message in (
         ("dcgan", {}, "has no codes; name an InfoGAN"),
-        ("infogan", {"num_images": 3}, "--num_images is 3"),
-        ("infogan", {"seed": -1}, "--seed is -1"),
+        ("infogan", {"num_images": 3}, "num_images is 3"),
+        ("infogan", {"seed": -1}, "seed is -1"),
     ):
         with pytest.raises(InputError, match=message):
             examine_codes(tmp_path / model, encoder, tmp_path / "codes", **options)

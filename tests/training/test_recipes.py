@@ -145,7 +145,7 @@ def test_draws_do_not_depend_on_the_number_of_processes(family, recipe, splits):
 def test_published_sizes_are_the_networks_own():
     for family in FAMILIES.values():
         paper = family.recipes["paper"]
-        for network in paper.build(64, **paper.objective).children():
+        for network in paper.build(64).children():
             own = {name for name in network.config if not name.startswith("_")}
             expected = type(network)().config if isinstance(network, LatentModel) else network.config
             assert {name: network.config[name] for name in own} == {name: expected[name] for name in own}
@@ -160,9 +160,9 @@ def test_adversarial_recipes_are_smoothed_and_penalised():
 
 
 def test_unknown_names_list_those_that_exist():
-    with pytest.raises(InputError, match="Unknown --family 'stylegan'; choose among vae, gan, dcgan"):
+    with pytest.raises(InputError, match="Unknown family 'stylegan'; choose among vae, gan, dcgan"):
         find_family("stylegan", "paper")
-    with pytest.raises(InputError, match="Unknown --recipe 'best' of dcgan; choose among paper"):
+    with pytest.raises(InputError, match="Unknown recipe 'best' of dcgan; choose among paper"):
         find_family("dcgan", "best")
 
 
@@ -170,7 +170,7 @@ def test_an_instrument_is_found_as_a_family_is_but_is_none():
     family, recipe = find_family("encoder", "default")
     assert family is INSTRUMENTS["encoder"] and recipe is family.recipes["default"]
     assert not set(INSTRUMENTS) & set(FAMILIES)
-    with pytest.raises(InputError, match="Unknown --recipe 'paper' of encoder; choose among default"):
+    with pytest.raises(InputError, match="Unknown recipe 'paper' of encoder; choose among default"):
         find_family("encoder", "paper")
-    encoder = recipe.build(64, **recipe.objective).encoder
+    encoder = recipe.build(64).encoder
     assert tuple(encoder.config.groups) == recipe.groups and encoder.config.sample_size == 64

@@ -1,4 +1,4 @@
-"""Random changes of slices that leave what they show as it was.
+"""Augmentation of slices, and differentiable augmentation of a discriminator's inputs.
 
 There are no flips: the side of the right ventricle is anatomy.
 """
@@ -16,19 +16,24 @@ SCALE = 0.1  # at most larger or smaller by this part
 SHIFT = 0.06  # of the side, at most, in each direction
 GAMMA = 0.3  # at most, of its logarithm
 NUM_DRAWS = 5  # random numbers for each slice
+# Of `change_images`:
+BRIGHTNESS = 0.5  # at most brighter or darker, of a range of 2
+CONTRAST = 0.5  # at most more or less of it, as a part
+TRANSLATION = 0.125  # of the side, at most, in each direction
+CUTOUT = 0.5  # of the side, of the square that is hidden
+NUM_CHANGES = 6  # random numbers for each image
 
 
 def augment(
     images: torch.Tensor, masks: torch.Tensor, draws: torch.Tensor, interpolation: str = "bilinear"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotate, scale and shift slices with their masks, and bend the images' intensities; edges are repeated.
+    """Rotate, scale and shift slices with their masks, and change the images' gamma; edges are repeated.
 
     Args:
         images: (B, 1, H, W) in [-1, 1].
         masks: whole numbers, (B, H, W).
-        draws: (B, NUM_DRAWS), uniform on [0, 1]; .5 everywhere changes nothing.
-        interpolation: of images, "bilinear", which blurs, or "spectral", which keeps their power spectrum but for the
-            last tenth of it.
+        draws: (B, NUM_DRAWS), uniform on [0, 1]; 0.5 everywhere changes nothing.
+        interpolation: "bilinear" blurs images; "spectral" keeps their power spectrum except its last tenth.
 
     Returns:
         Images in [-1, 1] and masks, of the same shapes and types.
@@ -54,15 +59,46 @@ def augment(
 def augment_batch(
     batch: SliceBatch, strength: float = 1.0, interpolation: str = "spectral"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The images and masks of a batch after `augment`, each slice's by numbers of its own.
+    """Augment the images and masks of a batch with random numbers of each slice's own.
 
     Args:
         batch: slices.
-        strength: part of the full range; 0 changes nothing.
+        strength: fraction of the full range; 0 changes nothing.
         interpolation: as in `augment`.
     """
     draws = batch.draw(lambda n: torch.rand(n, NUM_DRAWS, device=batch.images.device))
     return augment(batch.images, batch.masks, 0.5 + strength * (draws - 0.5), interpolation)
+
+
+def change_images(images: torch.Tensor, draws: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
+    """Change brightness and contrast, shift, and hide a square; gradients flow through all that is left.
+
+    Differentiable augmentation, https://huggingface.co/papers/2006.10738. Values may leave [-1, 1].
+
+    Args:
+        images: (B, 1, H, H) in [-1, 1].
+        draws: (B, NUM_CHANGES), uniform on [0, 1).
+        strength: fraction of the full range; 0 changes nothing.
+    """
+    brightness, contrast, down, across, top, left = draws.T
+    size = images.shape[-1]
+    images = images + (2 * strength * BRIGHTNESS * (brightness - 0.5))[:, None, None, None]
+    mean = images.mean((1, 2, 3), keepdim=True)
+    images = mean + (images - mean) * (1 + 2 * strength * CONTRAST * (contrast - 0.5))[:, None, None, None]
+
+    furthest = round(strength * TRANSLATION * size)
+    places = torch.arange(size, device=images.device)
+    rows, columns = (  # (B, H): where each line of the shifted image comes from
+        places + (shift * (2 * furthest + 1)).long()[:, None] - furthest for shift in (down, across)
+    )
+    inside = lambda lines: ((lines >= 0) & (lines < size)).to(images)  # noqa: E731
+    which = torch.arange(len(images), device=images.device)[:, None, None]
+    moved = images[which, 0, rows.clamp(0, size - 1)[:, :, None], columns.clamp(0, size - 1)[:, None, :]]
+    moved = moved * inside(rows)[:, :, None] * inside(columns)[:, None, :]
+
+    half = strength * CUTOUT * size / 2
+    hidden = [(places - (middle * size)[:, None]).abs() < half for middle in (top, left)]  # (B, H) each
+    return (moved * ~(hidden[0][:, :, None] & hidden[1][:, None, :]))[:, None]
 
 
 def _double(images: torch.Tensor) -> torch.Tensor:

@@ -28,9 +28,9 @@ class SliceBatch:
         class_labels: int64 (B,), the index of the group in `GROUPS`.
         phases: int64 (B,), the index in `PHASES`; -1 for the frames between.
         positions: float32 (B,) in [0, 1], from the first to the last slice of the volume.
-        process_index: whose part of the whole batch this is; processes hold every `num_processes`-th slice.
-        num_processes: number of processes that share the whole batch, B slices each.
-        gather: stacks the tensors that the processes call it with, one below the other; the same in all of them.
+        process_index: the process that holds this part of the batch: every `num_processes`-th slice.
+        num_processes: number of processes that share the batch, B slices each.
+        gather: concatenates the tensors of all processes.
     """
 
     images: torch.Tensor
@@ -48,16 +48,16 @@ class SliceBatch:
         return replace(self, **tensors)
 
     def draw(self, sample: Callable[[int], torch.Tensor]) -> torch.Tensor:
-        """Random numbers for these slices: `sample(n)` draws for the whole batch, this process keeps its part.
+        """Draw random numbers for the whole batch with `sample(n)`, and return this process's part.
 
-        So the numbers that go with a slice do not depend on how many processes share the batch.
+        So the numbers of a slice do not depend on the number of processes.
         """
         return sample(len(self) * self.num_processes)[self.process_index :: self.num_processes]
 
     def whole(self, values: torch.Tensor) -> torch.Tensor:
-        """Values (n, ...) found for these slices as those for the whole batch, in its order.
+        """Gather values (n, ...) of these slices from all processes, in the order of the whole batch.
 
-        All processes call it and get the same: so what an objective remembers does not depend on the process.
+        So what an objective stores does not depend on the process.
         """
         gathered = self.gather(values.detach().contiguous())
         return gathered.unflatten(0, (-1, len(values))).transpose(0, 1).flatten(0, 1)
@@ -82,7 +82,7 @@ class Slices:
         wanted = {names.index(group) for group in groups}
         rows = [index for index, group in enumerate(split["group"]) if group in wanted]
         if not rows:
-            raise InputError(f"No slice of --groups {' '.join(groups)} is in the split '{split.split}'.")
+            raise InputError(f"No slice of groups {' '.join(groups)} is in the split '{split.split}'.")
         split = split.select(rows)
         labels = split.remove_columns(["image", "mask"]).to_dict()
         self.images = torch.from_numpy(np.stack(_decode(split, "image")))  # (N, H, W) uint8
@@ -114,7 +114,7 @@ class Slices:
         )
 
     def identities(self) -> Identities:
-        """Who each patient is, whatever he is called: the SHA-256 of each of his labelled volumes."""
+        """Identify each patient by the SHA-256 of the labelled volumes, whatever the patient's name."""
         labelled = [index for index, phase in enumerate(self.phases.tolist()) if phase >= 0] or range(len(self))
         return identify([self.patients[index] for index in labelled], [self.volumes[index] for index in labelled])
 

@@ -31,6 +31,7 @@ from hcm_hf.evaluation.report import ARTEFACT, DEFINITIONS, FIGURES, REPORT_FILE
 from hcm_hf.generation.images import SETTINGS_FILE, generate_images
 from hcm_hf.metrics.protocols import reference_size
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
+from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import require_empty, write_bytes
 from hcm_hf.utils.pictures import write_grid
@@ -97,8 +98,7 @@ def score(
     for argument, value in sampling.items():
         if images is not None and value is not None:
             raise InputError(f"--{argument} {value} is for generating; the images of --images are made already.")
-    if seed < 0:
-        raise InputError(f"--seed is {seed}; it must be 0 or more.")
+    at_least("seed", seed, 0)
     folder = None if model is None else find_pipeline(model)
     splits = load_dataset(dataset)
     training, everyone = read_split(splits, "train", groups), read_split(splits, split)
@@ -267,8 +267,7 @@ def evaluate_images(
         raise InputError(f"images have shape {images.shape}; the dataset's slices ask for (N, H, W) of {size} px.")
     if not 0 <= images.min() <= images.max() <= 1:  # false for NaN too
         raise InputError(f"images hold values from {images.min()} to {images.max()}; expected [0, 1].")
-    if real_per_image < 1:
-        raise InputError(f"real_per_image is {real_per_image}; compare with at least one.")
+    at_least("real_per_image", real_per_image, 1)
     everyone = read_split(dataset, split)
     seen = read_split(dataset, "train", seen_groups or groups, all_frames=True)
     if encoder is not None:

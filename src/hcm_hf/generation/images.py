@@ -24,6 +24,7 @@ from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.generation.dataset import check_labels, plan_dataset, write_dataset
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
 from hcm_hf.pipelines.paired import PairedDDPMPipeline, PairedPipelineOutput
+from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.devices import make_accelerator
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import replacing, require_empty, write_bytes, write_text
@@ -89,12 +90,9 @@ def generate_images(
         InputError: on bad arguments, a folder that holds images of another model or other settings, or something
             else, or a dataset of too few images or of a model without masks or labels for it.
     """
-    if num_images < 1:
-        raise InputError(f"--num_images is {num_images}; ask for one image or more.")
-    if batch_size < 1:
-        raise InputError(f"--batch_size is {batch_size}; it must be at least 1.")
-    if seed < 0:
-        raise InputError(f"--seed is {seed}; it must be 0 or more.")
+    at_least("num_images", num_images, 1)
+    at_least("batch_size", batch_size, 1)
+    at_least("seed", seed, 0)
     if save_nifti and num_images > NIFTI_LIMIT:
         raise InputError(f"--save_nifti takes {NIFTI_LIMIT} images at most, not {num_images}; leave it out.")
     state, output_dir = make_accelerator(), Path(output_dir)

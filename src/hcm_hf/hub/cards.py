@@ -28,7 +28,7 @@ _METRICS = ("ssim_random", "cc_random", "mse_random", *(name for name in GLANCE 
 _RECIPE = (
     *("num_epochs", "train_batch_size", "num_processes", "learning_rate", "lr_scheduler"),
     *("adam_betas", "patience", "ema_decay", "mixed_precision", "seed"),
-    *("objective", "teacher", "teacher_hash"),
+    *("sizes", "objective", "teacher", "teacher_hash"),
 )
 
 

@@ -18,10 +18,10 @@ from huggingface_hub import constants
 from hcm_hf.data.preparation import PreparationReport
 from hcm_hf.data.schema import FEATURES
 from hcm_hf.evaluation.report import ARTEFACT
-from hcm_hf.models.unet import SAMPLERS
+from hcm_hf.schedulers import SAMPLERS
 from hcm_hf.training.checkpoint import Progress
-from hcm_hf.training.config import Recipe, TrainingConfig
-from hcm_hf.training.recipes import FAMILIES
+from hcm_hf.training.config import TrainingConfig
+from hcm_hf.training.recipes import FAMILIES, Recipe
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.hub import read_name
 
@@ -35,13 +35,13 @@ _SAMPLED += ("scheduler", "num_inference_steps", "guidance_scale", "mixed_precis
 # Known keys of each file; a mapping lists the keys below, None allows everything.
 _TRAINING = {
     **dict.fromkeys(one.name for kind in (TrainingConfig, Recipe) for one in fields(kind)),
-    **dict.fromkeys(("student", "teacher_hash", "num_processes", "version", "finished")),
+    **dict.fromkeys(("teacher_hash", "num_processes", "version", "finished")),
     **dict.fromkeys(("dataset_fingerprint", "dataset_repository", "dataset_source", "dataset_license")),
     **dict.fromkeys(("train_patients", "num_train_slices")),
     "environment": dict.fromkeys(_ENVIRONMENT),
     "progress": dict.fromkeys(one.name for one in fields(Progress)),
 }
-for _name in ("output_dir", "report_to", "build", "taught_by", "sampling"):  # of the machine, or code
+for _name in ("output_dir", "report_to", "networks", "losses", "taught_by", "sampling"):  # of the machine, or code
     del _TRAINING[_name]
 _REPORT = {
     **dict.fromkeys(("hcm_hf_version", "seed", "real_per_image", "n_generated", "n_reference", "seen_groups")),
@@ -62,8 +62,10 @@ def known_training(training: Mapping) -> dict:
     """Return the known entries of `training_config.json`, without the paths of the machine."""
     family = FAMILIES.get(training.get("family"))
     recipe = family and family.recipes.get(training.get("recipe"))
-    objective = dict.fromkeys(_arguments(recipe.build)) if recipe else {}
-    return _known(training, _TRAINING | {"objective": objective})
+    settings = recipe.settings() if recipe else {"objective": {}, "sizes": {}}
+    objective = dict.fromkeys(settings["objective"])
+    sizes = {name: dict.fromkeys(own) for name, own in settings["sizes"].items()}
+    return _known(training, _TRAINING | {"objective": objective, "sizes": sizes})
 
 
 def known_report(report: Mapping) -> dict:

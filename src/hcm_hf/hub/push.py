@@ -30,9 +30,9 @@ from hcm_hf.hub.publishable import (
     to_json,
 )
 from hcm_hf.pipelines.auto import ROOT_CONFIG, HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
-from hcm_hf.training.config import CONFIG_FILE
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.hub import LOGIN, checked_token, explained, read_name
+from hcm_hf.utils.names import CONFIG_FILE
 from hcm_hf.utils.pictures import draw_masks, image_grid, save_png
 from hcm_hf.version import __version__
 
@@ -323,10 +323,9 @@ def _without_paths(training: dict, token: str | bool | None) -> dict:
     kept["dataset_repository"] = _on_hub(training.get("dataset_repository"), "dataset", token)
     if not kept["dataset_repository"]:
         kept["dataset"] = Path(training["dataset"]).name
-    for name in ("teacher", "student"):
-        if training.get(name):
-            named = not Path(training[name]).exists() and _on_hub(training[name], "model", token)
-            kept[name] = named or _run_name(training[name])
+    if teacher := training.get("teacher"):
+        named = not Path(teacher).exists() and _on_hub(teacher, "model", token)
+        kept["teacher"] = named or _run_name(teacher)
     return kept
 
 

@@ -324,6 +324,18 @@ def log_radial_spectra(images: np.ndarray, name: str = "images") -> np.ndarray:
     low, high = images.min(), images.max()
     if low < 0 or high > 1:
         raise InputError(f"{name} holds values from {low} to {high}; expected values in [0, 1].")
+    return np.log(radial_power(images) + POWER_FLOOR)
+
+
+def radial_power(images: np.ndarray) -> np.ndarray:
+    """Return each image's power at each frequency, averaged over directions.
+
+    Args:
+        images: (N, H, W).
+
+    Returns:
+        (N, S // 2 + 1), S the shorter side; the frequencies are those of `log_radial_spectra`.
+    """
     height, width = images.shape[1:]
     size = min(height, width)
     radius = np.rint(np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)) * size)
@@ -332,7 +344,7 @@ def log_radial_spectra(images: np.ndarray, name: str = "images") -> np.ndarray:
     spectra = []
     for rows in _chunks(len(images)):
         power = np.square(np.abs(np.fft.fft2(images[rows].astype(np.float64)))) / (height * width)
-        spectra.append(np.log(power.reshape(len(power), -1) @ rings + POWER_FLOOR))
+        spectra.append(power.reshape(len(power), -1) @ rings)
     return np.concatenate(spectra)
 
 

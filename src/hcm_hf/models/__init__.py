@@ -6,8 +6,7 @@ from hcm_hf.models.encoder import EncoderOutput, SliceEncoder
 from hcm_hf.models.gan import GANDiscriminator, GANGenerator
 from hcm_hf.models.infogan import InfoGANDiscriminator, InfoGANGenerator
 from hcm_hf.models.latent import LatentModel
-from hcm_hf.models.mixture_vae import MixtureVAE
-from hcm_hf.models.vae import VAE
+from hcm_hf.models.vae import VAE, MixtureVAE
 
 
 # The networks that make images from latents, by the name that a saved pipeline records.

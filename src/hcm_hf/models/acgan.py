@@ -27,7 +27,7 @@ class ACGANGenerator(LatentModel):
         latent_dim: length of a latent vector, standard normal.
         base_channels: width before the last layer; it doubles at each level below.
         class_names: the classes, in the order of their indices.
-        default_class: the one that is made when none is asked for.
+        default_class: the class used if none is given.
 
     Raises:
         ValueError: if two classes share a name, or `default_class` is none of them.
@@ -54,8 +54,6 @@ class ACGANGenerator(LatentModel):
         classes = F.one_hot(class_labels, len(self.config.class_names))  # (B, classes)
         return self.body(torch.cat([latents, classes.to(latents)], dim=1))  # (B, 1, H, W)
 
-    forward = decode
-
     @property
     def class_names(self) -> tuple[str, ...]:
         """See `LatentModel.class_names`."""
@@ -63,7 +61,7 @@ class ACGANGenerator(LatentModel):
 
     @property
     def default_class(self) -> str:
-        """The class of images for which none is asked."""
+        """The class used if none is given."""
         return self.config.default_class
 
     def prepare_class_labels(

@@ -1,8 +1,8 @@
-"""The instrument of the evaluation: a small multi-task network whose features and masks judge generated slices.
+"""The encoder of the evaluation: a small multi-task network whose features and masks measure generated slices.
 
-A U-Net (https://huggingface.co/papers/1505.04597) with batch normalisation, which works on squares of 2 x 2 pixels: a
-quarter of the time at nearly the same result. Three more heads read its deepest block. With group normalisation, which
-takes each image's own statistics, the features hardly saw noise and blur.
+A U-Net (https://huggingface.co/papers/1505.04597) on blocks of 2 x 2 pixels, which takes a quarter of the time at
+nearly the same accuracy. Three more heads read its deepest block. It uses batch normalisation: with group
+normalisation, which takes each image's own statistics, the features were nearly blind to noise and blur.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from torch import nn
 
 
 class EncoderOutput(NamedTuple):
-    """What the encoder sees in B slices."""
+    """The encoder's outputs for B slices."""
 
     features: torch.Tensor  # (B, num_features): the deepest block, averaged over the image
-    mask_logits: torch.Tensor  # (B, 4, H, W): of the structures, the background first
+    mask_logits: torch.Tensor  # (B, 4, H, W): the structures, the background first
     group_logits: torch.Tensor  # (B, 5)
     phase_logits: torch.Tensor  # (B, 2)
     positions: torch.Tensor  # (B,), from 0, the first slice of the volume, to 1, its last
@@ -28,13 +28,12 @@ class SliceEncoder(ModelMixin, ConfigMixin):
     """Slices (B, 1, H, W) in [-1, 1] to features, segmentation, group, phase and position in the volume.
 
     Args:
-        structures: what the values of a mask mean, the background first.
+        structures: names of a mask's values, the background first.
         groups: names of the groups.
         phases: names of the phases.
-        sample_size: pixels a side of the slices that it is trained on; the features depend on it.
-        block_out_channels: width of each block, the one with half the resolution of the image first; each next one
-            has half of that.
-        dropout: probability of hiding a feature from the heads while training.
+        sample_size: pixels a side of the training slices; the features depend on it.
+        block_out_channels: width of each block, from half the image's resolution down; each block halves it.
+        dropout: dropout probability of the features before the heads.
 
     Raises:
         ValueError: if `sample_size` cannot be halved as often.
@@ -68,7 +67,7 @@ class SliceEncoder(ModelMixin, ConfigMixin):
         self.to_position = nn.Linear(widths[-1], 1)
 
     def forward(self, images: torch.Tensor) -> EncoderOutput:
-        """Look at slices (B, 1, H, W) in [-1, 1]."""
+        """Slices (B, 1, H, W) in [-1, 1] to `EncoderOutput`."""
         hidden, skips = nn.functional.pixel_unshuffle(images, 2), []  # (B, 4, H / 2, W / 2)
         for block in self.down_blocks:
             hidden = block(nn.functional.max_pool2d(hidden, 2) if skips else hidden)  # (B, C, H / 2^i, W / 2^i)

@@ -1,4 +1,4 @@
-"""What VAE and GANs have in common: images are a function of one latent vector each."""
+"""The base class of VAE and GAN generators: each image is a function of one latent vector."""
 
 from collections.abc import Sequence
 
@@ -18,23 +18,23 @@ class LatentModel(ModelMixin, ConfigMixin):
 
     @property
     def default_class(self) -> str | None:
-        """The class of images for which none is asked; None for a network without classes."""
+        """The class used if none is given; None for a network without classes."""
         return None
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes that can be asked for; none for a network without classes."""
+        """The names of the classes; empty for a network without classes."""
         return ()
 
     @property
     def num_codes(self) -> tuple[int, int]:
-        """Number of values of the categorical code and of continuous codes; 0 for a network without them."""
+        """Number of values of the categorical code, and number of continuous codes; 0 for a network without them."""
         return 0, 0
 
     def set_codes(
         self, latents: torch.Tensor, category: int | None = None, continuous: Sequence[float] | None = None
     ) -> torch.Tensor:
-        """Latents with other codes: a network without codes takes None alone.
+        """Return latents with other codes; a network without codes accepts only None.
 
         Args:
             latents: (B, latent_dim).
@@ -63,7 +63,7 @@ class LatentModel(ModelMixin, ConfigMixin):
     def prepare_class_labels(
         self, class_labels: str | int | Sequence[str | int] | torch.Tensor | None, batch_size: int
     ) -> torch.Tensor | None:
-        """Turn what a user calls a class into indices (batch_size,); a network without classes takes None alone.
+        """Turn class names or indices into indices (batch_size,); a network without classes accepts only None.
 
         Raises:
             InputError: if the network has no such class.
@@ -86,3 +86,7 @@ class LatentModel(ModelMixin, ConfigMixin):
     def decode(self, latents: torch.Tensor, class_labels: torch.Tensor | None = None) -> torch.Tensor:
         """Turn latents (B, latent_dim) into images (B, 1, sample_size, sample_size) in [-1, 1]."""
         raise NotImplementedError(f"{type(self).__name__} does not define decode.")
+
+    def forward(self, latents: torch.Tensor, class_labels: torch.Tensor | None = None) -> torch.Tensor:
+        """Decode; what is called, so that hooks and `torch.compile` see it."""
+        return self.decode(latents, class_labels)

@@ -1,23 +1,21 @@
-"""DDPM: diffusers' own U-Net and schedulers at this package's size, https://huggingface.co/papers/2006.11239."""
+"""The U-Nets of the diffusion models, https://huggingface.co/papers/2006.11239: diffusers' own, at these sizes.
+
+The study's sees images. The tuned model's sees images and their segmentations at once, as blocks of pixels.
+"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import (
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    SchedulerMixin,
-    UNet2DModel,
-    UniPCMultistepScheduler,
-)
+from diffusers import SchedulerMixin, UNet2DModel
+from diffusers.models.attention_processor import Attention, AttnProcessor
 from diffusers.utils.torch_utils import randn_tensor
+from torch.nn import functional as F
 
-from hcm_hf.utils.errors import InputError
 
-
-MEMBERSHIP_LEVELS = (0.2, 0.4, 0.6)  # parts of the training steps at which `denoising_errors` looks
+MEMBERSHIP_LEVELS = (0.2, 0.4, 0.6)  # fractions of the timesteps that `denoising_errors` uses
+NUM_STRUCTURES = 3  # the mask's values 1 to 3, a channel each
+PAIR_CHANNELS = 1 + NUM_STRUCTURES
 
 
 def build_unet(
@@ -51,83 +49,90 @@ def build_unet(
     )
 
 
-def build_scheduler() -> DDPMScheduler:
-    """The paper's: 1,000 steps, betas linear from 1e-4 to 0.02, the noise as what is predicted."""
-    return DDPMScheduler(
-        num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear", prediction_type="epsilon"
-    )
+def build_paired_unet(
+    sample_size: int,
+    num_labels: int,
+    block_out_channels: Sequence[int] = (32, 64, 96, 128),
+    num_attention_levels: int = 2,
+    patch_size: int | None = None,
+) -> UNet2DModel:
+    """A U-Net on blocks of `patch_size` x `patch_size` pixels of a slice and its mask.
 
+    Each block is one pixel of the network's input, with `PAIR_CHANNELS * patch_size^2` channels.
 
-class UniPCScheduler(UniPCMultistepScheduler):
-    """UniPC, https://huggingface.co/papers/2302.04867, with the `generator` that `DDPMPipeline` passes to a step."""
-
-    def step(self, model_output, timestep, sample, generator=None, return_dict=True):
-        """One step; it is deterministic and leaves `generator` alone. See `UniPCMultistepScheduler.step`."""
-        return super().step(model_output, timestep, sample, return_dict=return_dict)
-
-
-class FineDPMSolverScheduler(DPMSolverMultistepScheduler):
-    """DPM-Solver++ whose steps grow shorter towards the image: step i of N ends at i^2 / N^2 of the noise's time.
-
-    The last of evenly spaced steps wipes out whatever is finer than its noise, .09 of the range from black to white in
-    20 steps of the cosine schedule, and with it the texture of a slice.
-    """
-
-    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
-        """The timesteps of some calls, from the last of training down. See `DPMSolverMultistepScheduler`."""
-        left = np.arange(num_inference_steps, 0, -1)
-        timesteps = (self.config.num_train_timesteps * (left / num_inference_steps) ** 2).round().astype(int) - 1
-        super().set_timesteps(timesteps=np.maximum(timesteps, left - 1).tolist(), device=device)  # no two are the same
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """A way to denoise.
-
-    Attributes:
-        scheduler: the class.
-        num_inference_steps: by default.
-        options: of the scheduler, beyond what the trained one's configuration says.
-    """
-
-    scheduler: type[SchedulerMixin]
-    num_inference_steps: int
-    options: dict[str, bool | int | str]
-
-
-def _dpm(algorithm_type: str, solver_order: int) -> dict[str, bool | int | str]:
-    """All that tells solvers apart: what a model was saved with may be another one's."""
-    return {"thresholding": True, "algorithm_type": algorithm_type, "solver_order": solver_order}
-
-
-# What a trained DDPM can be sampled with. All clip the predicted image to [-1, 1]: DDPM as it is configured, the
-# others by thresholding, whose bound is 1 by default. SDE-DPM-Solver++ adds fresh noise at each step, as DDPM does
-# (https://huggingface.co/papers/2211.01095, appendix B), here in steps that grow shorter. DDIM is DPM-Solver++ of
-# first order (section 4 there). `DDIMScheduler` in `DDPMPipeline` would clip the image but keep the noise that no
-# longer fits it, which ends in grey grain, and err where the number of steps does not divide 1,000.
-SAMPLERS = {
-    "ddpm": Sampler(DDPMScheduler, 1000, {"thresholding": False}),
-    "ddim": Sampler(DPMSolverMultistepScheduler, 50, _dpm("dpmsolver++", 1)),
-    "dpmsolver++": Sampler(DPMSolverMultistepScheduler, 20, _dpm("dpmsolver++", 2)),
-    "sde-dpmsolver++": Sampler(FineDPMSolverScheduler, 20, _dpm("sde-dpmsolver++", 2)),
-    "unipc": Sampler(UniPCScheduler, 20, {"thresholding": True, "solver_order": 2}),
-}
-
-
-def convert_scheduler(scheduler: SchedulerMixin, name: str) -> tuple[SchedulerMixin, int]:
-    """The scheduler `name` of `SAMPLERS` for the noise that `scheduler` trained with, and its number of steps.
-
-    Whatever their number, the first step is the last of training, as images start from pure noise
-    (https://huggingface.co/papers/2305.08891, section 3.3).
+    Args:
+        sample_size: pixels a side of slices; `patch_size` times a multiple of two for each level but one.
+        num_labels: number of condition labels; the network has one more, the last, for no condition.
+        block_out_channels: width of each level; multiples of eight.
+        num_attention_levels: number of levels, the lowest ones, with self-attention.
+        patch_size: pixels a side of a block; by default 1 for each 32 pixels of `sample_size`.
 
     Raises:
-        InputError: if the name is unknown; it lists those that exist.
+        ValueError: if the size does not fit the blocks and levels.
     """
-    if name not in SAMPLERS:
-        raise InputError(f"Unknown --scheduler '{name}'; choose among {', '.join(SAMPLERS)}.")
-    sampler = SAMPLERS[name]
-    converted = sampler.scheduler.from_config(scheduler.config, timestep_spacing="trailing", **sampler.options)
-    return converted, sampler.num_inference_steps
+    levels = len(block_out_channels)
+    patch_size = patch_size or max(sample_size // 32, 1)
+    unit = patch_size * 2 ** (levels - 1)
+    if sample_size % unit or sample_size < 2 * unit:
+        raise ValueError(
+            f"sample_size is {sample_size}; blocks of {patch_size} px and {levels} levels need a multiple of {unit}, "
+            f"{2 * unit} or more."
+        )
+    channels = PAIR_CHANNELS * patch_size**2
+    plain = levels - num_attention_levels
+    unet = UNet2DModel(
+        sample_size=sample_size // patch_size,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=tuple(block_out_channels),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",) * num_attention_levels,
+        up_block_types=("AttnUpBlock2D",) * num_attention_levels + ("UpBlock2D",) * plain,
+        attention_head_dim=min(32, block_out_channels[-num_attention_levels]),
+        norm_num_groups=block_out_channels[0] // 4,
+        num_class_embeds=num_labels + 1,
+    )
+    return use_plain_attention(unet)
+
+
+def use_plain_attention(unet: UNet2DModel) -> UNet2DModel:
+    """Set the network's attention to plain matrix products; on CPUs PyTorch's fused kernel is slow to train.
+
+    Its backward pass takes a fifth of a training step at these small sizes; see docs/costs.md.
+    """
+    for module in unet.modules():
+        if isinstance(module, Attention):
+            module.set_processor(AttnProcessor())
+    return unet
+
+
+def join_pairs(images: torch.Tensor, masks: torch.Tensor, patch_size: int) -> torch.Tensor:
+    """Join images and masks into the network's input.
+
+    Args:
+        images: (B, 1, H, W) in [-1, 1].
+        masks: whole numbers (B, H, W), 0 to 3; -1 for a slice without a segmentation, whose channels become 0.
+        patch_size: pixels a side of a block.
+
+    Returns:
+        (B, 4 patch_size^2, H / patch_size, W / patch_size): the image's pixels of each block, then for each structure
+        1 where it is and -1 elsewhere.
+    """
+    structures = torch.stack([masks == label for label in range(1, NUM_STRUCTURES + 1)], dim=1)
+    signs = torch.where(structures, 1.0, -1.0).to(images.dtype)  # (B, 3, H, W)
+    signs = signs.masked_fill((masks < 0)[:, None], 0)
+    return F.pixel_unshuffle(torch.cat([images, signs], dim=1), patch_size)
+
+
+def split_pairs(pairs: torch.Tensor, patch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split the network's output into images (B, 1, H, W) and masks (B, H, W), int64.
+
+    A mask's value is the channel with the largest value. The four channels of a pixel sum to -2 (1 once, -1 three
+    times), which gives the background's channel. So an uncertain pixel between two structures is no gap.
+    """
+    pairs = F.pixel_shuffle(pairs, patch_size)
+    background = -2 - pairs[:, 1:].sum(1, keepdim=True)
+    return pairs[:, :1], torch.cat([background, pairs[:, 1:]], dim=1).argmax(1)
 
 
 def denoise(
@@ -192,7 +197,7 @@ def denoising_errors(
 
 
 def untrained(unet: UNet2DModel, seed: int = 0) -> UNet2DModel:
-    """The same network with fresh weights, on the same device, in eval mode."""
+    """Return the same network with fresh weights, on the same device, in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return UNet2DModel.from_config(unet.config).to(unet.device).eval()

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hcm_hf.data.identity import read_identities
-from hcm_hf.training.config import FAMILY_NAMES
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.names import FAMILY_NAMES
 
 
 Check = Callable[[object], bool]
@@ -90,9 +90,14 @@ _NEEDED: dict[str, Check] = {
 }
 _OPTIONAL: dict[str, Check] = {
     **dict.fromkeys(("dataset_repository", "dataset_source", "dataset_license"), _or_none(_is_text)),
-    **dict.fromkeys(("dataset_fingerprint", "teacher", "teacher_hash", "student", "output_dir"), _or_none(_is_text)),
+    **dict.fromkeys(("dataset_fingerprint", "teacher", "teacher_hash", "output_dir"), _or_none(_is_text)),
     **dict.fromkeys(("num_epochs", "train_batch_size", "num_processes", "patience", "seed"), _is_whole),
     **dict.fromkeys(("learning_rate", "ema_decay"), _is_number),
-    **{"num_train_slices": _is_whole, "objective": _is_mapping, "finished": lambda value: isinstance(value, bool)},
+    **{
+        "num_train_slices": _is_whole,
+        "objective": _is_mapping,
+        "sizes": _is_mapping,
+        "finished": lambda value: isinstance(value, bool),
+    },
     **{"progress": _all_of(_PROGRESS), "environment": _or_none(_all_of(_ENVIRONMENT))},
 }

@@ -11,7 +11,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
-from hcm_hf.models.paired import PAIR_CHANNELS, split_pairs, use_plain_attention
+from hcm_hf.models.unet import PAIR_CHANNELS, split_pairs, use_plain_attention
 from hcm_hf.pipelines.conditions import Conditions
 from hcm_hf.pipelines.saved import LARGEST
 from hcm_hf.utils.errors import InputError

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from hcm_hf.models.unet import SAMPLERS, convert_scheduler
+from hcm_hf.schedulers import SAMPLERS, convert_scheduler
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import explained
 

@@ -19,6 +19,7 @@ from hcm_hf.generation.images import image_generator
 from hcm_hf.metrics.anatomy import LEFT, MYOCARDIUM, chamber_areas, wall_thickness
 from hcm_hf.metrics.protocols import number
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model
+from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import require_empty, write_text
 from hcm_hf.version import __version__
@@ -52,10 +53,8 @@ def examine_codes(
         InputError: on bad arguments, or if the model has no codes.
     """
     output_dir = Path(output_dir)
-    if num_images < LEAST:
-        raise InputError(f"--num_images is {num_images}; it must be at least {LEAST}.")
-    if seed < 0:
-        raise InputError(f"--seed is {seed}; it must be 0 or more.")
+    at_least("num_images", num_images, LEAST)
+    at_least("seed", seed, 0)
     folder = find_pipeline(model)
     pipeline = HCMPipeline.from_pretrained(folder)
     network = pipeline.components.get("network")

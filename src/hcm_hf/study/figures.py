@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.evaluation.images import read_images, read_split
 from hcm_hf.pipelines.auto import HCMPipeline, LatentPipeline
+from hcm_hf.training.curves import loss_curves
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE, METRICS_FILE
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.figures import loss_curves
 from hcm_hf.utils.pictures import save_png, write_rows
 
 

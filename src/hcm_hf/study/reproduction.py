@@ -17,6 +17,7 @@ from hcm_hf.evaluation.parts.assessment import COMPONENTS
 from hcm_hf.study.plan import RECORD_FILE, Plan, read_json
 from hcm_hf.study.stages import TABLE_FILE, Stage, list_stages
 from hcm_hf.training.recipes import FAMILIES
+from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.devices import make_accelerator
 from hcm_hf.utils.errors import InputError
 
@@ -78,18 +79,11 @@ def reproduce(
         known = sorted({name for family in FAMILIES.values() for name in family.recipes})
         raise InputError(f"Unknown recipe '{recipe}'; choose among {', '.join(known)}.")
     if any(FAMILIES[family].recipes[recipe].taught_by for family in named):
-        raise InputError(f"recipe {recipe} learns from a teacher; train it with scripts/train.py --teacher.")
-    for name, value, least in (
-        ("num_images", num_images, COMPONENTS + 1),  # what the evaluation needs
-        ("num_epochs", 1 if num_epochs is None else num_epochs, 1),
-        ("seed", seed, 0),
-    ):
-        if value < least:
-            raise InputError(f"{name} is {value}; it must be at least {least}.")
-    try:
-        accelerator = make_accelerator(mixed_precision=mixed_precision)
-    except ValueError as error:
-        raise InputError(f"mixed_precision {mixed_precision} does not work here: {error}") from error
+        raise InputError(f"recipe {recipe} needs a teacher; train it with scripts/train.py --teacher.")
+    at_least("num_images", num_images, COMPONENTS + 1)  # what the evaluation needs
+    at_least("num_epochs", 1 if num_epochs is None else num_epochs, 1)
+    at_least("seed", seed, 0)
+    accelerator = make_accelerator(mixed_precision)
     source, resolution, patients = _identify(acdc, dataset, resolution)
     work_dir = Path(work_dir or f"reproduction/{source}-{resolution}-{recipe}")
     output_dir = Path(output_dir or f"docs/results/{source}-{resolution}-{recipe}")

@@ -22,12 +22,13 @@ from hcm_hf.pipelines.auto import hash_model, prepare_sampling
 from hcm_hf.study.figures import draw_figures
 from hcm_hf.study.plan import ENVIRONMENT_FILE, Plan, read_json
 from hcm_hf.study.results import render_tables, summarize
-from hcm_hf.training.config import CONFIG_FILE, TrainingConfig
+from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
-from hcm_hf.training.objectives.study import Objective
+from hcm_hf.training.objectives.base import Objective
 from hcm_hf.training.recipes import find_family
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import write_text
+from hcm_hf.utils.names import CONFIG_FILE
 from hcm_hf.version import __version__
 
 
@@ -76,7 +77,7 @@ class Training:
         """Return new networks."""
         resolution = self.plan.settings["resolution"]
         try:
-            return self.recipe.build(resolution, **self.recipe.objective)
+            return self.recipe.build(resolution)
         except ValueError as error:
             raise InputError(f"{self.family} cannot be built for images of {resolution} px: {error}") from error
 

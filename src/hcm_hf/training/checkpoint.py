@@ -2,8 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +9,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
-from hcm_hf.training.objectives.study import Objective
+from hcm_hf.training.ema import AveragedWeights
+from hcm_hf.training.objectives.base import Objective
 from hcm_hf.utils.errors import InputError
 
 
@@ -23,9 +22,9 @@ class Progress:
     """Where a run stands.
 
     Attributes:
-        step: optimisation steps done; all randomness is a function of it.
+        step: number of optimizer steps taken; all randomness is a function of it.
         best_step: the step with the lowest validation loss.
-        best_loss: that loss.
+        best_loss: the lowest validation loss.
         seconds: wall time spent training so far.
     """
 
@@ -35,45 +34,6 @@ class Progress:
     seconds: float = 0.0
 
 
-class AveragedWeights:
-    """Exponential moving average of a network's parameters and float buffers; other buffers are copied.
-
-    Batch normalisation's running statistics are float buffers: those of the weights themselves would not fit averaged
-    ones.
-
-    The decay is capped at (1 + step) / (10 + step), so that the first steps do not linger.
-
-    Args:
-        network: the network to follow.
-        decay: per step; 0 keeps the weights themselves.
-    """
-
-    def __init__(self, network: torch.nn.Module, decay: float):
-        self.network = network
-        self.decay = decay
-        self.weights = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take the weights after `step` steps into the average."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for name, tensor in self.network.state_dict().items():
-            if tensor.is_floating_point():
-                self.weights[name].lerp_(tensor, 1 - decay)
-            else:
-                self.weights[name].copy_(tensor)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Within the block the network carries the averaged weights; afterwards its own, whatever happens."""
-        own = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-        self.network.load_state_dict(self.weights)
-        try:
-            yield
-        finally:
-            self.network.load_state_dict(own)
-
-
 @dataclass
 class TrainingState:
     """Everything that a resumed run needs to equal an uninterrupted one.
@@ -81,9 +41,9 @@ class TrainingState:
     Attributes:
         objective: the networks.
         average: EMA of the sampled network.
-        optimizers: one per network, by the network's name.
-        scaler: of fp16 training, else None.
-        progress: counters.
+        optimizers: the optimizer of each network, by the network's name.
+        scaler: the gradient scaler of fp16 training, else None.
+        progress: the counters.
     """
 
     objective: Objective

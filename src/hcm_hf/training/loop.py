@@ -1,7 +1,7 @@
-"""The one training loop: any family's objective, on any device that accelerate knows.
+"""The training loop, which runs any family's objective on any device that accelerate supports.
 
-Progress is one integer, `step`. The random numbers of step n and the data order are functions of (seed, n), which
-processes share, so running the same command again resumes, and a resumed run equals an uninterrupted one.
+Progress is one integer, `step`. The random numbers and the data of step n are functions of (seed, n) and shared by
+all processes. So running the same command again resumes, and a resumed run equals an uninterrupted one.
 """
 
 import os
@@ -24,9 +24,10 @@ from hcm_hf.data.acdc import check_groups
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.data.slices import Slices
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, read_training
-from hcm_hf.training.checkpoint import AveragedWeights, Progress, TrainingState
-from hcm_hf.training.config import RATES, Recipe, TrainingConfig
-from hcm_hf.training.recipes import find_family
+from hcm_hf.training.checkpoint import Progress, TrainingState
+from hcm_hf.training.config import TrainingConfig
+from hcm_hf.training.ema import AveragedWeights
+from hcm_hf.training.recipes import Recipe, resolve
 from hcm_hf.training.run import Run, check_finite, resolved_config
 from hcm_hf.utils.devices import make_accelerator, random_state_kept
 from hcm_hf.utils.errors import InputError, Interrupted
@@ -35,43 +36,45 @@ from hcm_hf.utils.process import count_cores, stop_signals
 
 @random_state_kept()
 def train(config: TrainingConfig) -> Path:
-    """Train a family and keep its best pipeline; resumes what `config.output_dir` holds.
+    """Train a family and save its best pipeline, or resume the run in `config.output_dir`.
 
-    The folder gets `best/` (lowest validation loss) and `last/` (with the state to resume from), both pipelines that
-    `HCMPipeline.from_pretrained` loads, `training_config.json` (which says `finished` when it is), `metrics.jsonl`,
-    `losses.png` and `samples/`. The caller's random numbers go on as if nothing had been drawn.
+    The run's folder holds `best/` (lowest validation loss) and `last/` (with the state to resume from), both pipelines
+    for `HCMPipeline.from_pretrained`; `training_config.json`, which says `finished` after the last step;
+    `metrics.jsonl`, `losses.png` and `samples/`. The caller's random state stays as it was.
 
     Returns:
         The run's folder.
 
     Raises:
-        InputError: on bad arguments, data or disks, before anything is written or with everything as it was.
-        Diverged: if a loss is no number any more; the last checkpoint stays.
-        Interrupted: on SIGINT, SIGTERM, SIGHUP or SIGUSR1, after the state has been saved.
+        InputError: on bad arguments or data, before anything is written, or if the disk is full.
+        Diverged: if a loss is not finite; the last checkpoint stays.
+        Interrupted: on SIGINT, SIGTERM, SIGHUP or SIGUSR1, after the state is saved.
     """
-    recipe = _override(find_family(config.family, config.recipe)[1], config)
-    groups = tuple(recipe.groups)
-    check_groups(groups)
-    accelerator = _accelerator(config)
-    _warn_of_idle_cores(accelerator)
+    recipe = resolve(config)
+    check_groups(recipe.groups)
     output_dir = Path(config.output_dir or f"runs/{config.family}")
+    accelerator = _accelerator(config, output_dir)
+    _warn_of_idle_cores(accelerator)
 
-    with accelerator.main_process_first() if config.dataset is None else nullcontext():  # one writes the synthetic one
+    # Read the slices.
+    with accelerator.main_process_first() if config.dataset is None else nullcontext():  # one process writes it
         dataset = load_dataset(config.dataset, config.resolution)
-    train_slices, validation_slices = (Slices(dataset[split], groups) for split in ("train", "validation"))
+    train_slices, validation_slices = (Slices(dataset[split], recipe.groups) for split in ("train", "validation"))
     if len(validation_slices) < 2:
         raise InputError(
-            f"The validation split holds {len(validation_slices)} slice of {groups}; prepare more patients."
+            f"The validation split holds {len(validation_slices)} slice of {recipe.groups}; prepare more patients."
         )
-    resolution = train_slices.images.shape[-1]
     dataset_license = dataset["train"].info.license
     written = resolved_config(config, recipe, train_slices, validation_slices, dataset_license, accelerator)
-    taught = _teacher(config, recipe, written, accelerator)
 
     # Build the networks, their optimizers and the state that ties them together.
+    teacher = None
+    if (folder := _teacher(config, recipe, written["dataset_fingerprint"])) is not None:
+        teacher = HCMPipeline.from_pretrained(folder, device=accelerator.device)
+        written["teacher_hash"] = hash_model(folder)
     torch.manual_seed(config.seed)
     try:
-        objective = recipe.build(resolution, **recipe.objective, **taught).to(accelerator.device)
+        objective = recipe.build(written["resolution"], teacher).to(accelerator.device)
     except ValueError as error:
         raise InputError(f"{config.family} cannot be built for this dataset: {error}") from error
     optimizers = {
@@ -148,7 +151,7 @@ def _loop(run: Run, recipe: Recipe, slices: Slices, config: TrainingConfig, stop
         bar.set_postfix({name: f"{value:.3f}" for name, value in record.items()}, refresh=False)
         run.log(record, -(-progress.step // epoch_steps))
 
-        # Validate at the end of an epoch, keep the best, save at intervals and when asked to stop.
+        # Validate at the end of an epoch and save the best; save a checkpoint at intervals and on a signal.
         epoch, within = divmod(progress.step, epoch_steps)
         signal_number = _agreed(stop["signal"] or _launcher_ended(launcher), accelerator)
         progress.seconds = time.monotonic() - started
@@ -172,14 +175,14 @@ def _loop(run: Run, recipe: Recipe, slices: Slices, config: TrainingConfig, stop
 def batch_indices(
     length: int, batch_size: int, step: int, seed: int, process_index: int = 0, num_processes: int = 1
 ) -> np.ndarray:
-    """Indices of one process's part of batch `step` in an endless stream of shuffled passes over `length` items.
+    """Return one process's indices of batch `step`, from an endless stream of shuffled passes over `length` items.
 
     Args:
         length: number of items.
-        batch_size: of all processes together.
-        step: from 0.
-        seed: of the shuffling.
-        process_index: whose part; processes take every `num_processes`-th index.
+        batch_size: items per step of all processes together.
+        step: the step, from 0.
+        seed: seed of the shuffling.
+        process_index: the process; it takes every `num_processes`-th index of the batch.
         num_processes: number of processes.
     """
     positions = np.arange(step * batch_size, (step + 1) * batch_size)[process_index::num_processes]
@@ -192,7 +195,7 @@ def batch_indices(
 
 
 def step_seed(seed: int, step: int) -> int:
-    """The seed of the random numbers of one step, the same in all processes; see `SliceBatch.draw`."""
+    """Return the seed of one step's random numbers, the same in all processes; see `SliceBatch.draw`."""
     # The 0 keeps this stream apart from that of the data order, which is seeded with (seed, epoch).
     return int(np.random.SeedSequence([seed, 0, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
@@ -208,14 +211,14 @@ def _next(losses: Iterator[tuple[str, torch.Tensor]], accelerator: Accelerator) 
 
 
 def _average_gradients(network: torch.nn.Module, accelerator: Accelerator) -> None:
-    """Mean over processes; done here and not by a wrapper, so that an objective may call its networks as it likes."""
+    """Average gradients over processes, without a wrapper: an objective may call any method of its networks."""
     if accelerator.num_processes > 1:
         for parameter in network.parameters():
             parameter.grad = accelerator.reduce(parameter.grad, "mean")
 
 
 def _agreed(signal_number: int, accelerator: Accelerator) -> int:
-    """The highest signal that any process received: all of them stop at the same step."""
+    """The highest signal that any process received, so that all stop at the same step."""
     if accelerator.num_processes == 1:
         return signal_number
     return int(accelerator.gather(torch.tensor([signal_number], device=accelerator.device)).max())
@@ -228,7 +231,7 @@ def _launcher_ended(launcher: int) -> int:
 
 @contextmanager
 def _stop_requests() -> Iterator[dict[str, int]]:
-    """Turn a signal that asks to stop into a note that the loop reads; a second one acts at once."""
+    """Record a signal that asks to stop, for the loop to read; a second signal acts at once."""
     stop = {"signal": 0}
 
     def note(signal_number: int, frame: FrameType | None) -> None:
@@ -239,21 +242,12 @@ def _stop_requests() -> Iterator[dict[str, int]]:
         yield stop
 
 
-def _accelerator(config: TrainingConfig) -> Accelerator:
+def _accelerator(config: TrainingConfig, output_dir: Path) -> Accelerator:
     available = [str(tracker) for tracker in get_available_trackers()]
     for tracker in config.report_to:
         if tracker not in available:
-            raise InputError(f"--report_to {tracker} is not installed; run pip install {tracker}.")
-    try:
-        return make_accelerator(
-            mixed_precision=config.mixed_precision,
-            log_with=list(config.report_to) or None,
-            project_dir=Path(config.output_dir or f"runs/{config.family}") / "logs",
-        )
-    except ValueError as error:
-        if config.mixed_precision is None:
-            raise
-        raise InputError(f"--mixed_precision {config.mixed_precision} does not work here: {error}") from error
+            raise InputError(f"The tracker {tracker} of report_to is not installed; run pip install {tracker}.")
+    return make_accelerator(config.mixed_precision, config.report_to, output_dir / "logs")
 
 
 def _warn_of_idle_cores(accelerator: Accelerator) -> None:
@@ -265,58 +259,28 @@ def _warn_of_idle_cores(accelerator: Accelerator) -> None:
         )
 
 
-def _teacher(config: TrainingConfig, recipe: Recipe, written: dict, accelerator: Accelerator) -> dict:
-    """The teacher's pipeline as an argument of a student's builder; who it is is noted in `written`.
+def _teacher(config: TrainingConfig, recipe: Recipe, dataset_fingerprint: str) -> Path | None:
+    """The folder of the student's teacher; None for a recipe without one.
 
-    A student sees the slices that its teacher has seen: so patients, groups and licence of both are the same.
+    Both train on the same slices, so the teacher's patients, groups and licence are the student's too.
     """
-    if config.teacher is None and not recipe.taught_by:
-        return {}
+    if recipe.taught_by is None:
+        if config.teacher is not None:
+            raise InputError(f"recipe {config.recipe} of {config.family} has no teacher; leave teacher out.")
+        return None
     if config.teacher is None:
         raise InputError(
-            f"--recipe {config.recipe} of {config.family} needs a teacher: train --recipe {recipe.taught_by[0]} and "
-            "name its run with --teacher."
+            f"recipe {config.recipe} of {config.family} needs a teacher: train recipe {recipe.taught_by} and pass its "
+            "run as teacher."
         )
-    if not recipe.taught_by:
-        raise InputError(f"--recipe {config.recipe} of {config.family} has no teacher; leave --teacher out.")
-    folder = find_pipeline(config.teacher, argument="--teacher")
+    folder = find_pipeline(config.teacher, argument="teacher")
     training = read_training(folder)
-    if (training.get("family"), training.get("recipe")) not in [(config.family, name) for name in recipe.taught_by]:
-        known = " or ".join(recipe.taught_by)
+    if (training.get("family"), training.get("recipe")) != (config.family, recipe.taught_by):
         raise InputError(
-            f"--teacher {config.teacher} is no {config.family} of recipe {known} with its training's notes."
+            f"teacher {config.teacher} has no record of a training of {config.family}, {recipe.taught_by}."
         )
-    if training.get("dataset_fingerprint") != written["dataset_fingerprint"]:
+    if training.get("dataset_fingerprint") != dataset_fingerprint:
         raise InputError(
-            f"--teacher {config.teacher} was trained on other slices than these; give the same --dataset and --groups."
+            f"teacher {config.teacher} was trained on other slices; use the same dataset and groups for both."
         )
-    pipeline = HCMPipeline.from_pretrained(folder, device=accelerator.device)
-    written["teacher_hash"] = hash_model(folder)
-    return {"teacher": pipeline}
-
-
-def _override(recipe: Recipe, config: TrainingConfig) -> Recipe:
-    values = recipe.settings() | {
-        name: value for name, value in vars(config).items() if name in recipe.settings() and value is not None
-    }
-    if config.num_inference_steps is not None:
-        if "num_inference_steps" not in recipe.objective:
-            raise InputError(f"--num_inference_steps is a distilled student's; leave it out for {config.recipe}.")
-        if config.num_inference_steps < 1:
-            raise InputError(f"--num_inference_steps is {config.num_inference_steps}; it must be at least 1.")
-        values["objective"] = recipe.objective | {"num_inference_steps": config.num_inference_steps}
-    for name in ("num_epochs", "train_batch_size", "patience"):
-        if values[name] < 1:
-            raise InputError(f"--{name} is {values[name]}; it must be at least 1.")
-    if not values["learning_rate"] > 0:
-        raise InputError(f"--learning_rate is {values['learning_rate']}; it must be above 0.")
-    if values["lr_scheduler"] not in RATES:
-        raise InputError(f"Unknown --lr_scheduler '{values['lr_scheduler']}'; choose among {', '.join(RATES)}.")
-    if not 0 <= values["ema_decay"] < 1:
-        raise InputError(f"--ema_decay is {values['ema_decay']}; it must lie in [0, 1).")
-    if config.seed < 0:
-        raise InputError(f"--seed is {config.seed}; it must be 0 or more.")
-    for name in ("checkpointing_epochs", "sample_epochs"):
-        if vars(config)[name] < 1:
-            raise InputError(f"--{name} is {vars(config)[name]}; it must be at least 1.")
-    return replace(recipe, **values)
+    return folder

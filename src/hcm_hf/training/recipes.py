@@ -1,9 +1,10 @@
-"""The families: what builds each one and the recipes that it is trained with."""
+"""The families and the recipes that they are trained with: networks, losses and settings."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from typing import Any
 
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModelMixin
 
 from hcm_hf.data.acdc import AXES, GROUPS, PHASES, STRUCTURES
 from hcm_hf.models import (
@@ -19,25 +20,89 @@ from hcm_hf.models import (
     MixtureVAE,
     SliceEncoder,
 )
-from hcm_hf.models.paired import build_paired_scheduler, build_paired_unet
-from hcm_hf.models.unet import build_scheduler, build_unet
+from hcm_hf.models.unet import build_paired_unet, build_unet
 from hcm_hf.pipelines.conditions import count_labels
-from hcm_hf.pipelines.paired import PairedDDPMPipeline
-from hcm_hf.training.config import Recipe
-from hcm_hf.training.objectives.distillation import MomentMatching, ProgressiveDistillation
+from hcm_hf.training.config import TrainingConfig
+from hcm_hf.training.objectives.acgan import ACGAN
+from hcm_hf.training.objectives.base import Objective
+from hcm_hf.training.objectives.ddpm import Diffusion
+from hcm_hf.training.objectives.distillation import MomentMatching, check_teacher
+from hcm_hf.training.objectives.encoder import SliceRecognition
+from hcm_hf.training.objectives.gan import GAN, Game
+from hcm_hf.training.objectives.infogan import InfoGAN
 from hcm_hf.training.objectives.paired import PairedDiffusion
-from hcm_hf.training.objectives.sigma_vae import SigmaVAE
-from hcm_hf.training.objectives.study import (
-    ACGAN,
-    GAN,
-    Diffusion,
-    Game,
-    InfoGAN,
-    Objective,
-    SliceRecognition,
-    VariationalAutoencoder,
-)
+from hcm_hf.training.objectives.vae import SigmaVAE, VariationalAutoencoder
+from hcm_hf.utils.arguments import at_least, one_of
 from hcm_hf.utils.errors import InputError
+
+
+HCM = ("HCM",)
+# Learning rates over a training, as a fraction of the first, by the fraction of the steps that are done.
+RATES: dict[str, Callable[[float], float]] = {"constant": lambda done: 1.0, "linear": lambda done: 1.0 - done}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train a family; the defaults are the study's, and 50 epochs of patience, which it does not give.
+
+    Attributes:
+        objective: the class with the losses.
+        networks: what builds each network that `objective` takes, by the argument's name; called with `sample_size`.
+        sizes: further arguments of these, by the network's name.
+        losses: further arguments of `objective`.
+        groups: the ACDC groups to train on.
+        num_epochs: maximum number of passes over the training slices.
+        train_batch_size: slices per step and process.
+        learning_rate: Adam's learning rate.
+        adam_betas: Adam's decay rates.
+        patience: epochs without a lower validation loss before training stops.
+        ema_decay: decay per step of the averaged weights; 0 turns averaging off.
+        lr_scheduler: how the learning rate changes, a name of `RATES`.
+        relative_rates: learning rate of some networks, as a fraction of `learning_rate`.
+        taught_by: the recipe of the same family whose models can be this one's teacher; None for no teacher.
+        sampling: the `scheduler` and `num_inference_steps` of `reproduce`, where they are not the model's own.
+    """
+
+    objective: type[Objective]
+    networks: dict[str, Callable[..., ModelMixin]] = field(default_factory=dict)
+    sizes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    losses: dict[str, Any] = field(default_factory=dict)
+    groups: tuple[str, ...] = HCM
+    num_epochs: int = 100
+    train_batch_size: int = 32
+    learning_rate: float = 2e-4
+    adam_betas: tuple[float, float] = (0.5, 0.999)
+    patience: int = 50
+    ema_decay: float = 0.0
+    lr_scheduler: str = "constant"
+    relative_rates: dict[str, float] | None = None
+    taught_by: str | None = None
+    sampling: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, sample_size: int, teacher: DiffusionPipeline | None = None) -> Objective:
+        """The objective with fresh networks for images of `sample_size` pixels a side.
+
+        Raises:
+            ValueError: if the networks cannot be built at this size, or the teacher does not fit.
+        """
+        taught = {"teacher": check_teacher(teacher, sample_size)} if self.taught_by else {}
+        networks = {
+            name: network(sample_size=sample_size, **self.sizes.get(name, {}))
+            for name, network in self.networks.items()
+        }
+        return self.objective(**taught, **networks, **self.losses)
+
+    def rate_of(self, network: str, done: float = 0.0) -> float:
+        """The learning rate of a network, by its name, once a fraction `done` of all steps has been taken."""
+        return self.learning_rate * RATES[self.lr_scheduler](done) * (self.relative_rates or {}).get(network, 1.0)
+
+    def settings(self) -> dict[str, Any]:
+        """What a run records of its recipe: the settings, `sizes`, and `losses` as `objective`."""
+        code = ("objective", "networks", "losses", "taught_by", "sampling")
+        losses: dict[str, Any] = {}
+        for name, value in self.losses.items():
+            losses |= asdict(value) if is_dataclass(value) else {name: value}
+        return {name: value for name, value in vars(self).items() if name not in code} | {"objective": losses}
 
 
 @dataclass(frozen=True)
@@ -45,329 +110,148 @@ class Family:
     """One model family.
 
     Attributes:
-        paper: where it was introduced.
-        recipes: its networks, losses and settings by name.
+        paper: link to the paper that introduced it.
+        recipes: its recipes by name.
     """
 
     paper: str
     recipes: dict[str, Recipe]
 
 
-def build_vae(sample_size: int, latent_dim: int = 64, base_channels: int = 32) -> VariationalAutoencoder:
-    """The convolutional VAE and its evidence lower bound."""
-    return VariationalAutoencoder(VAE(sample_size, latent_dim, base_channels))
-
-
-def build_sigma_vae(
-    sample_size: int,
-    warmup_steps: int,
-    augmentation: float,
-    num_components: int,
-    shrinkage: float,
-    latent_dim: int = 64,
-    base_channels: int = 32,
-) -> SigmaVAE:
-    """The convolutional VAE with a mixture for a prior, and the bound at the decoder's most likely variance."""
-    vae = MixtureVAE(sample_size, latent_dim, base_channels, num_components)
-    return SigmaVAE(vae, warmup_steps, augmentation, shrinkage)
-
-
-def build_gan(
-    sample_size: int,
-    label_smoothing: float,
-    penalty_per_pixel: float,
-    penalty_interval: int = 1,
-    augmentation: float = 0.0,
-    latent_dim: int = 100,
-    hidden_dim: int = 1200,
-    num_maxout_units: int = 240,
-) -> GAN:
-    """The fully connected networks in the minimax game."""
-    return GAN(
-        GANGenerator(sample_size, latent_dim, hidden_dim),
-        GANDiscriminator(sample_size, num_maxout_units),
-        Game(label_smoothing, penalty_per_pixel, penalty_interval, augmentation),
-    )
-
-
-def build_dcgan(
-    sample_size: int,
-    label_smoothing: float,
-    penalty_per_pixel: float,
-    penalty_interval: int = 1,
-    augmentation: float = 0.0,
-    latent_dim: int = 100,
-    base_channels: int = 64,
-) -> GAN:
-    """The DCGAN networks in the minimax game."""
-    return GAN(
-        DCGANGenerator(sample_size, latent_dim, base_channels),
-        DCGANDiscriminator(sample_size, base_channels),
-        Game(label_smoothing, penalty_per_pixel, penalty_interval, augmentation),
-    )
-
-
-def build_acgan(
-    sample_size: int,
-    label_smoothing: float,
-    penalty_per_pixel: float,
-    penalty_interval: int = 1,
-    augmentation: float = 0.0,
-    class_weight: float = 1.0,
-    latent_dim: int = 100,
-    generator_channels: int = 48,
-    discriminator_channels: int = 32,
-) -> ACGAN:
-    """Generator and classifying discriminator of the five ACDC groups, with DCGAN's layers."""
-    return ACGAN(
-        ACGANGenerator(sample_size, latent_dim, generator_channels, class_names=GROUPS, default_class="HCM"),
-        ACGANDiscriminator(sample_size, discriminator_channels, num_classes=len(GROUPS)),
-        Game(label_smoothing, penalty_per_pixel, penalty_interval, augmentation),
-        class_weight,
-    )
-
-
-def build_infogan(
-    sample_size: int,
-    label_smoothing: float,
-    penalty_per_pixel: float,
-    penalty_interval: int = 1,
-    augmentation: float = 0.0,
-    information_weight: float = 1.0,
-    latent_dim: int = 74,
-    num_categories: int = 10,
-    num_continuous: int = 2,
-    base_channels: int = 64,
-    hidden_dim: int = 128,
-) -> InfoGAN:
-    """Generator of noise and codes, and a discriminator that reads the codes, with DCGAN's layers."""
-    return InfoGAN(
-        InfoGANGenerator(sample_size, latent_dim, num_categories, num_continuous, base_channels),
-        InfoGANDiscriminator(sample_size, base_channels, num_categories, num_continuous, hidden_dim),
-        Game(label_smoothing, penalty_per_pixel, penalty_interval, augmentation),
-        information_weight,
-    )
-
-
-def build_ddpm(
-    sample_size: int, block_out_channels: Sequence[int] = (32, 64, 128, 128), layers_per_block: int = 1
-) -> Diffusion:
-    """The denoising U-Net and the paper's noise."""
-    return Diffusion(build_unet(sample_size, block_out_channels, layers_per_block), build_scheduler())
-
-
-def build_paired_ddpm(
-    sample_size: int,
-    label_dropout: float,
-    max_snr: float,
-    image_weight: float,
-    augmentation: float,
-    block_out_channels: Sequence[int] = (32, 64, 96, 128),
-    num_attention_levels: int = 2,
-    patch_size: int | None = None,
-) -> PairedDiffusion:
-    """The U-Net on blocks of pixels of image and mask, by default 2 x 2 at 64 px and 4 x 4 at 128 px."""
-    patch_size = patch_size or max(sample_size // 32, 1)
-    unet = build_paired_unet(sample_size, patch_size, block_out_channels, num_attention_levels, count_labels(AXES))
-    return PairedDiffusion(
-        unet,
-        build_paired_scheduler(),
-        patch_size,
-        sampler="sde-dpmsolver++",
-        num_inference_steps=20,
-        label_dropout=label_dropout,
-        max_snr=max_snr,
-        image_weight=image_weight,
-        augmentation=augmentation,
-    )
-
-
-def build_halved_ddpm(
-    sample_size: int,
-    teacher: DiffusionPipeline,
-    first_calls: int,
-    label_dropout: float,
-    image_weight: float,
-    augmentation: float,
-) -> ProgressiveDistillation:
-    """The student of half as many calls."""
-    teacher = check_teacher(sample_size, teacher)
-    return ProgressiveDistillation(teacher, first_calls, label_dropout, image_weight, augmentation)
-
-
-def build_distilled_ddpm(
-    sample_size: int,
-    teacher: DiffusionPipeline,
-    num_inference_steps: int,
-    label_dropout: float,
-    max_snr: float,
-    image_weight: float,
-    augmentation: float,
-) -> MomentMatching:
-    """The student of few calls, and its auxiliary denoiser."""
-    teacher = check_teacher(sample_size, teacher)
-    return MomentMatching(teacher, num_inference_steps, label_dropout, max_snr, image_weight, augmentation)
-
-
-def check_teacher(sample_size: int, teacher: DiffusionPipeline) -> PairedDDPMPipeline:
-    """The teacher, if it makes pairs of this size.
-
-    Raises:
-        ValueError: if it does not.
-    """
-    if not isinstance(teacher, PairedDDPMPipeline):
-        raise ValueError(f"the teacher is a {type(teacher).__name__}, and only a PairedDDPMPipeline can teach.")
-    if teacher.sample_size != sample_size:
-        raise ValueError(f"the teacher makes slices of {teacher.sample_size} px, the dataset's have {sample_size}.")
-    if [(axis, tuple(names)) for axis, names in teacher.config.axes] != list(AXES.items()):
-        raise ValueError(f"the teacher is asked for {dict(teacher.config.axes)}, the slices are labelled by {AXES}.")
-    return teacher
-
-
-def build_encoder(sample_size: int, block_out_channels: Sequence[int] = (16, 32, 64, 128)) -> SliceRecognition:
-    """The encoder of the evaluation and its four tasks."""
-    return SliceRecognition(SliceEncoder(STRUCTURES, GROUPS, PHASES, sample_size, block_out_channels))
-
-
-def study(
-    build: Callable[..., Objective],
-    groups: tuple[str, ...],
-    num_epochs: int = 100,
-    ema_decay: float = 0.0,
-    sampling: dict | None = None,
-    **objective: float,
-) -> Recipe:
-    """A recipe with the study's Adam, batch and early stopping; patience, which it does not give, is 50 epochs."""
-    return Recipe(
-        build,
-        groups,
-        num_epochs,
-        train_batch_size=32,
-        learning_rate=2e-4,
-        adam_betas=(0.5, 0.999),
-        patience=50,
-        ema_decay=ema_decay,
-        objective=objective,
-        sampling=sampling or {},
-    )
-
-
-def tuned_game(
-    build: Callable[..., Objective],
-    groups: tuple[str, ...],
-    num_epochs: int,
-    learning_rate: float = 2e-4,
-    ema_decay: float = 0.995,
-    **objective: float,
-) -> Recipe:
-    """A GAN's recipe for a few hundred slices: differentiable augmentation, lazy penalty, averaged weights."""
-    recipe = study(build, groups, num_epochs, ema_decay, **LAZY, **objective)
-    return replace(recipe, patience=num_epochs, learning_rate=learning_rate)
-
-
-HCM = ("HCM",)
+GAN_PAIR = {"generator": GANGenerator, "discriminator": GANDiscriminator}
+DCGAN_PAIR = {"generator": DCGANGenerator, "discriminator": DCGANDiscriminator}
+ACGAN_PAIR = {"generator": ACGANGenerator, "discriminator": ACGANDiscriminator}
+INFOGAN_PAIR = {"generator": InfoGANGenerator, "discriminator": InfoGANDiscriminator}
+NARROW = {"generator": {"base_channels": 32}, "discriminator": {"base_channels": 32}}
 # R1's gamma is 2e-4 pixels / batch size, for the study's 32: https://huggingface.co/papers/2006.06676, appendix C.
-ADVERSARIAL = {"label_smoothing": 0.1, "penalty_per_pixel": 2e-4 / 32}
-LAZY = ADVERSARIAL | {"penalty_interval": 4}
-FIFTY_STEPS = {"scheduler": "ddpm", "num_inference_steps": 50}  # of a thousand, which take hours
-PAPERS = "https://huggingface.co/papers/"
-
-TUNED_VAE = Recipe(
-    build_sigma_vae,
-    HCM,
-    num_epochs=300,
-    train_batch_size=32,
-    learning_rate=1e-3,
-    adam_betas=(0.9, 0.999),
-    patience=100,
-    ema_decay=0.99,
-    objective={"warmup_steps": 300, "augmentation": 1.0, "num_components": 8, "shrinkage": 128.0},
-)
-TUNED_GAN = tuned_game(build_gan, HCM, 400, 5e-4, 0.999, augmentation=0.5)
-TUNED_DCGAN = tuned_game(build_dcgan, HCM, 200, augmentation=1.0, base_channels=32)
-TUNED_ACGAN = tuned_game(build_acgan, GROUPS, 200, augmentation=1.0, class_weight=0.5, generator_channels=32)
-TUNED_INFOGAN = tuned_game(build_infogan, HCM, 300, augmentation=1.0, base_channels=32)
-TUNED_DDPM = Recipe(
-    build_paired_ddpm,
-    GROUPS,
-    num_epochs=150,
-    train_batch_size=32,
-    learning_rate=1e-3,
-    adam_betas=(0.9, 0.99),
-    patience=150,
-    ema_decay=0.999,
-    objective={"label_dropout": 0.1, "max_snr": 100.0, "image_weight": 3.0, "augmentation": 0.5},
-)
-DISTILLED_DDPM = Recipe(
-    build_distilled_ddpm,
-    GROUPS,
-    num_epochs=20,
-    train_batch_size=32,
-    learning_rate=1e-3,
-    adam_betas=(0.0, 0.99),
-    patience=20,
-    ema_decay=0.995,
-    objective={
-        "num_inference_steps": 4,
-        "label_dropout": 0.1,
-        "max_snr": 100.0,
-        "image_weight": 3.0,
-        "augmentation": 0.5,
-    },
-    lr_scheduler="linear",
-    relative_rates={"unet": 0.15},  # the auxiliary has to keep up with the student
-    taught_by=("tuned",),
-)
-HALVED_DDPM = replace(
-    DISTILLED_DDPM,
-    build=build_halved_ddpm,
-    taught_by=("tuned", "halved"),
-    num_epochs=10,
-    patience=10,
-    learning_rate=1e-4,
-    adam_betas=(0.9, 0.99),
-    ema_decay=0.99,
-    lr_scheduler="constant",
-    relative_rates=None,
-    objective={"first_calls": 4, "label_dropout": 0.1, "image_weight": 3.0, "augmentation": 0.5},
-)
+STUDY = Game(label_smoothing=0.1, penalty_per_pixel=2e-4 / 32)
+# For a few hundred slices: differentiable augmentation and a lazy penalty.
+AUGMENTED = replace(STUDY, penalty_interval=4, augmentation=1.0)
+PAIRED = {"label_dropout": 0.1, "max_snr": 100.0, "image_weight": 3.0, "augmentation": 0.5}
 
 # "paper": the study's settings where it gives them, the original papers' where it does not: docs/reproduction.md.
-# fmt: off
 FAMILIES = {
-    "vae":     Family(PAPERS + "1312.6114",  {"paper": study(build_vae,     HCM),
-                                              "tuned": TUNED_VAE}),
-    "gan":     Family(PAPERS + "1406.2661",  {"paper": study(build_gan,     HCM,    **ADVERSARIAL),
-                                              "tuned": TUNED_GAN}),
-    "dcgan":   Family(PAPERS + "1511.06434", {"paper": study(build_dcgan,   HCM,    **ADVERSARIAL),
-                                              "tuned": TUNED_DCGAN}),
-    "acgan":   Family(PAPERS + "1610.09585", {"paper": study(build_acgan,   GROUPS, **ADVERSARIAL),
-                                              "tuned": TUNED_ACGAN}),
-    "infogan": Family(PAPERS + "1606.03657", {"paper": study(build_infogan, HCM,    **ADVERSARIAL),
-                                              "tuned": TUNED_INFOGAN}),
-    "ddpm":    Family(PAPERS + "2006.11239", {"paper": study(build_ddpm,    HCM,    115, 0.9999, FIFTY_STEPS),
-                                              "tuned": TUNED_DDPM,
-                                              "distilled": DISTILLED_DDPM,
-                                              "halved": HALVED_DDPM}),
+    "vae": Family(
+        "https://huggingface.co/papers/1312.6114",
+        {
+            "paper": Recipe(VariationalAutoencoder, {"vae": VAE}),
+            "tuned": Recipe(
+                SigmaVAE,
+                {"vae": MixtureVAE},
+                sizes={"vae": {"num_components": 8}},
+                losses={"warmup_steps": 300, "augmentation": 1.0, "shrinkage": 128.0},
+                num_epochs=300,
+                learning_rate=1e-3,
+                adam_betas=(0.9, 0.999),
+                patience=100,
+                ema_decay=0.99,
+            ),
+        },
+    ),
+    "gan": Family(
+        "https://huggingface.co/papers/1406.2661",
+        {
+            "paper": Recipe(GAN, GAN_PAIR, losses={"game": STUDY}),
+            "tuned": Recipe(
+                GAN,
+                GAN_PAIR,
+                losses={"game": replace(AUGMENTED, augmentation=0.5)},
+                num_epochs=400,
+                learning_rate=5e-4,
+                patience=400,
+                ema_decay=0.999,
+            ),
+        },
+    ),
+    "dcgan": Family(
+        "https://huggingface.co/papers/1511.06434",
+        {
+            "paper": Recipe(GAN, DCGAN_PAIR, losses={"game": STUDY}),
+            "tuned": Recipe(
+                GAN, DCGAN_PAIR, NARROW, {"game": AUGMENTED}, num_epochs=200, patience=200, ema_decay=0.995
+            ),
+        },
+    ),
+    "acgan": Family(
+        "https://huggingface.co/papers/1610.09585",
+        {
+            "paper": Recipe(ACGAN, ACGAN_PAIR, losses={"game": STUDY}, groups=GROUPS),
+            "tuned": Recipe(
+                ACGAN,
+                ACGAN_PAIR,
+                NARROW,
+                {"game": AUGMENTED, "class_weight": 0.5},
+                groups=GROUPS,
+                num_epochs=200,
+                patience=200,
+                ema_decay=0.995,
+            ),
+        },
+    ),
+    "infogan": Family(
+        "https://huggingface.co/papers/1606.03657",
+        {
+            "paper": Recipe(InfoGAN, INFOGAN_PAIR, losses={"game": STUDY}),
+            "tuned": Recipe(
+                InfoGAN, INFOGAN_PAIR, NARROW, {"game": AUGMENTED}, num_epochs=300, patience=300, ema_decay=0.995
+            ),
+        },
+    ),
+    "ddpm": Family(
+        "https://huggingface.co/papers/2006.11239",
+        {
+            "paper": Recipe(
+                Diffusion,
+                {"unet": build_unet},
+                num_epochs=115,
+                ema_decay=0.9999,
+                sampling={"scheduler": "ddpm", "num_inference_steps": 50},  # 1,000 steps take hours
+            ),
+            "tuned": Recipe(
+                PairedDiffusion,
+                {"unet": build_paired_unet},
+                sizes={"unet": {"num_labels": count_labels(AXES)}},
+                losses=PAIRED,
+                groups=GROUPS,
+                num_epochs=150,
+                learning_rate=1e-3,
+                adam_betas=(0.9, 0.99),
+                patience=150,
+                ema_decay=0.999,
+            ),
+            "distilled": Recipe(
+                MomentMatching,
+                losses=PAIRED | {"num_inference_steps": 4},
+                groups=GROUPS,
+                num_epochs=20,
+                learning_rate=1e-3,
+                adam_betas=(0.0, 0.99),
+                patience=20,
+                ema_decay=0.995,
+                lr_scheduler="linear",
+                relative_rates={"unet": 0.15},  # the auxiliary has to keep up with the student
+                taught_by="tuned",
+            ),
+        },
+    ),
 }
-# fmt: on
 
-# What judges the families is trained by the same loop, and is none of them. Its training is short: longer ones
-# segment a little better, but learn the training patients by heart, and the features then set these apart from others.
+# The encoder of the evaluation is trained by the same loop but is not a family. Its training is short: longer ones
+# segment a little better, but overfit the training patients, and the features then separate these from others.
 INSTRUMENTS = {
     "encoder": Family(
-        PAPERS + "1505.04597",
+        "https://huggingface.co/papers/1505.04597",
         {
             "default": Recipe(
-                build_encoder,
-                GROUPS,
+                SliceRecognition,
+                {"encoder": SliceEncoder},
+                sizes={"encoder": {"structures": STRUCTURES, "groups": GROUPS, "phases": PHASES}},
+                groups=GROUPS,
                 num_epochs=14,
-                train_batch_size=32,
                 learning_rate=1e-3,
                 adam_betas=(0.9, 0.999),
                 patience=14,
                 ema_decay=0.99,
-                objective={},
             )
         },
     )
@@ -375,14 +259,42 @@ INSTRUMENTS = {
 
 
 def find_family(family: str, recipe: str) -> tuple[Family, Recipe]:
-    """Look up a family, or an instrument, and its recipe.
+    """Look up a family, or the encoder, and its recipe.
 
     Raises:
-        InputError: if either is unknown; it lists those that exist.
+        InputError: if either is unknown; the message lists the known ones.
     """
-    found = (FAMILIES | INSTRUMENTS).get(family)
-    if found is None:
-        raise InputError(f"Unknown --family '{family}'; choose among {', '.join(FAMILIES)}.")
+    known = FAMILIES | INSTRUMENTS
+    if family not in known:
+        one_of("family", family, FAMILIES)
+    found = known[family]
     if recipe not in found.recipes:
-        raise InputError(f"Unknown --recipe '{recipe}' of {family}; choose among {', '.join(found.recipes)}.")
+        raise InputError(f"Unknown recipe '{recipe}' of {family}; choose among {', '.join(found.recipes)}.")
     return found, found.recipes[recipe]
+
+
+def resolve(config: TrainingConfig) -> Recipe:
+    """The recipe that a configuration names, with the settings that it overrides.
+
+    Raises:
+        InputError: if a name is unknown or a setting is out of range.
+    """
+    recipe = find_family(config.family, config.recipe)[1]
+    overridden = {name: vars(config)[name] for name in recipe.settings() if vars(config).get(name) is not None}
+    recipe = replace(recipe, **overridden)
+    if config.num_inference_steps is not None:
+        if "num_inference_steps" not in recipe.losses:
+            raise InputError(f"num_inference_steps is for distilled students only; leave it out for {config.recipe}.")
+        at_least("num_inference_steps", config.num_inference_steps, 1)
+        recipe = replace(recipe, losses=recipe.losses | {"num_inference_steps": config.num_inference_steps})
+    for name in ("num_epochs", "train_batch_size", "patience"):
+        at_least(name, vars(recipe)[name], 1)
+    for name in ("checkpointing_epochs", "sample_epochs"):
+        at_least(name, vars(config)[name], 1)
+    at_least("seed", config.seed, 0)
+    if not recipe.learning_rate > 0:
+        raise InputError(f"learning_rate is {recipe.learning_rate}; it must be above 0.")
+    if not 0 <= recipe.ema_decay < 1:
+        raise InputError(f"ema_decay is {recipe.ema_decay}; it must be at least 0 and below 1.")
+    one_of("lr_scheduler", recipe.lr_scheduler, RATES)
+    return recipe

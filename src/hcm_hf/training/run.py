@@ -1,4 +1,4 @@
-"""A training run's folder: what it holds, who may write to it, and how a run goes on there."""
+"""The folder of a training run: what is written to it, locking and resumption."""
 
 import json
 import math
@@ -16,47 +16,33 @@ from hcm_hf.data.dataset import read_preparation
 from hcm_hf.data.identity import Identities, read_identities
 from hcm_hf.data.slices import SliceBatch, Slices
 from hcm_hf.training.checkpoint import STATE_FILE, TrainingState
-from hcm_hf.training.config import CONFIG_FILE, Recipe, TrainingConfig
+from hcm_hf.training.config import TrainingConfig
+from hcm_hf.training.curves import loss_curves
+from hcm_hf.training.recipes import Recipe
 from hcm_hf.utils.devices import describe_environment
 from hcm_hf.utils.errors import Diverged, InputError
-from hcm_hf.utils.figures import loss_curves
 from hcm_hf.utils.files import explained, replacing, require_empty, restore, write_text
 from hcm_hf.utils.hub import parse_repository
+from hcm_hf.utils.names import CONFIG_FILE
 from hcm_hf.utils.pictures import image_grid, save_png
 from hcm_hf.version import __version__
 
 
 METRICS_FILE, LOSS_FIGURE, LOCK_FILE = "metrics.jsonl", "losses.png", ".lock"
 LOCK_SECONDS = 10  # how long to wait for a run that is stopping
-# What may differ between a run and its resumption.
+# What may differ between a run and its resumption; the dataset's fingerprint stands for the dataset.
 _FREE = {
-    *(
-        "output_dir",
-        "dataset",
-        "teacher",
-        "student",
-        "num_epochs",
-        "patience",
-        "report_to",
-        "checkpointing_epochs",
-        "sample_epochs",
-    ),
-    *("version", "environment"),
-    *(
-        "train_patients",
-        "num_train_slices",
-        "dataset_repository",
-        "dataset_source",
-        "dataset_license",
-    ),  # the fingerprint decides
+    *("output_dir", "dataset", "teacher", "num_epochs", "patience", "report_to", "checkpointing_epochs"),
+    *("sample_epochs", "version", "environment", "train_patients", "num_train_slices"),
+    *("dataset_repository", "dataset_source", "dataset_license"),
 }
 
 
 class Run:
-    """A run's folder and what is written to it; only the main process writes.
+    """The folder of a training run; only the main process writes to it.
 
     Args:
-        accelerator: who writes, and where the trackers are.
+        accelerator: knows the main process and the trackers.
         output_dir: the folder.
         written: the resolved configuration.
         state: what is being trained.
@@ -74,15 +60,15 @@ class Run:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Hold the folder for this run: check that it may go on there, note the configuration, lock out others.
+        """Lock the folder for this run, after checking that it is empty or holds the same run.
 
-        The note says nothing of progress: only `finish` does.
+        The configuration is written, but not `finished`: only `finish` writes that.
 
         Raises:
             InputError: if the folder holds another run or something else, is in use, or cannot be written.
         """
         self._check()
-        self.accelerator.wait_for_everyone()  # what all can see for themselves is refused before anything is written
+        self.accelerator.wait_for_everyone()  # every process has checked before the first one writes
         lock = FileLock(self.output_dir / LOCK_FILE, timeout=LOCK_SECONDS)
         refusal = None
         if self.accelerator.is_main_process:
@@ -102,14 +88,14 @@ class Run:
         with explained(path):
             before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         if before is None:
-            require_empty(self.output_dir, "--output_dir", besides=LOCK_FILE)
+            require_empty(self.output_dir, "output_dir", besides=LOCK_FILE)
             return
         for name, value in self.written.items():
             if name not in _FREE and before.get(name) != value:
                 other = f"with {name} {before.get(name)}, not {value}"
                 if name == "dataset_fingerprint":  # hashes say nothing to a reader
-                    other = f"on other slices than those of --dataset {self.written['dataset']}"
-                raise InputError(f"{self.output_dir} holds a run {other}; name another --output_dir.")
+                    other = f"on other slices than those of dataset {self.written['dataset']}"
+                raise InputError(f"{self.output_dir} holds a run {other}; choose another output_dir.")
 
     def _take(self, lock: FileLock) -> None:
         try:
@@ -126,7 +112,7 @@ class Run:
         write_text(self.output_dir / CONFIG_FILE, json.dumps(self.written, indent=2) + "\n")
 
     def resume(self) -> None:
-        """Load the last checkpoint, if there is one, and drop the records of the steps after it."""
+        """Load the last checkpoint, if there is one, and drop the metrics of later steps."""
         state = self.state
         if (self.output_dir / "last" / STATE_FILE).exists():
             state.load(self.output_dir / "last")
@@ -136,7 +122,7 @@ class Run:
         self.accelerator.init_trackers("hcm_hf", config={key: str(value) for key, value in self.written.items()})
 
     def log(self, record: dict[str, float], epoch: int) -> None:
-        """Append to metrics.jsonl and pass on to the trackers."""
+        """Append a record to metrics.jsonl and log it to the trackers."""
         step = self.state.progress.step
         if self.accelerator.is_main_process:
             path = self.output_dir / METRICS_FILE
@@ -146,7 +132,7 @@ class Run:
 
     @torch.no_grad()
     def validate(self, epoch: int) -> None:
-        """Score the averaged weights and keep them as `best/` if they are the best so far."""
+        """Compute the validation loss of the averaged weights; save them as `best/` if it is the lowest so far."""
         state, progress = self.state, self.state.progress
         loss = torch.zeros((), device=self.accelerator.device)
         if self.accelerator.is_main_process:
@@ -162,7 +148,7 @@ class Run:
             self.save("best", with_state=False)
 
     def sample(self, epoch: int) -> None:
-        """Write a grid of 16 images, made in the same way each time."""
+        """Write a grid of 16 images from fixed noise."""
         if self.accelerator.is_main_process:
             with self.state.average.applied():
                 images = self.state.objective.preview(self.validation)
@@ -170,7 +156,7 @@ class Run:
             save_png(grid, self.output_dir / "samples" / f"epoch-{epoch:04d}.png")
 
     def save(self, name: str, with_state: bool = True) -> None:
-        """Write the pipeline with the averaged weights and, to resume from, the state."""
+        """Save the pipeline with the averaged weights and, if `with_state`, the state to resume from."""
         if self.accelerator.is_main_process:
             with replacing(self.output_dir / name) as temporary:
                 with self.state.average.applied():
@@ -181,7 +167,7 @@ class Run:
         self.accelerator.wait_for_everyone()
 
     def finish(self) -> None:
-        """Draw the loss curves of all steps, and note that the run is finished until it is claimed again."""
+        """Draw the loss curves and record that the run is finished."""
         if self.accelerator.is_main_process:
             loss_curves(self.output_dir / METRICS_FILE, self.output_dir / LOSS_FIGURE)
             self._note_progress(self.output_dir, finished=True)
@@ -195,12 +181,12 @@ class Run:
 
 
 def check_finite(losses: dict[str, float], step: int) -> None:
-    """Raise `Diverged`, which names the first loss that is not finite."""
+    """Raise `Diverged`, naming the loss, if one is not finite."""
     for name, value in losses.items():
         if not math.isfinite(value):
             raise Diverged(
-                f"{name} is {value} at step {step}: training diverged; start anew with a lower --learning_rate and "
-                "another --output_dir."
+                f"{name} is {value} at step {step}: training diverged; start again with a lower learning_rate and "
+                "another output_dir."
             )
 
 
@@ -212,7 +198,7 @@ def resolved_config(
     dataset_license: str,
     accelerator: Accelerator,
 ) -> dict:
-    """The resolved configuration as training_config.json holds it: whoever judges a model must know its patients."""
+    """The resolved configuration, as training_config.json records it; it includes the training patients."""
     resolved = asdict(config) | recipe.settings()
     resolved |= {
         "resolution": train_slices.images.shape[-1],
@@ -231,14 +217,14 @@ def resolved_config(
 
 
 def _behind(dataset: str | None) -> Identities:
-    """The patients that the generator of a generated dataset has seen; of any other, none."""
+    """The training patients of the generator that made the dataset; none if it holds real slices."""
     seen = (read_preparation(dataset).get("generator") or {}).get("train_patients", {})
-    known = read_identities(seen, f"The generator of --dataset {dataset}")
+    known = read_identities(seen, f"The generator of dataset {dataset}")
     return {f"generator:{name}": volumes for name, volumes in known.items()}
 
 
 def _cut_metrics(path: Path, step: int) -> None:
-    """Drop the records after `step`: they will be made again."""
+    """Drop the records after `step`, which will be computed again."""
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]

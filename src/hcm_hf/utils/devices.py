@@ -4,7 +4,7 @@ import atexit
 import importlib.metadata
 import platform
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.process import count_cores
 from hcm_hf.version import __version__
 
@@ -23,14 +24,34 @@ PACKAGES = (
 )
 
 
-def make_accelerator(**options) -> Accelerator:
-    """Make an `Accelerator` as in a new process; without a GPU it also joins the processes of `torchrun`.
+def make_accelerator(
+    mixed_precision: str | None = None, log_with: Sequence[str] = (), project_dir: Path | None = None
+) -> Accelerator:
+    """Create an `Accelerator` as in a fresh process; it also joins the processes of `torchrun` on a CPU.
 
-    Settings that are not among `options` are those of `accelerate launch`. Without the reset below, accelerate would
-    use the precision of the accelerator made before.
+    Accelerate keeps the precision of the first one for the whole process. This one takes its own, and the earlier one
+    keeps its own too.
+
+    Args:
+        mixed_precision: "no", "fp16" or "bf16"; by default the setting of `accelerate launch`.
+        log_with: trackers, by name.
+        project_dir: folder of the trackers' logs.
+
+    Raises:
+        InputError: if the device does not support the precision.
     """
     AcceleratorState._shared_state = {}
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), **options)
+    try:
+        accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),
+            mixed_precision=mixed_precision,
+            log_with=list(log_with) or None,
+            project_dir=project_dir,
+        )
+    except ValueError as error:
+        if mixed_precision is None:
+            raise
+        raise InputError(f"mixed_precision {mixed_precision} does not work here: {error}") from error
     if accelerator.num_processes > 1:
         atexit.unregister(_leave)
         atexit.register(_leave)

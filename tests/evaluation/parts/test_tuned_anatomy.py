@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from tiny import resized
 
 from hcm_hf.data import phantom
 from hcm_hf.data.dataset import prepare_dataset
@@ -22,8 +23,9 @@ def test_hcm_prompts_give_thicker_walls_than_healthy_ones(tmp_path, monkeypatch)
     phantom.write_cohort(tmp_path / "cohort", num_patients_per_group=8, groups=("HCM", "NOR"))
     prepare_dataset(tmp_path / "cohort", tmp_path / "dataset", resolution=32)
     family = FAMILIES["ddpm"]
-    smaller = {"block_out_channels": (16, 32), "num_attention_levels": 1, "patch_size": 2, "max_snr": 5.0}
-    recipe = replace(family.recipes["tuned"], objective=family.recipes["tuned"].objective | smaller)
+    smaller = {"unet": {"block_out_channels": (16, 32), "num_attention_levels": 1, "patch_size": 2}}
+    recipe = resized(family.recipes["tuned"], smaller)
+    recipe = replace(recipe, losses=recipe.losses | {"max_snr": 5.0})
     monkeypatch.setitem(FAMILIES, "ddpm", replace(family, recipes={"tuned": recipe}))
     run = train(
         TrainingConfig(

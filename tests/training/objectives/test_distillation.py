@@ -2,22 +2,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDPMScheduler
 from tiny import Linear, best_gains, build_tiny, some_pairs
 
 from hcm_hf.data.slices import SliceBatch, Slices
-from hcm_hf.models.paired import build_paired_scheduler, join_pairs
-from hcm_hf.models.unet import convert_scheduler
 from hcm_hf.pipelines.auto import HCMPipeline
+from hcm_hf.schedulers import convert_scheduler, cosine_schedule
 from hcm_hf.training.objectives.distillation import (
-    ddim_origin,
-    ddim_step,
     noise_levels,
     posterior_sample,
-    predict_origin,
     trailing_timesteps,
 )
-from hcm_hf.training.objectives.paired import find_labels
 
 
 @pytest.fixture
@@ -25,42 +20,19 @@ def batch(splits) -> SliceBatch:
     return Slices(splits["train"], ("HCM", "NOR")).batch(slice(16))
 
 
-def test_a_deterministic_step_is_that_of_diffusers():
-    scheduler = build_paired_scheduler()
-    network, noisy = Linear(best_gains(scheduler)), some_pairs()
-    begin, end = torch.full((6,), 749), torch.full((6,), 499)
-    reference = DDIMScheduler.from_config(scheduler.config, clip_sample=False, timestep_spacing="trailing")
-    reference.set_timesteps(4)
-    with torch.no_grad():
-        velocity = network(noisy, begin, None).sample
-        expected = reference.step(velocity, 749, noisy).prev_sample
-        stepped = ddim_step(scheduler, network, noisy, None, begin, end)
-    assert torch.allclose(stepped, expected, atol=1e-5)
-
-
-def test_a_deterministic_step_can_be_undone_into_what_it_predicted():
-    scheduler = build_paired_scheduler()
-    network, noisy = Linear(best_gains(scheduler)), some_pairs()
-    begin, end = torch.tensor([999, 749, 499, 249, 300, 20]), torch.tensor([749, 499, 249, -1, 100, -1])
-    with torch.no_grad():
-        stepped = ddim_step(scheduler, network, noisy, None, begin, end)
-        origin = predict_origin(scheduler, network, noisy, None, begin)
-    assert torch.allclose(ddim_origin(scheduler, noisy, stepped, begin, end), origin, atol=1e-4)
-
-
 @pytest.mark.parametrize("calls", [1, 2, 4, 8, 16, 3, 7])
 def test_students_learn_at_the_timesteps_that_samplers_stop_at(calls):
     for name in ("ddpm", "ddim"):
-        scheduler, _ = convert_scheduler(build_paired_scheduler(), name)
+        scheduler, _ = convert_scheduler(cosine_schedule(), name)
         scheduler.set_timesteps(calls)
-        expected = trailing_timesteps(build_paired_scheduler(), calls)
+        expected = trailing_timesteps(cosine_schedule(), calls)
         assert scheduler.timesteps.tolist() == expected[1:].flip(0).tolist() and expected[0] == -1
 
 
 @pytest.mark.parametrize("calls", [1, 2, 4])
 def test_students_start_where_noise_is_a_little_more_than_signal(calls):
     """And with the same noise as their teachers, which diffusers' samplers know from the saved configuration."""
-    teachers = build_paired_scheduler()
+    teachers = cosine_schedule()
     scheduler = build_tiny("ddpm", recipe="distilled", num_inference_steps=calls).pipeline().scheduler
     scheduler = type(scheduler).from_config(dict(scheduler.config))
     scheduler.set_timesteps(calls)
@@ -72,7 +44,7 @@ def test_students_start_where_noise_is_a_little_more_than_signal(calls):
 
 
 def test_a_random_step_is_that_of_diffusers():
-    scheduler = build_paired_scheduler()
+    scheduler = cosine_schedule()
     noisy, origin, noise = some_pairs(), some_pairs(1).clamp(-1, 1), some_pairs(2)
     begin, end = torch.full((6,), 749), torch.full((6,), 499)
     ours = posterior_sample(scheduler, noisy, origin, begin, end, noise)
@@ -87,36 +59,6 @@ def test_a_random_step_is_that_of_diffusers():
     mean = torch.stack(theirs).mean(0)
     assert torch.allclose(mean, posterior_sample(scheduler, noisy, origin, begin, end, 0 * noise), atol=0.2)
     assert torch.stack(theirs).std(0).mean().item() == pytest.approx(spread.mean().item(), rel=0.02)
-
-
-def test_one_halving_is_exact_on_a_linear_model(batch):
-    """Two steps of a linear teacher are linear too: the student can be them, and the loss has its minimum there."""
-    student = build_tiny("ddpm", recipe="halved")
-    scheduler, steps = student.scheduler, student.num_inference_steps
-    teacher = Linear(best_gains(scheduler))
-    student.teacher = SimpleNamespace(unet=teacher)
-    student.unet = Linear(best_gains(scheduler).clone())
-    pairs, labels = join_pairs(batch.images, batch.masks, student.patch_size), find_labels(batch)
-    noise = torch.randn(pairs.shape, generator=torch.Generator().manual_seed(0))
-    starts = torch.arange(len(pairs)) % steps + 1
-    with torch.no_grad():
-        assert student.halving_loss(pairs, batch.masks, labels, noise, starts) > 1e-4
-    optimizer = torch.optim.Adam(student.unet.parameters(), lr=0.02)
-    for _ in range(400):
-        optimizer.zero_grad()
-        student.halving_loss(pairs, batch.masks, labels, noise, starts).backward()
-        optimizer.step()
-    with torch.no_grad():
-        assert student.halving_loss(pairs, batch.masks, labels, noise, starts) < 1e-7
-        noisy = some_pairs(5)
-        long, short = noisy.clone(), noisy.clone()
-        for step in range(2 * steps, 0, -1):
-            begin, end = (torch.full((6,), part * 1000 // (2 * steps) - 1) for part in (step, step - 1))
-            long = ddim_step(scheduler, teacher, long, None, begin, end)
-        for step in range(steps, 0, -1):
-            begin, end = (torch.full((6,), part * 1000 // steps - 1) for part in (step, step - 1))
-            short = ddim_step(scheduler, student.unet, short, None, begin, end)
-    assert torch.allclose(long, short, atol=2e-3)
 
 
 def test_matched_moments_are_at_rest_when_the_student_is_right(batch):
@@ -180,29 +122,18 @@ def test_the_first_step_is_held_to_the_teacher_at_every_noise_and_others_within_
     assert bool(others) == (calls == 2) and all(0 <= level < stops[1] for level in others)
 
 
-@pytest.mark.parametrize(("recipe", "sampler"), [("halved", "ddim"), ("distilled", "ddpm")])
-def test_a_student_starts_as_its_teacher_and_is_a_pipeline_like_any_other(recipe, sampler, tmp_path):
+def test_a_student_starts_as_its_teacher_and_is_a_pipeline_like_any_other(tmp_path):
     teacher = build_tiny("ddpm", recipe="tuned").pipeline()
-    student = build_tiny("ddpm", recipe=recipe, teacher=teacher, seed=1)
+    student = build_tiny("ddpm", recipe="distilled", teacher=teacher, seed=1)
     for name, tensor in student.unet.state_dict().items():
         assert torch.equal(tensor, teacher.unet.state_dict()[name])
     student.pipeline().save_pretrained(tmp_path)
     loaded = HCMPipeline.from_pretrained(tmp_path)
-    assert (loaded.config.sampler, loaded.config.num_inference_steps) == (sampler, 4)
+    assert (loaded.config.sampler, loaded.config.num_inference_steps) == ("ddpm", 4)
     first, second = (
         pipeline(3, torch.Generator().manual_seed(0), output_type="pt") for pipeline in (student.pipeline(), loaded)
     )
     assert torch.equal(first.images, second.images) and torch.equal(first.masks, second.masks)
-
-
-def test_halvings_go_on_to_one_call_and_no_further():
-    teacher, calls = build_tiny("ddpm", recipe="tuned").pipeline(), []
-    for _ in range(3):
-        teacher = build_tiny("ddpm", recipe="halved", teacher=teacher).pipeline()
-        calls.append(teacher.config.num_inference_steps)
-    assert calls == [4, 2, 1]
-    with pytest.raises(ValueError, match="takes 1 call.s., which has no half"):
-        build_tiny("ddpm", recipe="halved", teacher=teacher)
 
 
 def test_only_a_model_of_pairs_of_the_same_size_can_teach():

@@ -6,8 +6,9 @@ from tiny import Linear, build_tiny, some_pairs
 
 from hcm_hf.data.acdc import AXES
 from hcm_hf.data.slices import SliceBatch, Slices
-from hcm_hf.models.paired import build_paired_scheduler, join_pairs
+from hcm_hf.models.unet import join_pairs
 from hcm_hf.pipelines.conditions import count_labels
+from hcm_hf.schedulers import cosine_schedule
 from hcm_hf.training.objectives.distillation import noise_levels, predict_origin
 from hcm_hf.training.objectives.paired import find_labels, v_weights
 
@@ -26,7 +27,7 @@ def tuned():
 
 
 def test_v_is_its_closed_form_and_gives_the_pair_back():
-    scheduler, pairs, noise = build_paired_scheduler(), some_pairs(), some_pairs(1)
+    scheduler, pairs, noise = cosine_schedule(), some_pairs(), some_pairs(1)
     timesteps = torch.tensor([0, 1, 250, 500, 900, 999])
     alpha, sigma = noise_levels(scheduler, timesteps)
     velocity = scheduler.get_velocity(pairs, noise, timesteps)

@@ -1,124 +1,39 @@
-"""The losses of students: networks that do in few calls what a tuned diffusion model does in many."""
+"""The losses of few-step students of a tuned diffusion model."""
 
 from collections.abc import Iterator
 
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
 
 from hcm_hf.data.acdc import AXES
 from hcm_hf.data.slices import SliceBatch
-from hcm_hf.models.paired import build_paired_scheduler, join_pairs, use_plain_attention
+from hcm_hf.models.unet import use_plain_attention
 from hcm_hf.pipelines.conditions import count_labels
 from hcm_hf.pipelines.paired import PairedDDPMPipeline
+from hcm_hf.schedulers import cosine_schedule
+from hcm_hf.training.objectives.gan import kernel_distance
 from hcm_hf.training.objectives.paired import PairedDiffusion, by_channel, find_labels
-from hcm_hf.training.objectives.study import kernel_distance
-
-
-class ProgressiveDistillation(PairedDiffusion):
-    """A student that does in one deterministic step what its teacher does in two.
-
-    https://huggingface.co/papers/2202.00512 (algorithm 2), with the v-prediction and the truncated-SNR weight of its
-    section 4. The student starts as its teacher and becomes the teacher of the next halving.
-
-    Args:
-        teacher: samples with "ddim" in an even number of calls, or is a diffusion model of any sampler, whose steps
-            are then twice as many as `first_calls`.
-        first_calls: of the student of such a model.
-        label_dropout, image_weight, augmentation: as in `PairedDiffusion`.
-    """
-
-    def __init__(
-        self,
-        teacher: PairedDDPMPipeline,
-        first_calls: int,
-        label_dropout: float,
-        image_weight: float,
-        augmentation: float,
-    ):
-        halved = teacher.config.sampler == "ddim"
-        calls = teacher.config.num_inference_steps // 2 if halved else first_calls
-        if halved and teacher.config.num_inference_steps % 2:
-            raise ValueError(f"the teacher takes {teacher.config.num_inference_steps} call(s), which has no half.")
-        unet = copy_unet(teacher.unet)
-        super().__init__(
-            unet,
-            build_paired_scheduler(),
-            teacher.config.patch_size,
-            "ddim",
-            calls,
-            label_dropout=label_dropout,
-            image_weight=image_weight,
-            augmentation=augmentation,
-        )
-        self.teacher = teacher  # a pipeline is no module: it is neither trained nor saved here
-        self.label_counts[:-1] = torch.tensor(teacher.config.frequencies)
-
-    def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
-        """Descend the error of the image against the one that two steps of the teacher lead to."""
-        pairs, labels = self.prepare(batch)
-        steps = self.num_inference_steps
-        starts = batch.draw(lambda n: torch.randint(1, steps + 1, (n,), device=pairs.device))
-        yield "unet", self.halving_loss(pairs, batch.masks, labels, self.draw_noise(batch, pairs), starts)
-
-    def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
-        """The same with all labels, at fixed noise and at steps spread evenly."""
-        generator = torch.Generator().manual_seed(0)
-        pairs = join_pairs(batch.images, batch.masks, self.patch_size)
-        noise = torch.randn(pairs.shape, generator=generator).to(pairs)
-        starts = (torch.randperm(len(pairs), generator=generator) % self.num_inference_steps + 1).to(pairs.device)
-        parts = [part.split(64) for part in (pairs, batch.masks, find_labels(batch), noise, starts)]
-        return sum(len(part[0]) * self.halving_loss(*part) for part in zip(*parts, strict=True)) / len(pairs)
-
-    def halving_loss(
-        self,
-        pairs: torch.Tensor,
-        masks: torch.Tensor,
-        labels: torch.Tensor,
-        noise: torch.Tensor,
-        starts: torch.Tensor,
-    ) -> torch.Tensor:
-        """Mean of max(SNR, 1) times the squared error of the pair that the student predicts.
-
-        Args:
-            pairs: (B, C, H, W).
-            masks: (B, H, W); where one is -1 its channels do not count.
-            labels: (B,).
-            noise: as `pairs`.
-            starts: the student's step, from 1 (the last) to its number of calls (the first), (B,).
-        """
-        timesteps = trailing_timesteps(self.scheduler, 2 * self.num_inference_steps).to(pairs.device)
-        begin, middle, end = (timesteps[2 * starts - part] for part in (0, 1, 2))
-        noisy = self.scheduler.add_noise(pairs, noise, begin)
-        with torch.no_grad():
-            halfway = ddim_step(self.scheduler, self.teacher.unet, noisy, labels, begin, middle)
-            target = ddim_step(self.scheduler, self.teacher.unet, halfway, labels, middle, end)
-            wanted = ddim_origin(self.scheduler, noisy, target, begin, end)
-        predicted = predict_origin(self.scheduler, self.unet, noisy, labels, begin)
-        alpha, sigma = noise_levels(self.scheduler, begin)
-        error = by_channel((predicted - wanted).square()).mean((2, 3, 4))
-        return ((alpha / sigma).square().clamp(min=1).flatten() * self.weigh(error, masks)).mean()
 
 
 class MomentMatching(PairedDiffusion):
-    """A student of few calls whose images, made noisy again, mean to any denoiser what the teacher's do.
+    """A few-step student whose noised images have the denoised means that the teacher expects.
 
-    Moment matching, https://huggingface.co/papers/2406.04103 (after algorithm 2): for noisy real pairs z_t at one of
-    the student's timesteps t, its guess x~ of the pair and a z_s ~ q(z_s | z_t, x~) within its step, an auxiliary
-    denoiser learns E[x~ | z_s], held to the teacher, and the student moves along the difference between what the
-    teacher expects at z_s and that. Distributions are matched, not the paths of a deterministic solver; so the student
-    samples by the chain's own random steps. Gradients are scaled for each image and structure as in
-    https://huggingface.co/papers/2311.18828 (equation 8), and one z_s serves both networks.
+    Moment matching, https://huggingface.co/papers/2406.04103 (after algorithm 2). Noise real pairs to z_t at one of a
+    student's timesteps, let the student predict the pair x~, and draw z_s ~ q(z_s | z_t, x~) within its step. An
+    auxiliary denoiser learns E[x~ | z_s], regularised to the teacher. The student moves along the difference between
+    the teacher's and the auxiliary's expectation at z_s. This matches distributions, not the paths of a deterministic
+    solver, so the student samples with the chain's own random steps. Gradients are scaled for each image and structure
+    as in https://huggingface.co/papers/2311.18828 (equation 8). Both networks use the same z_s.
 
-    The first step starts from noise alone, at a timestep where the network would find some signal in it, and so makes
-    of each noise another pair: a network that expects nothing but noise answers with one mean for all, from which
-    students of one or two calls hardly get away (https://huggingface.co/papers/2404.04057 starts at the same noise).
-    Its z_s ~ q(z_s | x~) are of every noise from where it ends to the teacher's last timestep, also of more than it
-    starts from: there the kind of heart and the brightness are decided, which in less noise the teacher takes for
-    granted.
+    The first step starts from pure noise, but at a timestep where the network expects some signal, so that each noise
+    gives another pair. A network that expects only noise answers with one mean for all, which students of one or two
+    steps hardly unlearn (https://huggingface.co/papers/2404.04057 starts at the same noise). The first step's
+    z_s ~ q(z_s | x~) cover all noise from its end to the teacher's last timestep, including more noise than it starts
+    from: there anatomy and brightness are decided, which the teacher takes as given at less noise.
 
     Args:
-        teacher: a diffusion model that samples in many calls.
-        num_inference_steps: the student's calls.
+        teacher: a diffusion model with many sampling steps.
+        num_inference_steps: the student's number of sampling steps.
         label_dropout, max_snr, image_weight, augmentation: as in `PairedDiffusion`.
     """
 
@@ -131,17 +46,16 @@ class MomentMatching(PairedDiffusion):
         image_weight: float,
         augmentation: float,
     ):
-        scheduler = build_paired_scheduler()
+        scheduler = cosine_schedule()
         super().__init__(
             copy_unet(teacher.unet),
-            cut_scheduler(scheduler, count_timesteps(scheduler, num_inference_steps)),
-            teacher.config.patch_size,
-            "ddpm",
-            num_inference_steps,
             label_dropout,
             max_snr,
             image_weight,
             augmentation,
+            sampler="ddpm",
+            num_inference_steps=num_inference_steps,
+            scheduler=cut_scheduler(scheduler, count_timesteps(scheduler, num_inference_steps)),
         )
         self.auxiliary = copy_unet(teacher.unet)
         self.teacher_scheduler = scheduler
@@ -149,7 +63,7 @@ class MomentMatching(PairedDiffusion):
         self.label_counts[:-1] = torch.tensor(teacher.config.frequencies)
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
-        """Descend the auxiliary denoiser's error on the student's pairs, then move the student."""
+        """Descend the auxiliary denoiser's error on the student's pairs, then update the student."""
         pairs, labels = self.prepare(batch)
         scheduler, device = self.teacher_scheduler, pairs.device
         starts = batch.draw(lambda n: torch.randint(1, self.num_inference_steps + 1, (n,), device=device))
@@ -158,7 +72,7 @@ class MomentMatching(PairedDiffusion):
         timesteps, end = stops[starts], stops[starts - 1].clamp(min=0)
         first = starts == self.num_inference_steps
         beyond = torch.where(first, scheduler.config.num_train_timesteps, timesteps)
-        # From where the student's step ends to t - 1, of the first step to the noisiest of all.
+        # From the end of the student's step to t - 1; for the first step, to the teacher's last timestep.
         lower = end + (places * (beyond - end)).long()
         first = first[:, None, None, None]
         noise, fresh = self.draw_noise(batch, pairs), self.draw_noise(batch, pairs)
@@ -172,21 +86,21 @@ class MomentMatching(PairedDiffusion):
 
         learnt = predict_origin(scheduler, self.auxiliary, again, labels, lower)
         alphas = scheduler.alphas_cumprod.to(device)[lower]
-        weight = (1 / (1 - alphas)).clamp(max=self.max_snr)  # SNR + 1: of the pair's error, so that v's counts evenly
-        error = (learnt - guess.detach()).square() + (learnt - expected).square()  # the second keeps it near
+        weight = (1 / (1 - alphas)).clamp(max=self.max_snr)  # SNR + 1, so that errors of v count evenly
+        error = (learnt - guess.detach()).square() + (learnt - expected).square()  # the second regularises
         error = by_channel(error).mean((2, 3, 4))
         yield "auxiliary", (weight * self.weigh(error, batch.masks)).mean()
 
         with torch.no_grad():
             learnt = predict_origin(scheduler, self.auxiliary, again, labels, lower)
             distance = by_channel((guess - expected).abs()).mean((2, 3, 4), keepdim=True)
-            direction = by_channel(learnt - expected) / distance.clamp(min=0.05)  # where all is certain, none
+            direction = by_channel(learnt - expected) / distance.clamp(min=0.05)
         yield "unet", self.weigh((by_channel(guess) * direction).mean((2, 3, 4)), batch.masks).mean()
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
-        """Kernel distance of the student's pairs for the held-out slices' labels to these, in images.
+        """Kernel distance between the student's images, for the held-out slices' labels, and these slices.
 
-        Its losses do not rank checkpoints, as a GAN's do not; see `kernel_distance`.
+        As with a GAN, the losses do not rank checkpoints; see `kernel_distance`.
         """
         pipeline = self.pipeline()
         pipeline.set_progress_bar_config(disable=True)
@@ -200,6 +114,21 @@ class MomentMatching(PairedDiffusion):
         return kernel_distance(2 * torch.cat(images) - 1, batch.images)
 
 
+def check_teacher(teacher: DiffusionPipeline | None, sample_size: int) -> PairedDDPMPipeline:
+    """The teacher, if its slices, of `sample_size` pixels a side, and its conditions are those of this package.
+
+    Raises:
+        ValueError: if they are not, or it makes no segmentations.
+    """
+    if not isinstance(teacher, PairedDDPMPipeline):
+        raise ValueError(f"the teacher is a {type(teacher).__name__}, and only a PairedDDPMPipeline can teach.")
+    if teacher.sample_size != sample_size:
+        raise ValueError(f"the teacher makes slices of {teacher.sample_size} px, the dataset's have {sample_size}.")
+    if [(axis, tuple(names)) for axis, names in teacher.config.axes] != list(AXES.items()):
+        raise ValueError(f"the teacher's conditions are {dict(teacher.config.axes)}, the dataset's are {AXES}.")
+    return teacher
+
+
 def copy_unet(unet: UNet2DModel) -> UNet2DModel:
     """The same network with weights of its own, to be trained."""
     fresh = UNet2DModel.from_config(unet.config)
@@ -208,19 +137,19 @@ def copy_unet(unet: UNet2DModel) -> UNet2DModel:
 
 
 def count_timesteps(scheduler: DDPMScheduler, calls: int) -> int:
-    """The timesteps of a student: up to 2.5 times as much noise as signal for one call, twice that for each more."""
+    """Count a student's timesteps: noise up to 2.5 times the signal for one step, twice that for each further one."""
     ratios = (1 - scheduler.alphas_cumprod) / scheduler.alphas_cumprod
     return int((ratios <= (2.5 * 2.0 ** (calls - 1)) ** 2).sum())
 
 
 def cut_scheduler(scheduler: DDPMScheduler, num_timesteps: int) -> DDPMScheduler:
-    """The same noise, but the last of its timesteps left out: samplers then start earlier."""
+    """The same schedule without its last timesteps, so that samplers start at less noise."""
     betas = scheduler.betas[:num_timesteps].tolist()
     return DDPMScheduler.from_config(scheduler.config, num_train_timesteps=num_timesteps, trained_betas=betas)
 
 
 def trailing_timesteps(scheduler: DDPMScheduler, calls: int) -> torch.Tensor:
-    """The timesteps of a sampler of some calls, from -1, none of the noise, to the last of training: (calls + 1,)."""
+    """The timesteps of a sampler with `calls` steps, from -1 (no noise) to the last of training: (calls + 1,)."""
     last = scheduler.config.num_train_timesteps
     return (torch.arange(calls + 1) * (last / calls)).round().long() - 1
 
@@ -235,35 +164,9 @@ def noise_levels(scheduler: DDPMScheduler, timesteps: torch.Tensor) -> tuple[tor
 def predict_origin(
     scheduler: DDPMScheduler, unet: UNet2DModel, noisy: torch.Tensor, labels: torch.Tensor, timesteps: torch.Tensor
 ) -> torch.Tensor:
-    """The pair that a network expects behind a noisy one: alpha z - sigma v (papers/2202.00512, appendix D)."""
+    """Predict the clean pair from a noisy one: alpha z - sigma v (papers/2202.00512, appendix D)."""
     alpha, sigma = noise_levels(scheduler, timesteps)
     return alpha * noisy - sigma * unet(noisy, timesteps, class_labels=labels).sample.float()
-
-
-def ddim_step(
-    scheduler: DDPMScheduler,
-    unet: UNet2DModel,
-    noisy: torch.Tensor,
-    labels: torch.Tensor,
-    begin: torch.Tensor,
-    end: torch.Tensor,
-) -> torch.Tensor:
-    """One deterministic step from timesteps `begin` to `end`, -1 for none of the noise (papers/2010.02502, eq. 12)."""
-    origin = predict_origin(scheduler, unet, noisy, labels, begin)
-    (alpha, sigma), (next_alpha, next_sigma) = (noise_levels(scheduler, steps) for steps in (begin, end))
-    return next_alpha * origin + next_sigma / sigma * (noisy - alpha * origin)
-
-
-def ddim_origin(
-    scheduler: DDPMScheduler, noisy: torch.Tensor, result: torch.Tensor, begin: torch.Tensor, end: torch.Tensor
-) -> torch.Tensor:
-    """The pair x that one deterministic step would have to predict to lead from `noisy` to `result`.
-
-    Solves result = alpha' x + sigma' / sigma (noisy - alpha x), papers/2202.00512 (appendix G).
-    """
-    (alpha, sigma), (next_alpha, next_sigma) = (noise_levels(scheduler, steps) for steps in (begin, end))
-    ratio = next_sigma / sigma
-    return (result - ratio * noisy) / (next_alpha - ratio * alpha)
 
 
 def posterior_sample(

@@ -1,5 +1,6 @@
-"""The losses of the tuned diffusion model; those of the study's DDPM are in `objectives.py`."""
+"""The loss of the tuned diffusion model, which denoises slices together with their segmentations."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,33 +10,32 @@ from diffusers import DDPMScheduler, UNet2DModel
 from hcm_hf.data.acdc import AXES, LEVELS
 from hcm_hf.data.augmentation import augment_batch
 from hcm_hf.data.slices import SliceBatch
-from hcm_hf.models.paired import NUM_STRUCTURES, join_pairs
-from hcm_hf.models.unet import convert_scheduler
+from hcm_hf.models.unet import NUM_STRUCTURES, PAIR_CHANNELS, join_pairs
 from hcm_hf.pipelines.conditions import count_labels, join_labels
 from hcm_hf.pipelines.paired import PairedDDPMPipeline
-from hcm_hf.training.objectives.study import Objective
+from hcm_hf.schedulers import convert_scheduler, cosine_schedule
+from hcm_hf.training.objectives.base import Objective
 
 
 DEFAULTS = {"group": "HCM"}
 
 
 class PairedDiffusion(Objective):
-    """Denoising of slices and their segmentations at once, for a group, phase and third of the heart.
+    """Joint denoising of slices and their segmentations, conditioned on group, phase and level.
 
     The v-prediction loss (https://huggingface.co/papers/2202.00512) with min-SNR weights
-    (https://huggingface.co/papers/2303.09556); labels are left out at random for classifier-free guidance
-    (https://huggingface.co/papers/2207.12598). Slices are rotated, shifted, scaled and brightened a little.
+    (https://huggingface.co/papers/2303.09556). Labels are dropped at random for classifier-free guidance
+    (https://huggingface.co/papers/2207.12598). Slices are augmented.
 
     Args:
-        unet: predicts v from blocks of noisy pixels and a label; of `build_paired_unet`.
-        scheduler: adds the noise; of `build_paired_scheduler`.
-        patch_size: pixels a side of a block.
-        sampler: what the pipeline samples with, a name of `SAMPLERS`.
-        num_inference_steps: and in how many calls.
-        label_dropout: share of slices whose label is left out.
-        max_snr: bound of the weight, the gamma of its paper.
-        image_weight: how much the image counts, where each structure counts 1.
+        unet: predicts v from blocks of noisy pixels and a label; see `build_paired_unet`.
+        label_dropout: share of slices whose label is dropped.
+        max_snr: upper bound of the weight, gamma in its paper.
+        image_weight: weight of the image; each structure has weight 1.
         augmentation: 1 for the full range of `augment`, 0 for none.
+        sampler: the pipeline's sampler, a name of `SAMPLERS`.
+        num_inference_steps: the pipeline's number of sampling steps.
+        scheduler: adds the noise; by default `cosine_schedule`.
     """
 
     sampled = "unet"
@@ -43,19 +43,18 @@ class PairedDiffusion(Objective):
     def __init__(
         self,
         unet: UNet2DModel,
-        scheduler: DDPMScheduler,
-        patch_size: int,
-        sampler: str,
-        num_inference_steps: int,
         label_dropout: float = 0.1,
         max_snr: float = 5.0,
         image_weight: float = 1.0,
         augmentation: float = 0.5,
+        sampler: str = "sde-dpmsolver++",
+        num_inference_steps: int = 20,
+        scheduler: DDPMScheduler | None = None,
     ):
         super().__init__()
         self.unet = unet
-        self.scheduler = scheduler
-        self.patch_size = patch_size
+        self.scheduler = scheduler or cosine_schedule()
+        self.patch_size = math.isqrt(unet.config.in_channels // PAIR_CHANNELS)
         self.sampler, self.num_inference_steps = sampler, num_inference_steps
         self.label_dropout = label_dropout
         self.max_snr = max_snr
@@ -69,7 +68,7 @@ class PairedDiffusion(Objective):
         yield "unet", self.loss(pairs, batch.masks, labels, self.draw_noise(batch, pairs), self.draw_timesteps(batch))
 
     def prepare(self, batch: SliceBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augmented pairs as the network sees them, and their labels, some left out; counts the labels met."""
+        """Return augmented pairs and their labels, some dropped; count the labels."""
         device = batch.images.device
         labels = find_labels(batch)
         self.label_counts += torch.bincount(batch.whole(labels), minlength=len(self.label_counts))
@@ -78,7 +77,7 @@ class PairedDiffusion(Objective):
         return join_pairs(images, masks, self.patch_size), labels.masked_fill(dropped, count_labels(AXES))
 
     def draw_timesteps(self, batch: SliceBatch) -> torch.Tensor:
-        """One timestep for each slice, (B,): uniform, and spread evenly over the batch (papers/2107.00630, I.1)."""
+        """Draw one timestep per slice, (B,): uniform, stratified over the batch (papers/2107.00630, I.1)."""
         num_timesteps, device = self.scheduler.config.num_train_timesteps, batch.images.device
 
         def spread(n: int) -> torch.Tensor:
@@ -126,15 +125,15 @@ class PairedDiffusion(Objective):
         return (v_weights(self.scheduler, timesteps, self.max_snr) * self.weigh(error, masks)).mean()
 
     def weigh(self, values: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Mean (B,) of what was found for the image and each structure, (B, 4), where the image counts more.
+        """Weighted mean, (B,), of the values for the image and each structure, (B, 4).
 
-        The structures of a slice without a segmentation, (B, H, W) of -1, count as nothing.
+        The structures of a slice without a segmentation, whose mask is -1, have weight 0.
         """
         structures = values[:, 1:].sum(1) * (masks.amin((1, 2)) >= 0)
         return (self.image_weight * values[:, 0] + structures) / (self.image_weight + NUM_STRUCTURES)
 
     def pipeline(self) -> PairedDDPMPipeline:
-        """The pipeline with its sampler; what is not asked for is drawn as it was met so far."""
+        """The pipeline with its sampler; open conditions are drawn with their frequency in training."""
         scheduler, _ = convert_scheduler(self.scheduler, self.sampler)
         counts = self.label_counts[:-1].tolist()
         return PairedDDPMPipeline(
@@ -158,11 +157,11 @@ class PairedDiffusion(Objective):
 
 def by_channel(pairs: torch.Tensor) -> torch.Tensor:
     """Pairs (B, 4 P, H, W) by image and structures, (B, 4, P, H, W), P being the pixels of a block."""
-    return pairs.unflatten(1, (1 + NUM_STRUCTURES, -1))
+    return pairs.unflatten(1, (PAIR_CHANNELS, -1))
 
 
 def find_labels(batch: SliceBatch) -> torch.Tensor:
-    """Group, phase and third of each slice as one label, (B,); that of slices between the phases says nothing."""
+    """Group, phase and level of each slice as one label, (B,); frames between the phases get the null label."""
     levels = (batch.positions * len(LEVELS)).long().clamp(max=len(LEVELS) - 1)
     return join_labels(AXES, {"group": batch.class_labels, "phase": batch.phases, "level": levels})
 
@@ -170,10 +169,9 @@ def find_labels(batch: SliceBatch) -> torch.Tensor:
 def v_weights(scheduler: DDPMScheduler, timesteps: torch.Tensor, max_snr: float) -> torch.Tensor:
     """Min-SNR weights of the squared error of v at timesteps, (B,): min(SNR + 1, max_snr) / (SNR + 1).
 
-    The error of v is SNR + 1 times that of the pair, which so counts once where there is nearly nothing but noise,
-    more where there is less noise, and `max_snr` times at most. The paper's min(SNR, max_snr)
-    (https://huggingface.co/papers/2303.09556, section 3.4) hardly counts the first, where the kind of heart and the
-    brightness are decided.
+    The error of v is SNR + 1 times the error of the pair. So the pair's error has weight 1 at pure noise, more at less
+    noise, and at most `max_snr`. The paper's min(SNR, max_snr) (https://huggingface.co/papers/2303.09556, section 3.4)
+    has nearly no weight at pure noise, where the anatomy and the brightness are decided.
     """
     alphas = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
     return (max_snr * (1 - alphas)).clamp(max=1)  # SNR + 1 is 1 / (1 - alpha)

@@ -2,11 +2,59 @@ import math
 
 import pytest
 import torch
-from test_objectives import FixedVAE, batch_of
-from tiny import build_tiny
+from tiny import batch_of, build_tiny
 
-from hcm_hf.models import MixtureVAE
-from hcm_hf.training.objectives.sigma_vae import LEAST_VARIANCE, SigmaVAE, fit_mixture, image_nll
+from hcm_hf.models import VAE, MixtureVAE
+from hcm_hf.training.objectives.vae import (
+    LEAST_VARIANCE,
+    SigmaVAE,
+    VariationalAutoencoder,
+    fit_mixture,
+    gaussian_nll,
+    image_nll,
+    kl_divergence,
+)
+
+
+def test_gaussian_likelihood_and_divergence_by_hand():
+    images, means = torch.zeros(1, 1, 2, 2), torch.tensor([[[[1.0, 2.0], [0.0, -1.0]]]])
+    assert gaussian_nll(means, images).item() == pytest.approx((6 + 4 * math.log(2 * math.pi)) / 2)
+    mean, log_variance = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, math.log(4.0)]])
+    assert kl_divergence(mean, log_variance).item() == pytest.approx(0.5 + (4 - 1 - math.log(4)) / 2)
+    assert kl_divergence(torch.zeros(3, 2), torch.zeros(3, 2)).tolist() == [0, 0, 0]
+
+
+def test_gaussian_likelihood_and_divergence_are_those_of_torch():
+    images, means, log_variance = torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4), torch.randn(3, 5)
+    expected = -torch.distributions.Normal(means, 1).log_prob(images).sum((1, 2, 3))
+    torch.testing.assert_close(gaussian_nll(means, images), expected)
+    mean = torch.randn(3, 5)
+    posterior, prior = torch.distributions.Normal(mean, (log_variance / 2).exp()), torch.distributions.Normal(0, 1)
+    expected = torch.distributions.kl_divergence(posterior, prior).sum(1)
+    torch.testing.assert_close(kl_divergence(mean, log_variance), expected)
+
+
+class FixedVAE(VAE):
+    """Encodes all to the same moments and decodes latents to their first number everywhere."""
+
+    def encode(self, images):
+        return torch.full((len(images), 2), 0.5), torch.full((len(images), 2), math.log(4.0))
+
+    def decode(self, latents, class_labels=None):
+        return latents[:, :1, None, None].expand(-1, 1, 8, 8)
+
+
+def test_vae_loss_by_hand():
+    """Latents .5 + 2 * noise; 64 pixels."""
+    objective = VariationalAutoencoder(FixedVAE(8, latent_dim=2, base_channels=2))
+    noise = torch.tensor([[0.25, 7.0], [-0.5, 7.0]])  # reconstructions of 1 and -.5
+    divergence = 2 * (0.25 + 4 - 1 - math.log(4)) / 2
+    errors = (64 * 1.0 + 64 * 0.25) / 2  # the mean of both images' squared errors
+    expected = errors / 2 + 32 * math.log(2 * math.pi) + divergence
+    assert objective.loss(torch.zeros(2, 1, 8, 8), noise).item() == pytest.approx(expected, rel=1e-6)
+
+
+# The tuned VAE.
 
 
 class FixedMixtureVAE(FixedVAE, MixtureVAE):

@@ -1,19 +1,53 @@
-"""The losses of the tuned VAE; those of the study's VAE are in `objectives.py`."""
+"""The VAE's losses: the study's evidence lower bound, and the tuned one with a fitted variance and prior."""
 
 import copy
 import math
 from collections.abc import Iterator
 
 import torch
+from torch.nn import functional as F
 
 from hcm_hf.data.augmentation import augment_batch
 from hcm_hf.data.slices import SliceBatch
-from hcm_hf.models import MixtureVAE
+from hcm_hf.models import VAE, MixtureVAE
 from hcm_hf.pipelines.auto import LatentPipeline
-from hcm_hf.training.objectives.study import VariationalAutoencoder, kl_divergence
+from hcm_hf.training.objectives.base import Objective
 
 
 LEAST_VARIANCE = (2 / 255) ** 2 / 12  # what rounding to 8 bits makes of pixels in [-1, 1]
+
+
+class VariationalAutoencoder(Objective):
+    """The negative evidence lower bound, https://huggingface.co/papers/1312.6114 (equation 3 there and in the study).
+
+    Args:
+        vae: encodes images to moments and decodes latents to images.
+    """
+
+    sampled = "vae"
+
+    def __init__(self, vae: VAE):
+        super().__init__()
+        self.vae = vae
+
+    def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
+        """Descend the bound with one latent drawn for each image (equation 10)."""
+        yield "vae", self.loss(batch.images, batch.draw(self.vae.sample_latents))
+
+    def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
+        """The same at fixed noise; in nats per image."""
+        noise = self.vae.sample_latents(len(batch), torch.Generator().manual_seed(0))
+        return self.loss(batch.images, noise)
+
+    def loss(self, images: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Mean negative evidence lower bound of images (B, 1, H, W) at noise (B, latent_dim), in nats."""
+        mean, log_variance = (moment.float() for moment in self.vae.encode(images))
+        reconstructions = self.vae.decode(mean + noise * torch.exp(log_variance / 2))
+        return (gaussian_nll(reconstructions, images) + kl_divergence(mean, log_variance)).mean()
+
+    def pipeline(self) -> LatentPipeline:
+        """The VAE as a pipeline; `pipeline.network` encodes too."""
+        return LatentPipeline(self.vae)
 
 
 class SigmaVAE(VariationalAutoencoder):
@@ -27,10 +61,10 @@ class SigmaVAE(VariationalAutoencoder):
 
     Args:
         vae: encodes images to moments, decodes latents to images and holds the mixture.
-        warmup_steps: batches until the divergence has its full weight.
+        warmup_steps: number of batches until the divergence has its full weight.
         augmentation: 1 for the full range of `augment`, 0 for none.
-        shrinkage: of `fit_mixture`, in slices.
-        num_posteriors: slices that the mixture is fitted to, the latest.
+        shrinkage: shrinkage of `fit_mixture`, in slices.
+        num_posteriors: number of latest slices that the mixture is fitted to.
     """
 
     def __init__(
@@ -86,7 +120,7 @@ class SigmaVAE(VariationalAutoencoder):
 
     @torch.no_grad()
     def remember(self, error: torch.Tensor, mean: torch.Tensor, log_variance: torch.Tensor) -> None:
-        """Take what was found for a whole batch, as `code` returns it, into the variance and the posteriors."""
+        """Update the variance and the stored posteriors with a whole batch's results of `code`."""
         self.num_batches += 1
         self.variance.lerp_(error.clamp(min=LEAST_VARIANCE), (1 / self.num_batches).clamp(min=0.1))
         self.num_seen += len(mean)
@@ -145,7 +179,7 @@ def fit_mixture(
     identity, overall = torch.eye(dim).double(), means.mean(0)
     _, _, directions = torch.linalg.svd(means - overall, full_matrices=False)
     rank = torch.argsort(torch.argsort(means @ directions[0], stable=True))
-    shares = torch.nn.functional.one_hot(rank * num_components // number, num_components).double()  # (N, K)
+    shares = F.one_hot(rank * num_components // number, num_components).double()  # (N, K)
     for _ in range(num_iterations):
         counts = shares.sum(0)  # (K,)
         weights = (counts + 1) / (number + num_components)
@@ -158,3 +192,13 @@ def fit_mixture(
         log_determinants = 2 * factors.diagonal(dim1=1, dim2=2).log().sum(1)
         shares = (weights.log() - (distances.T + log_determinants) / 2).softmax(1)
     return weights, centres, factors
+
+
+def gaussian_nll(means: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """-log N(x; mean, 1) of images (B, 1, H, W), summed over pixels: (B,), in nats."""
+    return ((images - means).square() + math.log(2 * math.pi)).sum((1, 2, 3)) / 2
+
+
+def kl_divergence(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
+    """KL(N(mean, variance) || N(0, 1)) of moments (B, latent_dim), summed over dimensions: (B,), in nats (its B)."""
+    return (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2

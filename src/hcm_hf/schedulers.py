@@ -1,0 +1,100 @@
+"""The noise schedules that diffusion models train with, and the samplers by name."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultistepScheduler
+
+from hcm_hf.utils.arguments import one_of
+
+
+def linear_schedule() -> DDPMScheduler:
+    """The noise of DDPM: 1,000 timesteps, betas linear from 1e-4 to 0.02, predicting the noise itself."""
+    return DDPMScheduler(
+        num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear", prediction_type="epsilon"
+    )
+
+
+def cosine_schedule() -> DDPMScheduler:
+    """1,000 steps of the cosine schedule (https://huggingface.co/papers/2102.09672, equation 17), predicting v.
+
+    v = alpha * noise - sigma * image (https://huggingface.co/papers/2202.00512, appendix D).
+    """
+    return DDPMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",  # few steps start from pure noise too: https://huggingface.co/papers/2305.08891
+    )
+
+
+class UniPCScheduler(UniPCMultistepScheduler):
+    """UniPC, https://huggingface.co/papers/2302.04867, with the `generator` that `DDPMPipeline` passes to a step."""
+
+    def step(self, model_output, timestep, sample, generator=None, return_dict=True):
+        """One step; it is deterministic and leaves `generator` alone. See `UniPCMultistepScheduler.step`."""
+        return super().step(model_output, timestep, sample, return_dict=return_dict)
+
+
+class FineDPMSolverScheduler(DPMSolverMultistepScheduler):
+    """DPM-Solver++ whose steps grow shorter towards the image: step i of N ends at i^2 / N^2 of the noise's time.
+
+    The last of 20 evenly spaced steps of the cosine schedule removes detail below its noise level, 0.09 of the range
+    from black to white, and so the texture of a slice.
+    """
+
+    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+        """Set the timesteps, from the last of training down. See `DPMSolverMultistepScheduler`."""
+        left = np.arange(num_inference_steps, 0, -1)
+        timesteps = (self.config.num_train_timesteps * (left / num_inference_steps) ** 2).round().astype(int) - 1
+        super().set_timesteps(timesteps=np.maximum(timesteps, left - 1).tolist(), device=device)  # no two are the same
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler of diffusion models.
+
+    Attributes:
+        scheduler: the scheduler's class.
+        num_inference_steps: the default number of sampling steps.
+        options: options of the scheduler, besides the configuration that the model was trained with.
+    """
+
+    scheduler: type[SchedulerMixin]
+    num_inference_steps: int
+    options: dict[str, bool | int | str]
+
+
+def _dpm(algorithm_type: str, solver_order: int) -> dict[str, bool | int | str]:
+    """All options in which the solvers differ, as a saved model may hold those of another."""
+    return {"thresholding": True, "algorithm_type": algorithm_type, "solver_order": solver_order}
+
+
+# The samplers of diffusion models, by name. All clip the predicted image to [-1, 1]: DDPM as it is configured, the
+# others by thresholding, whose bound is 1 by default. SDE-DPM-Solver++ adds fresh noise at each step, as DDPM does
+# (https://huggingface.co/papers/2211.01095, appendix B), here in steps that grow shorter. DDIM is DPM-Solver++ of
+# first order (section 4 there). `DDIMScheduler` in `DDPMPipeline` would clip the image but keep the noise that no
+# longer fits it, which ends in grey grain, and err where the number of steps does not divide 1,000.
+SAMPLERS = {
+    "ddpm": Sampler(DDPMScheduler, 1000, {"thresholding": False}),
+    "ddim": Sampler(DPMSolverMultistepScheduler, 50, _dpm("dpmsolver++", 1)),
+    "dpmsolver++": Sampler(DPMSolverMultistepScheduler, 20, _dpm("dpmsolver++", 2)),
+    "sde-dpmsolver++": Sampler(FineDPMSolverScheduler, 20, _dpm("sde-dpmsolver++", 2)),
+    "unipc": Sampler(UniPCScheduler, 20, {"thresholding": True, "solver_order": 2}),
+}
+
+
+def convert_scheduler(scheduler: SchedulerMixin, name: str) -> tuple[SchedulerMixin, int]:
+    """Return the sampler `name` for the noise schedule of `scheduler`, and its default number of sampling steps.
+
+    Sampling always starts at the last timestep of training, as images start from pure noise
+    (https://huggingface.co/papers/2305.08891, section 3.3).
+
+    Raises:
+        InputError: if the name is unknown; the message lists the known ones.
+    """
+    one_of("scheduler", name, SAMPLERS)
+    sampler = SAMPLERS[name]
+    converted = sampler.scheduler.from_config(scheduler.config, timestep_spacing="trailing", **sampler.options)
+    return converted, sampler.num_inference_steps

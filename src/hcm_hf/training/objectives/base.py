@@ -1,0 +1,41 @@
+"""What an objective is: a family's networks and the losses that train them.
+
+An objective never sees an optimizer, a step number, a path or a device's name. The loop steps the optimizer of the
+named network each time `losses` yields, before it lets `losses` go on.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, ModelMixin
+from torch import nn
+
+from hcm_hf.data.slices import SliceBatch
+
+
+class Objective(nn.Module):
+    """A family's networks and losses; a subclass's children are its networks.
+
+    Attributes:
+        sampled: name of the network that makes images; EMA averages it and the pipeline holds it.
+    """
+
+    sampled: str
+
+    def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield `(network name, scalar loss)` in the order of the paper's algorithm."""
+        raise NotImplementedError(f"{type(self).__name__} does not define losses.")
+
+    def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
+        """Return a deterministic scalar on held-out slices; lower is better."""
+        raise NotImplementedError(f"{type(self).__name__} does not define validation_loss.")
+
+    def pipeline(self) -> DiffusionPipeline | ModelMixin:
+        """Return the pipeline to save, without changing the networks."""
+        raise NotImplementedError(f"{type(self).__name__} does not define pipeline.")
+
+    def preview(self, batch: SliceBatch) -> np.ndarray:
+        """Return 16 images, (16, H, W, 1) in [0, 1], for the sample grid; quick to make."""
+        generator = torch.Generator().manual_seed(0)
+        return self.pipeline()(batch_size=16, generator=generator, output_type="np").images
