@@ -310,8 +310,8 @@ def test_seeds_differ_by_step_and_seed():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"family": "stylegan"}, "Unknown --family 'stylegan'"),
-        ({"recipe": "best"}, "Unknown --recipe 'best'"),
+        ({"family": "stylegan"}, "Unknown family 'stylegan'"),
+        ({"recipe": "best"}, "Unknown recipe 'best'"),
         ({"dataset": "nowhere"}, "dataset nowhere does not exist"),
         ({"resolution": 64}, "images of 16 px, not 64; leave resolution out"),
         ({"groups": ("ABC",)}, "Unknown group 'ABC'"),
