@@ -115,8 +115,8 @@ def kernel_distance(generated: np.ndarray, real: np.ndarray) -> float:
     Raises:
         InputError: where features are malformed, differ in D or are too few.
     """
-    generated, real = _checked_pair(generated, real)
-    return float(_mean_within(generated) + _mean_within(real) - 2 * _kernel_means(generated, real).mean())
+    alone = np.zeros(len(real), int), np.zeros((1, 1), int)  # all of one patient
+    return resampled_kernel_distance(generated, real, *alone)[0]
 
 
 def resampled_kernel_distance(
@@ -185,10 +185,7 @@ def neighbour_scores(generated: np.ndarray, real: np.ndarray) -> NeighbourScores
     Raises:
         InputError: where features are malformed, differ in D or N, or are too few.
     """
-    generated, real = _checked_pair(generated, real, least=NEIGHBOURS + 1)
-    _check_equally_many(generated, real)
-    between = _distances(generated, real)
-    around_generated, around_real = between <= _radii(generated)[:, None], between <= _radii(real)
+    around_generated, around_real = _neighbourhoods(generated, real)
     return NeighbourScores(
         precision=float(around_real.any(1).mean()),
         recall=float(around_generated.any(0).mean()),
@@ -268,10 +265,7 @@ def resampled_neighbour_scores(
     Raises:
         InputError: as `neighbour_scores`.
     """
-    generated, real = _checked_pair(generated, real, least=NEIGHBOURS + 1)
-    _check_equally_many(generated, real)
-    between = _distances(generated, real)
-    around_generated, around_real = between <= _radii(generated)[:, None], between <= _radii(real)
+    around_generated, around_real = _neighbourhoods(generated, real)
     patients = np.arange(draws.shape[1])
     member = (codes[:, None] == patients).astype(np.float64)  # (M, patients)
     times = np.stack([np.bincount(draw, minlength=len(patients)) for draw in draws])
@@ -291,27 +285,41 @@ def spectrum_distance(generated: np.ndarray, real: np.ndarray) -> float:
     It sees blur and noise, to which features can be blind, and nothing of what the images show.
 
     Args:
-        generated: images, (N, H, W).
-        real: images, (M, H, W).
+        generated: spectra, (N, F), as `log_radial_spectra` returns them.
+        real: spectra, (M, F).
 
     Returns:
         0 or more, lower is closer; of natural logarithms, so .1 is about 10 % of power.
 
     Raises:
-        InputError: where images are malformed, outside [0, 1] or differ in size.
+        InputError: where the spectra differ in F.
     """
-    first, second = log_radial_spectra(generated, "generated"), log_radial_spectra(real, "real")
-    if generated.shape[1:] != real.shape[1:]:
-        raise InputError(f"generated and real differ in image size: {generated.shape[1:]} and {real.shape[1:]}.")
-    return float(np.abs(first.mean(0) - second.mean(0)).mean())
+    if generated.shape[1] != real.shape[1]:
+        raise InputError(
+            f"generated and real differ in image size: {generated.shape[1]} and {real.shape[1]} frequencies."
+        )
+    return float(np.abs(generated.mean(0) - real.mean(0)).mean())
 
 
-def log_radial_spectra(images: np.ndarray, name: str = "images") -> np.ndarray:
+def brightness_outliers(generated: np.ndarray, real: np.ndarray) -> float:
+    """Share of images that are darker than 99 % of real ones or brighter than 99 %: washed out or black.
+
+    Args:
+        generated: the mean of each image, (N,).
+        real: of real images, (M,).
+
+    Returns:
+        In [0, 1], lower is better; about .02 for other real images.
+    """
+    low, high = np.quantile(real, (0.01, 0.99))
+    return float(((generated < low) | (generated > high)).mean())
+
+
+def log_radial_spectra(images: np.ndarray) -> np.ndarray:
     """Natural logarithm of each image's power at each frequency, averaged over directions.
 
     Args:
         images: (N, H, W).
-        name: what errors call them.
 
     Returns:
         (N, S // 2 + 1), S the shorter side: at 0, 1, ... cycles per S pixels up to the Nyquist frequency, without the
@@ -320,10 +328,10 @@ def log_radial_spectra(images: np.ndarray, name: str = "images") -> np.ndarray:
     Raises:
         InputError: where images are malformed or outside [0, 1].
     """
-    _check(name, images, "(N, H, W)", least=1)
+    _check("images", images, "(N, H, W)", least=1)
     low, high = images.min(), images.max()
     if low < 0 or high > 1:
-        raise InputError(f"{name} holds values from {low} to {high}; expected values in [0, 1].")
+        raise InputError(f"images holds values from {low} to {high}; expected values in [0, 1].")
     height, width = images.shape[1:]
     size = min(height, width)
     radius = np.rint(np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)) * size)
@@ -356,6 +364,17 @@ def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Euclidean distances (N, M) from differences, not products: equal rows are exactly 0 apart."""
     tensors = torch.from_numpy(first), torch.from_numpy(second)
     return torch.cdist(*tensors, compute_mode="donot_use_mm_for_euclid_dist").numpy()
+
+
+def _neighbourhoods(generated: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether real rows lie in the balls around generated ones, and generated rows in those around real: (N, N) both.
+
+    Both are of generated by real rows.
+    """
+    generated, real = _checked_pair(generated, real, least=NEIGHBOURS + 1)
+    _check_equally_many(generated, real)
+    between = _distances(generated, real)
+    return between <= _radii(generated)[:, None], between <= _radii(real)
 
 
 def _radii(features: np.ndarray) -> np.ndarray:

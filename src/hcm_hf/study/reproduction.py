@@ -12,7 +12,7 @@ from hcm_hf.data.dataset import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.data.dataset import SPLITS, load_dataset
 from hcm_hf.data.phantom import DESCRIPTION
 from hcm_hf.evaluation.images import fingerprint, read_split
-from hcm_hf.evaluation.parts.assessment import COMPONENTS
+from hcm_hf.evaluation.parts.features import COMPONENTS
 from hcm_hf.study.plan import RECORD_FILE, Plan, read_json
 from hcm_hf.study.stages import TABLE_FILE, Generation, Preparation, Publication, Scoring, Stage, Training
 from hcm_hf.training.recipes import FAMILIES

@@ -19,7 +19,7 @@ from hcm_hf.data.phantom import write_cohort
 from hcm_hf.data.slices import Slices
 from hcm_hf.evaluation.encoder import load_encoder
 from hcm_hf.evaluation.kept import PARTS_FOLDER
-from hcm_hf.evaluation.report import REPORT_FILE, write_report
+from hcm_hf.evaluation.report import REPORT_FILE, Report
 from hcm_hf.evaluation.scoring import score
 from hcm_hf.generation.images import MANIFEST_FILE, SETTINGS_FILE, find_images, generate_images
 from hcm_hf.pipelines.auto import hash_model, prepare_sampling
@@ -283,16 +283,16 @@ class Scoring(Stage):
 
     def done(self) -> bool:
         """The report is of these images, by this encoder and this version."""
-        report = read_json(self.folder / REPORT_FILE)
-        if not report or not report["encoder"] or not (self.generation.done() and self.encoder.done()):
+        report = Report.load(self.folder) if (self.folder / REPORT_FILE).is_file() else None
+        if not report or not report.encoder or not (self.generation.done() and self.encoder.done()):
             return False
         images = self.generation.folder
         return (
-            report["generator"]["model_hash"] == read_json(images / SETTINGS_FILE)["model_hash"]
-            and report["n_generated"] == len((images / MANIFEST_FILE).read_text(encoding="utf-8").splitlines())
-            and report["encoder"]["hash"] == load_encoder(self.encoder.folder).hash
-            and (report["hcm_hf_version"], report["seed"]) == (__version__, self.plan.settings["seed"])
-            and "paper_compat_artefact" in report
+            report.generator.model_hash == read_json(images / SETTINGS_FILE)["model_hash"]
+            and report.n_generated == len((images / MANIFEST_FILE).read_text(encoding="utf-8").splitlines())
+            and report.encoder.hash == load_encoder(self.encoder.folder).hash
+            and (report.hcm_hf_version, report.seed) == (__version__, self.plan.settings["seed"])
+            and report.paper_compat_artefact is not None
         )
 
     def run(self) -> None:
@@ -313,13 +313,10 @@ class Scoring(Stage):
         """As long as the longest so far."""
         return max((taken for name, taken in self.plan.seconds().items() if name.startswith("score ")), default=None)
 
-    def report(self) -> dict:
+    def report(self) -> Report:
         """The report without this machine's paths."""
-        report = read_json(self.folder / REPORT_FILE)
-        report["generator"]["model"] = f"runs/{self.family}"
-        report["dataset"]["name"] = self.plan.settings["source"]
-        report["encoder"]["source"] = f"runs/{self.encoder.family}"
-        return report
+        names = f"runs/{self.family}", self.plan.settings["source"], f"runs/{self.encoder.family}"
+        return Report.load(self.folder).renamed(*names)
 
 
 class Publication(Stage):
@@ -343,7 +340,7 @@ class Publication(Stage):
             all((output_dir / file).is_file() for file in files)
             and table == self._summary(scored)
             and read_json(output_dir / ENVIRONMENT_FILE) == self._circumstances()
-            and all(read_json(output_dir / one.family / REPORT_FILE) == one.report() for one in scored)
+            and all(read_json(output_dir / one.family / REPORT_FILE) == one.report().to_json() for one in scored)
         )
 
     def run(self) -> None:
@@ -353,7 +350,7 @@ class Publication(Stage):
             folder = output_dir / one.family
             for picture in one.folder.glob("*.png"):
                 write_bytes(folder / picture.name, picture.read_bytes())
-            write_report(one.report(), folder)
+            one.report().save(folder)
             metrics = one.generation.training.folder / METRICS_FILE
             write_bytes(folder / METRICS_FILE, metrics.read_bytes())
         for name in (METRICS_FILE, LOSS_FIGURE):
