@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny import save_encoder
 
 from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
 from hcm_hf.evaluation.encoder import Encoder, Predictions, check_encoder, encoder_quality, load_encoder
@@ -23,12 +24,7 @@ def build():
 
 
 def save(folder, network=None, **written):
-    """As a training run leaves it."""
-    (network or build()).save_pretrained(folder)
-    (folder / "training_config.json").write_text(
-        json.dumps({"train_patients": {"patient001": ["abc"]}, "version": "9.9"} | written)
-    )
-    return folder
+    return save_encoder(folder, network or build(), **written)
 
 
 # The folder.

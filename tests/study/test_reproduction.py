@@ -15,9 +15,9 @@ from PIL import Image
 from tiny import build_tiny, tiny_families
 
 from hcm_hf.data import phantom
-from hcm_hf.evaluation.parts import assessment
-from hcm_hf.evaluation.report import cell
-from hcm_hf.metrics import protocols
+from hcm_hf.evaluation.report import Report
+from hcm_hf.evaluation.tables import cell
+from hcm_hf.metrics import bootstrap
 from hcm_hf.pipelines.auto import hash_model
 from hcm_hf.study import plan, stages
 from hcm_hf.study.reproduction import reproduce
@@ -40,8 +40,7 @@ def shrunk():
     with pytest.MonkeyPatch.context() as patch:
         for name, family in tiny_families().items():
             patch.setitem(FAMILIES, name, family)
-        patch.setattr(protocols, "RESAMPLES", 30)
-        patch.setattr(assessment, "RESAMPLES", 30)
+        patch.setattr(bootstrap, "RESAMPLES", 30)
         yield
 
 
@@ -124,6 +123,7 @@ def test_numbers_are_those_of_the_reports(reproduced):
         assert row["artefact"] == artefact["ssim_random"] and row["n_generated"] == report["n_generated"] == 40
         assert table["rows"]["real"]["numbers"]["ssim_random"] == report["rows"]["real"]["ssim_random"]
         assert table["encoder"]["hash"] == report["encoder"]["hash"]
+        numbers = Report.load(output_dir / family).rows["generated"]
         for name in SIMILARITY:
             assert f" {cell(numbers[name], name)} |" in rows[family]
         named = re.findall(r"^Figure (\S+):", (output_dir / family / "report.md").read_text(), re.MULTILINE)

@@ -60,12 +60,10 @@ class Source:
 
     def settings(self) -> list[str]:
         """How the images were made, for reading."""
-        found = [f"class {name}" for name in self.classes]
-        if self.scheduler:
-            found.append(f"{self.scheduler}, {self.num_inference_steps} steps")
+        sampling = [f"{self.scheduler}, {self.num_inference_steps} steps"] if self.scheduler else []
         if self.guidance_scale not in (None, 1):
-            found.append(f"guidance {self.guidance_scale:g}")
-        return found
+            sampling.append(f"guidance {self.guidance_scale:g}")
+        return [*(f"class {name}" for name in self.classes), *([", ".join(sampling)] if sampling else [])]
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ def test_parts_that_are_done_survive_an_interruption(cohort, tmp_path, monkeypat
     assert calls == ["similarity", "appearance", "features", "features"]
     evaluate(images[:-1], splits, encoder=encoder, output_dir=tmp_path)  # other images: nothing is taken over
     assert calls[4:] == ["similarity", "appearance", "features"]
-    assert report["rows"] == evaluate(images, splits, encoder=encoder)["rows"]
+    assert report.rows == evaluate(images, splits, encoder=encoder).rows
 
 
 def test_the_ruler_is_written(cohort, tmp_path, monkeypatch):
