@@ -135,12 +135,12 @@ def test_what_does_not_compare_is_not_drawn(tmp_path, changes, what):
     ("reports", "sweeps", "message"),
     [
         ([], [], "Name one or more files with --reports or --sweeps."),
-        ([("paper", "missing.json")], [], "missing.json (No such file or directory); name a file that hcm_hf"),
+        ([("paper", "vae/missing.json")], [], "missing.json (No such file or directory)"),
         ([("paper", "empty")], [], "empty holds no report.json, nor does a folder in it named after a family."),
-        ([("paper", "vae/cut.json")], [], "cut.json is damaged, it is no JSON; copy or write it again."),
+        ([("paper", "vae/cut.json")], [], "cut.json (Expecting property name enclosed in double quotes: line 1"),
         ([("paper", "list.json")], [], "list.json is in no folder that is named after a family: vae, gan,"),
-        ([("paper", "vae/list.json")], [], "list.json is no report of score.py with --model and --encoder ("),
-        ([("paper", "gan")], [], "report.json is no report of score.py with --model and --encoder ('speed')."),
+        ([("paper", "vae/list.json")], [], "list.json holds no JSON object; it is damaged"),
+        ([("paper", "gan")], [], "report.json is no report of score.py with --model and --encoder."),
         ([], [("ddpm-paper", "vae/list.json")], "list.json is no steps.json of sweep_steps.py with --encoder ("),
         (
             [],

@@ -141,7 +141,7 @@ def encoder_quality(encoder: Encoder, heldout: RealSlices, groups: Sequence[str]
     Args:
         encoder: the encoder.
         heldout: slices of all groups.
-        groups: those that are told from the others.
+        groups: the groups to distinguish from the others.
         seed: of the resamples.
 
     Returns:

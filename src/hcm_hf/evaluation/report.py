@@ -205,8 +205,9 @@ class Report:
             InputError: if it is missing, damaged, or no report; names the file.
         """
         path = Path(path) / REPORT_FILE if Path(path).is_dir() else Path(path)
+        value = read_json(path)
         try:
-            return cls.from_json(read_json(path))
+            return cls.from_json(value)
         except ValueError as error:
             raise InputError(f"{path} is no report of scripts/score.py, or damaged; write one anew.") from error
 

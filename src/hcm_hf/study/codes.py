@@ -34,7 +34,7 @@ _BATCH_SIZE = 16
 def examine_codes(
     model: str | Path, encoder: str | Path, output_dir: str | Path, num_images: int = 1000, seed: int = 0
 ) -> Rows:
-    """Generate images with codes drawn as in training, and correlate the codes with what the encoder sees in them.
+    """Generate images with codes drawn as in training, and correlate the codes with measurements of them.
 
     The images are those of `generate_images` with this seed.
 
@@ -96,7 +96,7 @@ def render_codes(record: dict) -> str:
         f"Spearman's rank correlation of each code with a measurement, in [-1, 1]; in brackets its 95 % interval over "
         f"the images. Of {record['n_generated']} images of model {record['model_hash']}, seed {record['seed']}, by "
         f"encoder {record['encoder']}; hcm_hf {record['hcm_hf_version']}. Names in _ed are of the slices that the "
-        "encoder takes for end diastole, where it sees the structure. The categorical code's values "
+        "encoder takes for end diastole, where it finds the structure. The categorical code's values "
         "are put in the order of their means over one half of the images "
         "and correlated in the other: chance alone gives 0 on average, and what there is comes out too low rather "
         "than too high, as the order is uncertain, which the interval does not see."
@@ -113,7 +113,7 @@ def measure_slices(images: np.ndarray, encoder: Encoder) -> dict[str, np.ndarray
 
     Returns:
         Each (N,), not a number where it cannot be measured: `wall_thickness_ed` in mm, `myocardium_area_ed` and
-        `lv_area_ed` in mm^2, of slices that the encoder takes for end diastole and where it sees the structure;
+        `lv_area_ed` in mm^2, of slices that the encoder takes for end diastole and where it finds the structure;
         `end_diastole`, 1 or 0; `position` from base, 0, to apex, 1; `brightness` in [0, 1].
     """
     predicted = encoder.predict(images)

@@ -1,6 +1,6 @@
-"""What the numbers of a report say of sets of images that are known: copies, damaged copies, other diseases.
+"""Score sets of images with known faults: copies, damaged copies, other diseases.
 
-It is the ruler that a generator is held against, and shows what each number can see and what it cannot.
+They show which fault each number of a report detects, and which it does not.
 """
 
 import json

@@ -66,7 +66,7 @@ def sweep_steps(
         num_images: images of each.
         seeds: of the images and of the evaluation; the settings of a seed start from the same noise. Of several, the
             table gives the mean, with the lowest and the highest.
-        split: the held-out split; choose settings on "validation", as those of "test" are to judge what was chosen.
+        split: the held-out split; choose settings on "validation", as those of "test" measure what was chosen.
         groups: of the images and of the real slices that they are compared with. Of the first all numbers stand in
             the table, of the others, which a model with groups is asked for, the walls.
 

@@ -152,9 +152,10 @@ def collect(
 
 def read_report(path: Path, recipe: str) -> Entry:
     """A report on images of a model, in a folder that is named after its family."""
-    report, family = Report.load(path), path.resolve().parent.name
+    family = path.resolve().parent.name
     if family not in FAMILIES:
         raise InputError(f"{path} is in no folder that is named after a family: {', '.join(FAMILIES)}.")
+    report = Report.load(path)
     generated = report.rows["generated"]
     if not report.speed or "real" not in report.rows or "kid_acdc" not in generated:
         raise InputError(f"{path} is no report of score.py with --model and --encoder.")

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from hcm_hf.data.augmentation import augment_batch
 from hcm_hf.data.differentiable_augmentation import NUM_CHANGES, change_images
 from hcm_hf.data.slices import SliceBatch
+from hcm_hf.metrics import distribution
 from hcm_hf.models import VAE, EncoderOutput, InfoGANGenerator, LatentModel, SliceEncoder
 from hcm_hf.models.unet import convert_scheduler
 from hcm_hf.pipelines.auto import LatentPipeline
@@ -463,7 +464,7 @@ def kernel_distance(generated: torch.Tensor, real: torch.Tensor) -> torch.Tensor
     """Unbiased squared MMD of two image sets under a cubic kernel, lower is better, 0 for equal distributions.
 
     The kernel of KID (https://huggingface.co/papers/1801.01401), not on learned features but on `describe`: it ranks
-    checkpoints of networks whose training losses do not, and is deliberately not the judge of the final images.
+    checkpoints of networks whose training losses do not, and is deliberately not the metric of the final images.
 
     Args:
         generated: (N, 1, H, W) in [-1, 1], N of 2 or more.
@@ -476,9 +477,9 @@ def kernel_distance(generated: torch.Tensor, real: torch.Tensor) -> torch.Tensor
         scale = (true - centre).square().sum(1).mean().sqrt()  # both blocks weigh the same
         blocks.append(((fake - centre) / scale, (true - centre) / scale))
     x, y = (torch.cat(sides, dim=1) for sides in zip(*blocks, strict=True))
-    kernel_xx, kernel_yy, kernel_xy = ((a @ b.T / len(blocks) + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
-    within = [(k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1)) for k in (kernel_xx, kernel_yy)]
-    return sum(within) - 2 * kernel_xy.mean()
+    per_block = (x.shape[1] / len(blocks)) ** 0.5  # the metric's kernel is of the mean over columns
+    value = distribution.kernel_distance((x * per_block).numpy(), (y * per_block).numpy())
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def describe(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -493,11 +494,8 @@ def describe(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     images = images.double()
     pixels = F.adaptive_avg_pool2d(images, 16).flatten(1)
     size = images.shape[-1]
-    power = torch.fft.fft2(images.squeeze(1)).abs().square().flatten(1)  # (N, H W)
-    frequency = torch.fft.fftfreq(size, d=1 / size, device=images.device)
-    radius = torch.hypot(frequency[:, None], frequency[None, :]).round().long().flatten()
-    rings = [power[:, radius == ring].mean(1) for ring in range(size // 2)]
-    return pixels, torch.log(torch.stack(rings, dim=1) / size**2 + 1e-6)
+    power = distribution.radial_power(images.squeeze(1).numpy())[:, : size // 2]
+    return pixels, torch.log(torch.from_numpy(power) + 1e-6)
 
 
 @contextmanager
