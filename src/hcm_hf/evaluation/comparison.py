@@ -52,17 +52,23 @@ class Reference:
         """Decode a prepared dataset, whose training split is what the generator was trained on.
 
         Raises:
-            InputError: if a split has no slices of the groups, or both share a patient.
+            InputError: if there is no such split or group, or a split has no slices in ED or ES.
         """
         check_groups(groups)
         read = read_split(dataset, "train", all_frames=True), read_split(dataset, split)
-        reference = cls(*read, tuple(groups), seen_groups, split, name)
-        ours, theirs = reference.heldout.identities, reference.training.identities
+        return cls(*read, tuple(groups), seen_groups, split, name)
+
+    def check(self) -> None:
+        """Refuse splits that share a patient, under whatever names.
+
+        Raises:
+            InputError: if they do.
+        """
+        ours, theirs = self.heldout.identities, self.training.identities
         if shared := shared_patients(ours, theirs) or [one for one in ours if one in theirs]:
             raise InputError(
-                f"Patient {shared[0]} is both in split 'train' and in split '{split}'; prepare the data again."
+                f"Patient {shared[0]} is both in split 'train' and in split '{self.split}'; prepare the data again."
             )
-        return reference
 
     @cached_property
     def training(self) -> RealSlices:

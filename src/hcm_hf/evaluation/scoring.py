@@ -223,6 +223,7 @@ def evaluate_images(
     Raises:
         InputError: if images, segmentations, dataset and encoder do not fit together, or there are too few images.
     """
+    reference.check()
     images, heldout = generated.images, reference.heldout
     if images.ndim != 3 or not len(images) or images.shape[1:] != heldout.images.shape[1:]:
         size = "x".join(map(str, heldout.images.shape[1:]))
