@@ -287,6 +287,12 @@ def test_a_group_that_the_dataset_does_not_have_is_refused(paired, dataset_dir, 
         score(tmp_path / "report", model=paired, dataset=dataset_dir, num_images=2, class_labels="DCM ED")
 
 
+def test_groups_that_are_not_there_are_refused_before_images_are_made(paired, dataset_dir, tmp_path):
+    with pytest.raises(InputError, match="no slices of RV"):
+        score(tmp_path / "report", model=paired, dataset=dataset_dir, groups=("RV",), num_images=2)
+    assert not (tmp_path / "report").exists()
+
+
 def test_guidance_is_for_generating(dataset_dir, tmp_path):
     with pytest.raises(InputError, match="--guidance_scale 2 is for generating"):
         score(tmp_path / "report", images=tmp_path, dataset=dataset_dir, guidance_scale=2)

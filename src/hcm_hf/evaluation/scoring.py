@@ -96,9 +96,10 @@ def score(
         raise InputError(f"--seed is {seed}; it must be 0 or more.")
     folder = None if model is None else find_pipeline(model)
     reference = Reference.read(load_dataset(dataset), split, groups, name=str(dataset or "synthetic"))
+    training, heldout = reference.training, reference.heldout  # groups that are not there are refused before images
     loaded = None if encoder is None else load_encoder(encoder)
     if loaded is not None:
-        check_encoder(loaded, reference.training, reference.all_heldout)
+        check_encoder(loaded, training, reference.all_heldout)
     if not any((output_dir / name).exists() for name in (REPORT_FILE, "images", PARTS_FOLDER)):
         require_empty(output_dir, "--output_dir")
     if images is None:
@@ -134,7 +135,7 @@ def score(
         )
     if pipeline is not None and (source.scheduler is not None) == ("scheduler" in pipeline.components):
         report.speed = measure_speed(pipeline, source)
-    write_grid(reference.heldout.images, generated.images, output_dir / GRID_FILE, seed=seed)
+    write_grid(heldout.images, generated.images, output_dir / GRID_FILE, seed=seed)
     report.save(output_dir)
     drawn = {name for names in report.figures.values() for name in names}
     for pattern in (pattern for part in FIGURES.values() for pattern in part):
