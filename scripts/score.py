@@ -18,7 +18,6 @@ def main(
     split: str = "test",
     groups: tuple[str, ...] = ("HCM",),
     encoder: Path | None = None,
-    features: tuple[str, ...] = (),
     num_images: int = 1000,
     class_labels: str | None = None,
     scheduler: str | None = None,
@@ -40,7 +39,6 @@ def main(
         groups: the ACDC groups to compare with.
         encoder: folder of the encoder trained on that dataset, see train_encoder.py; without one distances of
             distributions and anatomy are left out.
-        features: other features to measure distances in: inception, dinov2 (needs hcm_hf[features]).
         num_images: number of images to generate with --model.
         class_labels: their class, where the model is conditional.
         scheduler: of a diffusion model: ddpm, ddim, dpmsolver++, sde-dpmsolver++ or unipc; by default the model's own.
@@ -58,7 +56,6 @@ def main(
         split=split,
         groups=groups,
         encoder=encoder,
-        features=features,
         num_images=num_images,
         class_labels=class_labels,
         scheduler=scheduler,

@@ -81,10 +81,6 @@ def test_from_patients_to_a_report(tmp_path, script_here):
             "holds no encoder; train one with scripts/train_encoder.py",
         ),
         (
-            ("score.py", "--images", "EMPTY", "--features", "resnet", "--dataset", "DATASET", "--output_dir", "OUT"),
-            "There is no extractor 'resnet'; choose among inception, dinov2.",
-        ),
-        (
             ("examine_codes.py", "--model", "DDPM", "--encoder", "EMPTY", "--output_dir", "OUT"),
             "has no codes; name an InfoGAN",
         ),

@@ -1,5 +1,6 @@
 """Small things that several tests share."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -103,6 +104,14 @@ def best_gains(scheduler, deviation=0.5):
     """The exact v of normal data: alpha E[noise | z] - sigma E[x | z]."""
     alphas = scheduler.alphas_cumprod
     return (alphas * (1 - alphas)).sqrt() * (1 - deviation**2) / (alphas * deviation**2 + 1 - alphas)
+
+
+def save_encoder(folder, network, **written):
+    """An encoder as a training run leaves it."""
+    network.save_pretrained(folder)
+    noted = {"train_patients": {"patient001": ["abc"]}, "version": "9.9"} | written
+    (folder / "training_config.json").write_text(json.dumps(noted))
+    return folder
 
 
 def notes(**changes) -> dict:

@@ -11,8 +11,11 @@ from PIL import Image
 
 from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.schema import SPLITS
-from hcm_hf.evaluation.report import COUNTED, GLANCE, REPORT_FILE, transposed_table
+from hcm_hf.evaluation.definitions import GLANCE
+from hcm_hf.evaluation.report import REPORT_FILE
+from hcm_hf.evaluation.tables import COUNTED, number_table
 from hcm_hf.hub.push import METRICS_FILE
+from hcm_hf.metrics.bootstrap import Number
 from hcm_hf.pipelines.auto import read_training
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE
@@ -123,7 +126,7 @@ def _tabulate(report: Mapping) -> str | None:
     names = [name for name in GLANCE if name in rows.get("generated", {})]
     if not names:
         return None
-    table = transposed_table({row: numbers for row, numbers in rows.items() if numbers}, names)
+    table = number_table({row: numbers for row, numbers in rows.items() if numbers}, names)
     data, version = report.get("dataset"), report.get("hcm_hf_version")
     counts = [report.get(name) for name in ("n_generated", "n_heldout", "n_heldout_patients", "seed")]
     known = isinstance(data, dict) and data.get("split") in SPLITS and _are_groups(data.get("groups"))
@@ -137,22 +140,20 @@ def _tabulate(report: Mapping) -> str | None:
     )
 
 
-def _numbers(row: object) -> dict[str, dict]:
+def _numbers(row: object) -> dict[str, Number]:
     """The numbers of a report's row that are numbers, by names that this package gives."""
-    if not isinstance(row, dict):
-        return {}
     found = {}
-    for name in GLANCE:
+    for name in GLANCE if isinstance(row, dict) else ():
         number = row.get(name)
         if not isinstance(number, dict):
             continue
-        values = {key: number.get(key) for key in ("value", "low", "high")}
+        values = [number.get(key) for key in ("value", "low", "high")]
         count = number.get("n_generated")
-        if all(map(_is_number, values.values())):
-            protocol = number.get("protocol") if number.get("protocol") in COUNTED and _is_count(count) else ""
-            found[name] = {**values, "protocol": protocol, "n_generated": count}
+        if all(map(_is_number, values)):
+            counted = number.get("protocol") in COUNTED and _is_count(count)
+            found[name] = Number(*values, number["protocol"], count) if counted else Number(*values)
         elif "value" in number and number["value"] is None:
-            found[name] = {"value": None}  # too few
+            found[name] = Number.unknown()  # too few
     return found
 
 

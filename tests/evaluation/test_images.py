@@ -8,6 +8,7 @@ from PIL import Image
 from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.schema import FEATURES
 from hcm_hf.evaluation.images import find_levels, fingerprint, read_images, read_pairs, read_split
+from hcm_hf.evaluation.report import Source
 from hcm_hf.utils.errors import InputError
 
 
@@ -147,13 +148,13 @@ def test_images_are_read_with_their_manifest(tmp_path):
     images, source = read_images(write_images(tmp_path / "images"))
     assert images.shape == (3, SIZE, SIZE) and images.dtype == np.float32
     np.testing.assert_allclose(images[:, 0, 0], np.array([0, 50, 100]) / 255, rtol=1e-6)
-    assert source == {"model": "runs/dcgan", "model_hash": None, "version": "0.1.0", "classes": ["HCM"]}
+    assert source == Source("runs/dcgan", version="0.1.0", classes=["HCM"])
 
 
 def test_a_plain_folder_of_images_is_named_after_itself(tmp_path):
     (write_images(tmp_path / "other_model") / "manifest.jsonl").unlink()
     images, source = read_images(tmp_path / "other_model")
-    assert len(images) == 3 and source["model"] == "other_model" and source["classes"] == []
+    assert len(images) == 3 and source == Source("other_model")
 
 
 @pytest.mark.parametrize(
@@ -226,7 +227,7 @@ def test_masks_are_read_with_what_was_asked_for(tmp_path):
     assert pairs.groups.tolist() == [GROUPS.index("HCM"), -1, -1]
     assert pairs.phases.tolist() == [0, 1, -1] and pairs.thirds.tolist() == [1, 2, -1]
     images, source = read_images(folder)
-    assert len(images) == 3 and set(source) == {"model", "model_hash", "version", "classes"}
+    assert len(images) == 3 and source.scheduler is None and source.guidance_scale is None
 
 
 def test_masks_are_no_images(tmp_path):
@@ -288,7 +289,7 @@ def test_damaged_masks_are_named(tmp_path):
 
 def test_images_of_two_guidance_scales_are_scored_apart(tmp_path):
     folder = write_pairs(tmp_path / "images", guidance_scale=2.0)
-    assert read_images(folder)[1]["guidance_scale"] == 2
+    assert read_images(folder)[1].guidance_scale == 2
     entries = [
         json.loads(line) | {"guidance_scale": index} for index, line in enumerate(open(folder / "manifest.jsonl"))
     ]

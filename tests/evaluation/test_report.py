@@ -1,10 +1,11 @@
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hcm_hf.evaluation.report import read_report
+from hcm_hf.evaluation.report import Report, Source
 from hcm_hf.utils.errors import InputError
 
 
@@ -13,7 +14,7 @@ PUBLISHED = Path(__file__).parents[2] / "docs" / "results" / "acdc-64-paper" / "
 
 @pytest.fixture(scope="module")
 def good():
-    return read_report(PUBLISHED)
+    return json.loads((PUBLISHED / "report.json").read_text())
 
 
 def changed(report, *path, to):
@@ -25,21 +26,31 @@ def changed(report, *path, to):
     return report
 
 
+def without(report, name):
+    return {key: value for key, value in report.items() if key != name}
+
+
 KINDS = {
     "a list": lambda good: [good],
-    "no rows": lambda good: {key: value for key, value in good.items() if key != "rows"},
+    "no rows": lambda good: without(good, "rows"),
     "no generated row": lambda good: changed(good, "rows", to={"real": {}}),
     "text for a number": lambda good: changed(good, "rows", "generated", "ssim_random", "value", to="high"),
     "NaN": lambda good: changed(good, "rows", "generated", "ssim_random", "value", to=float("nan")),
     "infinity": lambda good: changed(good, "rows", "generated", "ssim_random", "high", to=float("inf")),
+    "a number that no float holds": lambda good: changed(good, "rows", "generated", "ssim_random", "low", to=10**400),
+    "a number without its interval": lambda good: changed(good, "rows", "generated", "ssim_random", to={"value": 1}),
     "markup for a name": lambda good: changed(good, "rows", "<form>", to={}),
     "markup for a number's name": lambda good: changed(
         good, "rows", "generated", "<img>", to=good["rows"]["generated"]["ssim_random"]
     ),
+    "markup for a protocol": lambda good: changed(good, "rows", "generated", "ssim_random", "protocol", to="<b>"),
     "markup for a group": lambda good: changed(good, "dataset", "groups", to=["<b>"]),
     "counts as text": lambda good: changed(good, "n_generated", to="many"),
+    "counts below 0": lambda good: changed(good, "n_heldout", to=-1),
     "a part without its numbers": lambda good: changed(good, "parts", "similarity", to=["nothing"]),
     "no generator": lambda good: changed(good, "generator", to=None),
+    "no seed": lambda good: without(good, "seed"),
+    "an encoder without its hash": lambda good: changed(good, "encoder", to=without(good["encoder"], "hash")),
 }
 
 
@@ -47,18 +58,37 @@ KINDS = {
 def test_a_damaged_report_is_named_in_one_sentence(tmp_path, good, kind):
     (tmp_path / "report.json").write_text(json.dumps(KINDS[kind](good)))
     with pytest.raises(InputError, match="report.json") as caught:
-        read_report(tmp_path)
+        Report.load(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_what_is_no_json_or_missing_is_named(tmp_path):
     with pytest.raises(InputError, match="report.json"):
-        read_report(tmp_path / "report.json")
+        Report.load(tmp_path / "report.json")
     (tmp_path / "report.json").write_text("{")
     with pytest.raises(InputError, match="report.json"):
-        read_report(tmp_path)
+        Report.load(tmp_path)
 
 
-def test_every_published_report_is_read():
+def test_every_published_report_is_read_and_written_as_it_was(tmp_path):
     found = list(PUBLISHED.parents[1].rglob("report.json"))
-    assert len(found) > 10 and all(read_report(path)["rows"]["generated"] for path in found)
+    assert len(found) > 10
+    for path in found:
+        report = Report.load(path)
+        report.save(tmp_path)
+        assert json.loads((tmp_path / "report.json").read_text()) == json.loads(path.read_text())
+        assert Report.load(tmp_path) == report
+
+
+def test_a_report_is_written_without_paths_for_others():
+    report = Report.load(PUBLISHED).renamed("user/hearts", "slices", "encoder")
+    assert (report.generator.model, report.dataset.name, report.encoder.source) == ("user/hearts", "slices", "encoder")
+    assert replace(report, encoder=None).renamed("a", "b", None).encoder is None
+
+
+def test_the_settings_of_images_are_those_that_there_are():
+    assert Source("runs/gan").settings() == []
+    assert Source(classes=["HCM"], guidance_scale=1.0).settings() == ["class HCM"]
+    assert Source(scheduler="ddim", num_inference_steps=5, guidance_scale=2).settings() == [
+        "ddim, 5 steps, guidance 2"
+    ]

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 from tiny import build_tiny, notes
 
-from hcm_hf.evaluation import report as reports
-from hcm_hf.evaluation.images import read_split
-from hcm_hf.evaluation.parts.assessment import PARTS
-from hcm_hf.evaluation.report import render_markdown, write_report
+from hcm_hf.evaluation.comparison import Reference
+from hcm_hf.evaluation.definitions import LIMITS
+from hcm_hf.evaluation.images import GeneratedImages, read_split
+from hcm_hf.evaluation.parts import PARTS
+from hcm_hf.evaluation.report import Report, Source
 from hcm_hf.evaluation.scoring import evaluate_images, measure_speed, score
 from hcm_hf.generation.images import generate_images
 from hcm_hf.utils.errors import InputError
@@ -67,6 +68,12 @@ def make_dataset(n_heldout: int = 6) -> datasets.DatasetDict:
     )
 
 
+def evaluate(images, dataset, source=None, **options) -> Report:
+    """Score images against a dataset; options are those of the reference and of the evaluation."""
+    named = {name: options.pop(name) for name in ("split", "groups", "seen_groups", "name") if name in options}
+    return evaluate_images(GeneratedImages(images, source or Source()), Reference.read(dataset, **named), **options)
+
+
 @pytest.fixture(scope="module")
 def dataset():
     return make_dataset()
@@ -79,89 +86,90 @@ def copies(dataset):
 
 @pytest.fixture(scope="module")
 def report(dataset, copies):
-    return evaluate_images(copies, dataset, source={"model": "copier"}, dataset_name="tiny", paper_compat=True)
+    return evaluate(copies, dataset, source=Source("copier"), name="tiny", paper_compat=True)
 
 
 def test_the_report_counts_what_it_compared(report):
-    assert (report["n_train"], report["n_train_patients"]) == (25, 5)  # other groups and unlabelled frames left out
-    assert (report["n_heldout"], report["n_heldout_patients"], report["n_generated"]) == (30, 6, 13)
-    assert report["n_reference"] == 25
-    assert report["dataset"]["groups"] == ["HCM"] and report["dataset"]["resolution"] == SIZE
-    assert list(report["rows"]) == ["generated", "real", "mean_image"]
+    assert (report.n_train, report.n_train_patients) == (25, 5)  # other groups and unlabelled frames left out
+    assert (report.n_heldout, report.n_heldout_patients, report.n_generated) == (30, 6, 13)
+    assert report.n_reference == 25
+    assert report.dataset.groups == ["HCM"] and report.dataset.resolution == SIZE
+    assert list(report.rows) == ["generated", "real", "mean_image"]
     names = [f"{m}_{p}" for m in ("ssim", "cc", "mse") for p in ("random", "best_train", "best_heldout", "copy_gap")]
-    assert report["parts"] == {
+    assert report.parts == {
         "similarity": [*names, "cc_max_shift_random"],
         "appearance": ["spectrum_distance", "brightness_outliers"],
         "memorization": ["copy_rate", "nearest_neighbour_ratio", "c_t", "authenticity"],
     }
-    for row in report["rows"].values():
-        assert list(row) == [name for part in report["parts"].values() for name in part]
+    for row in report.rows.values():
+        assert list(row) == [name for part in report.parts.values() for name in part]
     expected = {"protocol": "best_train", "n_generated": 30, "n_real": 25, "n_patients": 5}
-    assert expected.items() <= report["rows"]["real"]["cc_best_train"].items()
+    assert expected.items() <= vars(report.rows["real"]["cc_best_train"]).items()
 
 
 def test_copies_stand_out_and_real_slices_do_not(report):
-    rows = report["rows"]
-    assert rows["generated"]["ssim_best_train"]["value"] == pytest.approx(1, abs=1e-6)
-    assert rows["generated"]["mse_best_train"]["value"] == pytest.approx(0, abs=1e-9)
-    assert rows["generated"]["ssim_copy_gap"]["low"] > 0.2
-    assert abs(rows["real"]["ssim_copy_gap"]["value"]) < 0.1
-    assert rows["real"]["ssim_best_heldout"]["value"] < 0.5  # slices of one patient would give .9
+    rows = report.rows
+    assert rows["generated"]["ssim_best_train"].value == pytest.approx(1, abs=1e-6)
+    assert rows["generated"]["mse_best_train"].value == pytest.approx(0, abs=1e-9)
+    assert rows["generated"]["ssim_copy_gap"].low > 0.2
+    assert abs(rows["real"]["ssim_copy_gap"].value) < 0.1
+    assert rows["real"]["ssim_best_heldout"].value < 0.5  # slices of one patient would give .9
 
 
 def test_the_mean_image_beats_real_patients(report):
-    rows = report["rows"]
-    assert rows["mean_image"]["mse_random"]["value"] < rows["real"]["mse_random"]["value"]
+    rows = report.rows
+    assert rows["mean_image"]["mse_random"].value < rows["real"]["mse_random"].value
 
 
 def test_numbers_equal_those_computed_by_hand(dataset, copies, report):
     heldout, training = (read_split(dataset, split, ["HCM"]) for split in ("test", "train"))
     errors = np.square(copies[:, None].astype(float) - heldout.images).mean((2, 3))
-    number = report["rows"]["generated"]["mse_random"]  # 30 held-out slices, fewer than 50: all of them
-    assert number["value"] == pytest.approx(errors.mean(), abs=1e-7)
+    number = report.rows["generated"]["mse_random"]  # 30 held-out slices, fewer than 50: all of them
+    assert number.value == pytest.approx(errors.mean(), abs=1e-7)
     errors = np.square(training.images.mean(0, dtype=float) - heldout.images).mean((1, 2))
-    assert report["rows"]["mean_image"]["mse_random"]["value"] == pytest.approx(errors.mean(), abs=1e-7)
+    assert report.rows["mean_image"]["mse_random"].value == pytest.approx(errors.mean(), abs=1e-7)
 
 
 def test_reports_are_functions_of_the_seed(dataset, copies, report):
-    again = evaluate_images(copies, dataset, source={"model": "copier"}, dataset_name="tiny", paper_compat=True)
+    again = evaluate(copies, dataset, source=Source("copier"), name="tiny", paper_compat=True)
     assert again == report
-    other = evaluate_images(copies, dataset, seed=1)
-    assert other["rows"] != report["rows"] and other["dataset"]["fingerprint"] == report["dataset"]["fingerprint"]
+    other = evaluate(copies, dataset, seed=1)
+    assert other.rows != report.rows and other.dataset.fingerprint == report.dataset.fingerprint
 
 
 def test_paper_compat_is_an_artefact_beside_the_rows(dataset, copies, report):
-    artefact = report["paper_compat_artefact"]
-    assert list(artefact["rows"]) == ["generated", "real"] and "ARTEFACT" in artefact["warning"]
-    assert artefact["rows"]["real"]["ssim_random"]["value"] > 0.95
-    assert report["rows"]["real"]["ssim_random"]["value"] < 0.2
-    assert artefact["rows"]["real"]["mse_random"]["value"] == pytest.approx(
-        4 * report["rows"]["real"]["mse_random"]["value"], rel=1e-5
+    artefact = report.paper_compat_artefact
+    assert list(artefact.rows) == ["generated", "real"] and "ARTEFACT" in artefact.warning
+    assert artefact.rows["real"]["ssim_random"].value > 0.95
+    assert report.rows["real"]["ssim_random"].value < 0.2
+    assert artefact.rows["real"]["mse_random"].value == pytest.approx(
+        4 * report.rows["real"]["mse_random"].value, rel=1e-5
     )
-    assert "paper_compat_artefact" not in evaluate_images(copies, dataset)
+    assert evaluate(copies, dataset).paper_compat_artefact is None
 
 
 def test_a_single_heldout_patient_has_no_other_to_be_compared_with(copies):
-    report = evaluate_images(copies, make_dataset(n_heldout=1))
-    assert report["rows"]["real"]["ssim_random"]["value"] is None
-    assert report["rows"]["real"]["ssim_best_heldout"]["value"] is None
-    assert report["rows"]["generated"]["ssim_random"]["value"] is not None
-    assert report["rows"]["real"]["copy_rate"]["value"] is None
-    assert "too few" in render_markdown(report)
+    report = evaluate(copies, make_dataset(n_heldout=1))
+    assert report.rows["real"]["ssim_random"].value is None
+    assert report.rows["real"]["ssim_best_heldout"].value is None
+    assert report.rows["generated"]["ssim_random"].value is not None
+    assert report.rows["real"]["copy_rate"].value is None
+    assert "too few" in report.to_markdown()
 
 
 def test_reports_are_written_as_json_and_markdown(report, tmp_path):
-    write_report(report, tmp_path / "new")
-    assert json.loads((tmp_path / "new" / "report.json").read_text()) == report
+    report.save(tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "report.json").read_text()) == report.to_json()
+    assert Report.load(tmp_path / "new") == report
     text = (tmp_path / "new" / "report.md").read_text()
     assert text.startswith("# copier against tiny, split test, HCM\n")
     assert text.count("| generated | 0") + text.count("| generated | 1") == 8
-    assert "ARTEFACT" in text and reports.LIMITS in text and "Warning" not in text
+    assert "ARTEFACT" in text and LIMITS in text and "Warning" not in text
     assert "needs an encoder" in text  # what is left out, and what to do
 
 
 def test_few_patients_bring_a_warning(copies):
-    assert "**Warning: only 4 held-out patients" in render_markdown(evaluate_images(copies, make_dataset(4)))
+    assert "**Warning: only 4 held-out patients" in evaluate(copies, make_dataset(4)).to_markdown()
 
 
 @pytest.mark.parametrize(
@@ -180,28 +188,28 @@ def test_few_patients_bring_a_warning(copies):
 )
 def test_wrong_arguments_are_refused(dataset, copies, arguments, message):
     with pytest.raises(InputError, match=message):
-        evaluate_images(**{"images": copies, "dataset": dataset} | arguments)
+        evaluate(**{"images": copies, "dataset": dataset} | arguments)
 
 
 @pytest.mark.parametrize(("label", "warned"), [("NOR", True), ("HCM", False)])
 def test_images_of_another_class_are_warned_of(report, label, warned):
-    text = render_markdown(report | {"generator": {"classes": [label]}})
+    text = replace(report, generator=Source(classes=[label])).to_markdown()
     assert ("**Warning: images of class NOR are compared with slices of HCM.**" in text) == warned
     assert f"px (class {label});" in text
 
 
 def test_the_way_of_denoising_stands_in_the_report(report):
-    source = {"model": "runs/ddpm", "classes": [], "scheduler": "ddim", "num_inference_steps": 50}
-    assert "px (ddim, 50 steps);" in render_markdown(report | {"generator": source})
+    source = Source("runs/ddpm", scheduler="ddim", num_inference_steps=50)
+    assert "px (ddim, 50 steps);" in replace(report, generator=source).to_markdown()
 
 
 def test_copies_of_other_groups_are_found_among_what_the_generator_has_seen(dataset):
     images = read_split(dataset, "train", ["NOR"], all_frames=True).images
-    alone = evaluate_images(images, dataset)
-    seen = evaluate_images(images, dataset, seen_groups=["HCM", "NOR"])
-    assert alone["rows"]["generated"]["copy_rate"]["value"] == 0
-    assert seen["rows"]["generated"]["copy_rate"]["value"] == 1
-    assert (alone["n_seen"], seen["n_seen"], seen["n_seen_patients"]) == (30, 36, 6)  # the frames between too
+    alone = evaluate(images, dataset)
+    seen = evaluate(images, dataset, seen_groups=["HCM", "NOR"])
+    assert alone.rows["generated"]["copy_rate"].value == 0
+    assert seen.rows["generated"]["copy_rate"].value == 1
+    assert (alone.n_seen, seen.n_seen, seen.n_seen_patients) == (30, 36, 6)  # the frames between too
 
 
 def test_a_model_that_has_seen_a_held_out_patient_is_refused(splits, dataset_dir, tmp_path):
@@ -238,7 +246,7 @@ def test_who_was_trained_on_is_told_by_the_images_not_by_what_lies_at_a_path(
 def test_the_report_says_so_where_nobody_knows_who_was_trained_on(dataset_dir, tmp_path):
     build_tiny("dcgan").pipeline().save_pretrained(tmp_path / "model")
     report = score(tmp_path / "report", model=tmp_path / "model", dataset=dataset_dir, num_images=3)
-    assert "neither the images nor a model say whom it has seen" in report["left_out"]["patients"]
+    assert "neither the images nor a model say whom it has seen" in report.left_out["patients"]
 
 
 def test_images_of_another_model_are_refused(dataset_dir, tmp_path):
@@ -248,7 +256,7 @@ def test_images_of_another_model_are_refused(dataset_dir, tmp_path):
     with pytest.raises(InputError, match="not by --model"):
         score(tmp_path / "report", images=images, model=tmp_path / "other", dataset=dataset_dir)
     report = score(tmp_path / "report", images=images, model=tmp_path / "one", dataset=dataset_dir)
-    assert report["speed"]["network_calls"] == 1 and report["speed"]["seconds_per_1000_images"] > 0
+    assert report.speed.network_calls == 1 and report.speed.seconds_per_1000_images > 0
 
 
 @pytest.fixture
@@ -265,18 +273,24 @@ def paired(tmp_path):
 def test_a_model_with_segmentations_is_made_and_scored_in_one(paired, dataset_dir, tmp_path):
     options = {"class_labels": "any", "guidance_scale": 2, "num_inference_steps": 2}
     report = score(tmp_path / "report", model=paired, dataset=dataset_dir, num_images=30, **options)
-    assert report["asked_groups"] == ["HCM", "NOR"]
-    assert report["generator"]["guidance_scale"] == 2 and report["speed"]["network_calls"] == 4
-    assert {"mask_valid_topology", "mask_wall_distance_nor_es", "ssim_matched"} <= report["rows"]["generated"].keys()
-    assert "membership" not in report["parts"]
+    assert report.asked_groups == ["HCM", "NOR"]
+    assert report.generator.guidance_scale == 2 and report.speed.network_calls == 4
+    assert {"mask_valid_topology", "mask_wall_distance_nor_es", "ssim_matched"} <= report.rows["generated"].keys()
+    assert "membership" not in report.parts
     assert "2 steps, guidance 2)" in (tmp_path / "report" / "report.md").read_text()
     again = score(tmp_path / "again", images=tmp_path / "report" / "images", dataset=dataset_dir)
-    assert again["rows"] == report["rows"]
+    assert again.rows == report.rows
 
 
 def test_a_group_that_the_dataset_does_not_have_is_refused(paired, dataset_dir, tmp_path):
     with pytest.raises(InputError, match=r"Split 'train' has no segmented slices like those .* \(DCM\)"):
         score(tmp_path / "report", model=paired, dataset=dataset_dir, num_images=2, class_labels="DCM ED")
+
+
+def test_groups_that_are_not_there_are_refused_before_images_are_made(paired, dataset_dir, tmp_path):
+    with pytest.raises(InputError, match="no slices of RV"):
+        score(tmp_path / "report", model=paired, dataset=dataset_dir, groups=("RV",), num_images=2)
+    assert not (tmp_path / "report").exists()
 
 
 def test_guidance_is_for_generating(dataset_dir, tmp_path):
@@ -317,15 +331,15 @@ def test_figures_of_a_report_survive_an_interruption_and_go_with_it(dataset_dir,
 
 
 def test_a_kept_part_without_its_figure_is_assessed_again(dataset, copies, tmp_path):
-    evaluate_images(copies, dataset, output_dir=tmp_path)
+    evaluate(copies, dataset, output_dir=tmp_path)
     (tmp_path / ".parts" / "appearance" / "spectra.png").unlink()
     (tmp_path / "spectra.png").unlink()
-    report = evaluate_images(copies, dataset, output_dir=tmp_path)
-    assert report["figures"]["appearance"] == ["spectra.png"] and (tmp_path / "spectra.png").is_file()
+    report = evaluate(copies, dataset, output_dir=tmp_path)
+    assert report.figures["appearance"] == ["spectra.png"] and (tmp_path / "spectra.png").is_file()
 
 
 def test_a_report_without_a_folder_names_no_figure(report):
-    assert "Figure" not in render_markdown(report)
+    assert "Figure" not in report.to_markdown()
 
 
 def test_speed_is_measured_in_the_precision_of_the_images(tmp_path):
@@ -335,19 +349,19 @@ def test_speed_is_measured_in_the_precision_of_the_images(tmp_path):
     pipeline.network.decode = lambda *inputs: seen.append(torch.is_autocast_enabled("cpu")) or decode(*inputs)
     for precision in ("bf16", None):
         seen.clear()
-        speed = measure_speed(pipeline, {"mixed_precision": precision} if precision else {})
-        assert speed["mixed_precision"] == (precision or "no") and set(seen) == {precision == "bf16"}
+        speed = measure_speed(pipeline, Source(mixed_precision=precision))
+        assert speed.mixed_precision == (precision or "no") and set(seen) == {precision == "bf16"}
 
 
 def test_what_is_not_known_of_the_generator_is_not_claimed(report, copies, dataset):
-    assert "do not say it" in render_markdown(report)
-    known = evaluate_images(copies, dataset, seen_groups=["HCM"])
-    text = render_markdown(known)
+    assert "do not say it" in report.to_markdown()
+    known = evaluate(copies, dataset, seen_groups=["HCM"])
+    text = known.to_markdown()
     assert "patients (HCM) that the generator has been trained on." in text and "do not say it" not in text
 
 
 def test_every_part_says_what_its_rows_offer(report):
-    text = render_markdown(report)
+    text = report.to_markdown()
     sections = {block.split("\n")[0]: block for block in text.split("\n## ")[1:]}
     assert "the pixel-wise mean of the training slices, offered" in sections["Similarity"]
     for name in ("Appearance", "Memorization"):

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from huggingface_hub import DatasetCard, ModelCard
 
 import hcm_hf
 from hcm_hf.data.acdc import AXES
+from hcm_hf.evaluation.report import Report
 from hcm_hf.hub.cards import render_card, render_dataset_card
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.version import INSTALL, SOURCE_URL
@@ -34,7 +36,7 @@ RESULTS = Path(__file__).parents[2] / "docs" / "results" / "acdc-64-paper"
 @pytest.fixture(scope="module")
 def report():
     """The published report of the real DCGAN."""
-    return json.loads((RESULTS / "dcgan" / "report.json").read_text())
+    return Report.load(RESULTS / "dcgan")
 
 
 @pytest.mark.parametrize(
@@ -65,25 +67,25 @@ def test_the_card_gives_the_numbers_of_the_evaluation(report):
     assert (
         ModelCard(render_card("user/hearts", TRAINING, "hcm_hf", report)).data.eval_results is None
     )  # of no repository
-    report = report | {"dataset": report["dataset"] | {"name": "user/slices@v1"}}
+    report = replace(report, dataset=replace(report.dataset, name="user/slices@v1"))
     card = render_card("user/hearts", TRAINING, "hcm_hf", report, ("samples.png", "losses.png"), 32)
     results = {result.metric_type: result for result in ModelCard(card).data.eval_results}
     for name, result in results.items():
         assert result.dataset_type == "user/slices" and result.dataset_revision == "v1"
         if name.endswith("_real"):
-            assert result.metric_value == report["rows"]["real"][name.removesuffix("_real")]["value"]
+            assert result.metric_value == report.rows["real"][name.removesuffix("_real")].value
             assert "real patients" in result.metric_name
             continue
         assert f"{name}_real" in results
-        number = report["rows"]["generated"][name]
-        assert result.metric_value == number["value"] and number["protocol"] in result.metric_name
-        real = report["rows"]["real"][name]
+        number = report.rows["generated"][name]
+        assert result.metric_value == number.value and number.protocol in result.metric_name
+        real = report.rows["real"][name]
         line = next(line for line in card.splitlines() if line.startswith(f"| {name} |"))
         for one in (number, real):
-            assert any(f" {one['value']:.{digits}f} [" in line for digits in (1, 2, 3, 4)), line
+            assert any(f" {one.value:.{digits}f} [" in line for digits in (1, 2, 3, 4)), line
     assert {"ssim_random", "cc_random", "mse_random", "copy_rate", "kid_acdc"} <= set(results)
-    assert f"1,000 generated images against {report['n_heldout']} slices of" in card
-    assert f"{report['n_heldout_patients']} patients held out" in card and report["encoder"]["hash"] in card
+    assert f"1,000 generated images against {report.n_heldout} slices of" in card
+    assert f"{report.n_heldout_patients} patients held out" in card and report.encoder.hash in card
     assert "- _random: each offered image against 50 random held-out slices" in card
     assert "| authenticity |" in card and "![Generated slices](samples.png)" in card
 
@@ -173,3 +175,9 @@ def test_text_of_others_is_text_in_a_card():
     training = TRAINING | {"dataset": "<form action=x>\n# heart", "dataset_source": "other", "dataset_license": "<b>"}
     card = render_card("user/hearts", training, "hcm_hf")
     assert "<form" not in card and "&lt;form action=x&gt; # heart" in card and "<b>" not in card
+
+
+def test_text_in_a_report_is_text_in_a_card(report):
+    odd = replace(report, generator=replace(report.generator, classes=["<form>"]))
+    card = render_card("user/hearts", TRAINING, "hcm_hf", odd)
+    assert "<form>" not in card and "class &lt;form&gt;" in card

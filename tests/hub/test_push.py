@@ -402,7 +402,7 @@ def test_a_repository_generates_and_is_scored(run, hub, dataset_dir, tmp_path):
     for path in images.glob("*.png"):
         assert path.read_bytes() == (local / path.name).read_bytes()
     found = score(tmp_path / "report", images=images, model="ada/hearts", dataset=dataset_dir)
-    assert found["generator"]["model"] == "ada/hearts"
+    assert found.generator.model == "ada/hearts"
     push_model(run("dcgan"), "ada/hearts", tmp_path / "report")
 
 

@@ -9,7 +9,7 @@ from hcm_hf.metrics.anatomy import (
     RIGHT,
     chamber_areas,
     dice,
-    thick_share,
+    exceeds_threshold,
     valid_topology,
     wall_thickness,
 )
@@ -156,10 +156,11 @@ def test_no_ventricle_or_no_wall_has_no_thickness():
 # Share.
 
 
-def test_thick_share_counts_slices_with_a_wall():
-    assert thick_share(np.array([15.0, 14.99, 22.0, np.nan, 3.0])) == 0.5
-    assert thick_share(np.array([9.0, 11.0, np.nan]), threshold=10) == 0.5
-    assert np.isnan(thick_share(np.full(3, np.nan)))
+def test_walls_exceed_the_threshold_from_15_mm_on_where_there_is_one():
+    found = exceeds_threshold(np.array([15.0, 14.99, 22.0, np.nan, 3.0]))
+    np.testing.assert_array_equal(found, [1, 0, 1, np.nan, 0])
+    assert np.nanmean(exceeds_threshold(np.array([9.0, 11.0, np.nan]), threshold=10)) == 0.5
+    assert np.isnan(exceeds_threshold(np.full(3, np.nan))).all()
 
 
 # Areas.

@@ -13,9 +13,9 @@ import pytest
 from tiny import tiny_families
 
 from hcm_hf.data import phantom
-from hcm_hf.evaluation.parts import assessment
-from hcm_hf.evaluation.report import cell
-from hcm_hf.metrics import protocols
+from hcm_hf.evaluation.report import Report
+from hcm_hf.evaluation.tables import cell
+from hcm_hf.metrics import bootstrap
 from hcm_hf.pipelines.auto import hash_model
 from hcm_hf.study import plan, stages
 from hcm_hf.study.reproduction import reproduce
@@ -38,8 +38,7 @@ def shrunk():
     with pytest.MonkeyPatch.context() as patch:
         for name, family in tiny_families().items():
             patch.setitem(FAMILIES, name, family)
-        patch.setattr(protocols, "RESAMPLES", 30)
-        patch.setattr(assessment, "RESAMPLES", 30)
+        patch.setattr(bootstrap, "RESAMPLES", 30)
         yield
 
 
@@ -122,6 +121,7 @@ def test_numbers_are_those_of_the_reports(reproduced):
         assert row["artefact"] == artefact["ssim_random"] and row["n_generated"] == report["n_generated"] == 40
         assert table["rows"]["real"]["numbers"]["ssim_random"] == report["rows"]["real"]["ssim_random"]
         assert table["encoder"]["hash"] == report["encoder"]["hash"]
+        numbers = Report.load(output_dir / family).rows["generated"]
         for name in SIMILARITY:
             assert f" {cell(numbers[name], name)} |" in rows[family]
         written, figures = work_dir / "reports" / family, r"^Figure (\S+):"

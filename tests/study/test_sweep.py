@@ -3,7 +3,7 @@ import json
 import pytest
 from tiny import build_tiny
 
-from hcm_hf.metrics import protocols
+from hcm_hf.metrics import bootstrap
 from hcm_hf.study.sweep import sweep_steps
 from hcm_hf.utils.errors import InputError
 
@@ -15,7 +15,7 @@ def model(tmp_path):
 
 
 def test_every_setting_is_scored_once_and_stands_in_one_table(model, dataset_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(protocols, "RESAMPLES", 10)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 10)
     output_dir = tmp_path / "steps"
     sweep_steps(model, output_dir, dataset_dir, schedulers=("ddpm", "unipc"), steps=(1, 3), num_images=6)
     record = json.loads((output_dir / "steps.json").read_text())
@@ -37,7 +37,7 @@ def test_every_setting_is_scored_once_and_stands_in_one_table(model, dataset_dir
 
 
 def test_several_seeds_and_groups_of_a_model_of_pairs(dataset_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(protocols, "RESAMPLES", 10)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 10)
     build_tiny("ddpm", recipe="tuned").pipeline().save_pretrained(tmp_path / "tuned")
     settings = {"schedulers": ("sde-dpmsolver++",), "steps": (2,), "num_images": 6, "split": "validation"}
     output_dir = sweep_steps(
@@ -59,7 +59,7 @@ def test_several_seeds_and_groups_of_a_model_of_pairs(dataset_dir, tmp_path, mon
 
 
 def test_one_group_is_asked_for_too(dataset_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(protocols, "RESAMPLES", 10)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 10)
     build_tiny("ddpm", recipe="tuned").pipeline().save_pretrained(tmp_path / "tuned")
     settings = {"schedulers": ("ddpm",), "steps": (2,), "num_images": 4, "groups": ("NOR",)}
     output_dir = sweep_steps(tmp_path / "tuned", tmp_path / "steps", dataset_dir, **settings)
@@ -80,7 +80,7 @@ def test_only_a_diffusion_model_takes_steps(dataset_dir, tmp_path):
 
 
 def test_a_model_that_is_called_once_has_a_row_of_its_seeds(dataset_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(protocols, "RESAMPLES", 10)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 10)
     build_tiny("acgan").pipeline().save_pretrained(tmp_path / "acgan")
     settings = {"num_images": 6, "seeds": (0, 1), "groups": ("NOR",), "split": "validation"}
     output_dir = sweep_steps(tmp_path / "acgan", tmp_path / "steps", dataset_dir, **settings)

@@ -1,19 +1,104 @@
-"""What a report compares with what: generated images, real slices, and what the encoder sees in them."""
+"""What a report compares: generated images, real slices, and the encoder's predictions for both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import datasets
 import numpy as np
 from diffusers import DDPMPipeline
 
-from hcm_hf.evaluation.encoder import Encoder, Sight
-from hcm_hf.evaluation.extractors import Extractor
-from hcm_hf.evaluation.images import THIRDS, GeneratedPairs, RealSlices
-from hcm_hf.metrics.protocols import bootstrap_draws
+from hcm_hf.data.dataset import check_groups
+from hcm_hf.data.identity import shared_patients
+from hcm_hf.data.preprocessing import FIELD_OF_VIEW
+from hcm_hf.evaluation.encoder import Encoder, Predictions
+from hcm_hf.evaluation.images import THIRDS, GeneratedImages, RealSlices, fingerprint, read_split
+from hcm_hf.evaluation.report import Data, Report
+from hcm_hf.metrics.bootstrap import bootstrap_draws
+from hcm_hf.metrics.protocols import reference_size
+from hcm_hf.utils.errors import InputError
+from hcm_hf.version import __version__
 
 
-Rows = dict[str, dict[str, dict]]  # row -> flat name -> number
+@dataclass(frozen=True)
+class Reference:
+    """The real slices of a prepared dataset, decoded once.
+
+    Attributes:
+        all_seen: slices of training patients of all groups, all frames.
+        all_heldout: slices of held-out patients of all groups at end diastole and end systole.
+        groups: the groups that images are compared with.
+        seen_groups: those that the generator was trained on; None where that is not known, which takes `groups`.
+        split: the name of the held-out split.
+        name: of the dataset, for the report.
+    """
+
+    all_seen: RealSlices
+    all_heldout: RealSlices
+    groups: Sequence[str] = ("HCM",)
+    seen_groups: Sequence[str] | None = None
+    split: str = "test"
+    name: str = ""
+
+    @classmethod
+    def read(
+        cls,
+        dataset: datasets.DatasetDict,
+        split: str = "test",
+        groups: Sequence[str] = ("HCM",),
+        seen_groups: Sequence[str] | None = None,
+        name: str = "",
+    ) -> "Reference":
+        """Decode a prepared dataset, whose training split is what the generator was trained on.
+
+        Raises:
+            InputError: if there is no such split or group, or a split has no slices in ED or ES.
+        """
+        check_groups(groups)
+        read = read_split(dataset, "train", all_frames=True), read_split(dataset, split)
+        return cls(*read, tuple(groups), seen_groups, split, name)
+
+    def check(self) -> None:
+        """Refuse splits that share a patient, under whatever names.
+
+        Raises:
+            InputError: if they do.
+        """
+        ours, theirs = self.heldout.identities, self.training.identities
+        if shared := shared_patients(ours, theirs) or [one for one in ours if one in theirs]:
+            raise InputError(
+                f"Patient {shared[0]} is both in split 'train' and in split '{self.split}'; prepare the data again."
+            )
+
+    @cached_property
+    def training(self) -> RealSlices:
+        """Slices of training patients of the groups."""
+        return self._choose("train", self.all_training, self.groups)
+
+    @cached_property
+    def heldout(self) -> RealSlices:
+        """Slices of held-out patients of the groups."""
+        return self._choose(self.split, self.all_heldout, self.groups)
+
+    @cached_property
+    def seen(self) -> RealSlices:
+        """All slices that the generator was trained on, which it may copy."""
+        return self._choose("train", self.all_seen, self.seen_groups or self.groups)
+
+    @cached_property
+    def all_training(self) -> RealSlices:
+        """Slices of training patients of all groups at end diastole and end systole."""
+        return self.all_seen.at_ends()
+
+    def _choose(self, split: str, slices: RealSlices, groups: Sequence[str]) -> RealSlices:
+        check_groups(groups)
+        chosen = slices.of_groups(groups)
+        if not (chosen.phases >= 0).any():
+            raise InputError(
+                f"Split '{split}' has no slices of {', '.join(groups)} in ED or ES; name other groups or another "
+                "split."
+            )
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -21,76 +106,109 @@ class Comparison:
     """What is compared with what, and what several parts need to know of it.
 
     Attributes:
-        generated: float32 (N, H, W) in [0, 1].
-        training: slices of the groups that are compared with, of training patients.
-        seen: all slices that the generator has been trained on, which it may copy; other groups' too.
-        heldout: slices of the same groups of other patients.
-        groups: these groups.
-        pixel_spacing: mm.
-        encoder: sees anatomy and features; None leaves out what needs it.
-        extractors: further features.
-        model: the diffusion model that made the images, to ask what it remembers; None for any other.
-        pairs: the generated images' segmentations and what was asked for; None where there are none.
-        all_training: slices of training patients of all groups, to compare the segmentations with.
-        all_heldout: the same of held-out patients.
+        generated: the images.
+        reference: the real slices.
+        encoder: of `load_encoder`; None leaves out what needs it.
+        model: the diffusion model that made the images, for the test of membership; None for any other.
         real_per_image: real images that a generated one is compared with at random.
         seed: of all choices.
-        device: where to compute.
     """
 
-    generated: np.ndarray
-    training: RealSlices
-    seen: RealSlices
-    heldout: RealSlices
-    groups: Sequence[str]
-    pixel_spacing: float
+    generated: GeneratedImages
+    reference: Reference
     encoder: Encoder | None = None
-    extractors: Sequence[Extractor] = ()
     model: DDPMPipeline | None = None
-    pairs: GeneratedPairs | None = None
-    all_training: RealSlices | None = None
-    all_heldout: RealSlices | None = None
     real_per_image: int = 50
     seed: int = 0
-    device: str = "cpu"
 
-    def random(self, stream: int) -> np.random.Generator:
+    @property
+    def pixel_spacing(self) -> float:
+        """The side of a pixel, mm."""
+        return FIELD_OF_VIEW / self.generated.images.shape[2]
+
+    def random(self, *stream: int) -> np.random.Generator:
         """Random numbers that are a function of the seed and of what they are for."""
-        return np.random.default_rng((self.seed, stream))
+        return np.random.default_rng((self.seed, *stream))
 
     @cached_property
     def resamples(self) -> tuple[np.ndarray, np.ndarray]:
         """Codes of the held-out patients, and draws of them."""
-        return bootstrap_draws(self.heldout.patients, self.random(5))
+        return bootstrap_draws(self.reference.heldout.patients, self.random(5))
 
     @cached_property
     def mean_image(self) -> np.ndarray:
         """The pixel-wise mean of the training slices, (1, H, W)."""
-        return self.training.images.mean(0, keepdims=True, dtype=np.float64).astype(np.float32)
+        return self.reference.training.images.mean(0, keepdims=True, dtype=np.float64).astype(np.float32)
 
     @cached_property
     def mean_images(self) -> np.ndarray:
         """As many copies of it as there are held-out slices, a little shifted and brightened: (M, H, W)."""
-        generator, count = self.random(6), len(self.heldout.images)
+        generator, count = self.random(6), len(self.reference.heldout.images)
         shifts = generator.integers(-3, 4, size=(count, 2))
         gains = generator.uniform(0.9, 1.1, size=(count, 1, 1))
         moved = np.stack([np.roll(self.mean_image[0], tuple(shift), axis=(0, 1)) for shift in shifts])
         return (moved * gains).clip(0, 1).astype(np.float32)
 
+    @property
+    def against_heldout(self) -> dict[str, np.ndarray]:
+        """The rows of parts that compare sets of images with the held-out slices: real ones are training slices."""
+        return {
+            "generated": self.generated.images,
+            "real": self.reference.training.images,
+            "mean_image": self.mean_images,
+        }
+
+    def counts(self, images: np.ndarray) -> dict[str, int | str]:
+        """What a number says of images that are compared with all held-out slices."""
+        codes, draws = self.resamples
+        return {"protocol": "all", "n_generated": len(images), "n_real": len(codes), "n_patients": draws.shape[1]}
+
     @cached_property
-    def sights(self) -> dict[str, Sight]:
-        """What the encoder sees, by row; `training` are the training slices."""
-        sets = {"generated": self.generated, "real": self.heldout.images, "training": self.training.images}
-        return {name: self.encoder.look(images) for name, images in (sets | {"mean_image": self.mean_images}).items()}
+    def predictions(self) -> dict[str, Predictions]:
+        """The encoder's predictions by row; `training` are the training slices."""
+        sets = {
+            "generated": self.generated.images,
+            "real": self.reference.heldout.images,
+            "training": self.reference.training.images,
+            "mean_image": self.mean_images,
+        }
+        return {name: self.encoder.predict(images) for name, images in sets.items()}
 
     @property
     def levels(self) -> dict[str, np.ndarray | None]:
         """Phase and third of the heart as one number, of generated images and of the held-out slices in their place.
 
-        Those that were asked for and the true ones or, where nothing is known of either, those that the encoder sees;
-        None without it.
+        Those that were asked for and the true ones or, where nothing is known of either, those that the encoder
+        predicts; None without it.
         """
-        if self.pairs is not None and min(self.pairs.phases.min(), self.pairs.thirds.min()) >= 0:
-            return {"generated": self.pairs.phases * THIRDS + self.pairs.thirds, "real": self.heldout.levels}
+        pairs = self.generated.pairs
+        if pairs is not None and min(pairs.phases.min(), pairs.thirds.min()) >= 0:
+            return {"generated": pairs.phases * THIRDS + pairs.thirds, "real": self.reference.heldout.levels}
         rows = ("generated", "real")
-        return {name: None if self.encoder is None else self.sights[name].levels for name in rows}
+        return {name: None if self.encoder is None else self.predictions[name].levels for name in rows}
+
+    def begin_report(self) -> Report:
+        """A report that says what is compared, without its parts."""
+        images, reference = self.generated.images, self.reference
+        training, heldout, seen = reference.training, reference.heldout, reference.seen
+        data = Data(
+            reference.name, fingerprint(training, heldout), reference.split, list(reference.groups), images.shape[2]
+        )
+        return Report(
+            hcm_hf_version=__version__,
+            generator=self.generated.source,
+            dataset=data,
+            seed=self.seed,
+            real_per_image=self.real_per_image,
+            n_generated=len(images),
+            n_reference=reference_size(training.patients, heldout.patients),
+            seen_groups=list(reference.seen_groups or reference.groups),
+            seen_groups_assumed=reference.seen_groups is None,
+            n_seen=len(seen.images),
+            n_seen_patients=len(np.unique(seen.patients)),
+            n_train=len(training.images),
+            n_train_patients=len(np.unique(training.patients)),
+            n_heldout=len(heldout.images),
+            n_heldout_patients=len(np.unique(heldout.patients)),
+            encoder=None,
+        )

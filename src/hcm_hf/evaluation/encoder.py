@@ -1,4 +1,4 @@
-"""The encoder of the evaluation at work: what it sees in slices, and how far it can be trusted."""
+"""The encoder of the evaluation: its predictions for slices, and how accurate they are."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ from hcm_hf.data.acdc import GROUPS, STRUCTURES
 from hcm_hf.data.identity import Identities, read_identities, shared_patients
 from hcm_hf.evaluation.images import RealSlices, find_levels
 from hcm_hf.metrics.anatomy import dice
-from hcm_hf.metrics.memorization import precedence
-from hcm_hf.metrics.protocols import bootstrap_draws, mean_over_pairs, number, resample
+from hcm_hf.metrics.bootstrap import Number, bootstrap_draws, mean_over_pairs, resample
+from hcm_hf.metrics.ranking import roc_auc
 from hcm_hf.models import SliceEncoder
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.names import CONFIG_FILE
@@ -25,8 +25,8 @@ _BATCH_SIZE = 64
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-class Sight(NamedTuple):
-    """What the encoder sees in N slices."""
+class Predictions(NamedTuple):
+    """The encoder's predictions for N slices."""
 
     features: np.ndarray  # float32 (N, D)
     masks: np.ndarray  # uint8 (N, H, W), the indices of `STRUCTURES`
@@ -66,15 +66,10 @@ class Encoder:
     train_patients: Identities
     device: str | torch.device = "cpu"
 
-    @property
-    def name(self) -> str:
-        """How distances in its features are called, whatever data in ACDC's layout it was trained on."""
-        return "acdc"
-
     @torch.no_grad()
-    def look(self, images: np.ndarray) -> Sight:
-        """Look at images, floats (N, H, W) in [0, 1]."""
-        seen = []
+    def predict(self, images: np.ndarray) -> Predictions:
+        """Predict features, masks, groups, phases and positions of images, floats (N, H, W) in [0, 1]."""
+        batches = []
         for start in range(0, len(images), _BATCH_SIZE):
             batch = torch.from_numpy(images[start : start + _BATCH_SIZE, None]).float().to(self.device)
             output = self.network(2 * batch - 1)
@@ -85,12 +80,8 @@ class Encoder:
                 output.phase_logits.argmax(1),
                 output.positions,
             )
-            seen.append([part.cpu().numpy() for part in parts])
-        return Sight(*(np.concatenate(part) for part in zip(*seen, strict=True)))
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Features (N, D) of images, floats (N, H, W) in [0, 1]."""
-        return self.look(images).features
+            batches.append([part.cpu().numpy() for part in parts])
+        return Predictions(*(np.concatenate(part) for part in zip(*batches, strict=True)))
 
 
 def load_encoder(folder: str | Path, device: str | torch.device = "cpu") -> Encoder:
@@ -119,7 +110,7 @@ def load_encoder(folder: str | Path, device: str | torch.device = "cpu") -> Enco
 
 
 def check_encoder(encoder: Encoder, training: RealSlices, heldout: RealSlices) -> None:
-    """Refuse an encoder that is not the instrument for these slices.
+    """Refuse an encoder that must not be used for these slices.
 
     Patients are known by their volumes, whatever they are called and however they were prepared.
 
@@ -144,13 +135,13 @@ def check_encoder(encoder: Encoder, training: RealSlices, heldout: RealSlices) -
         )
 
 
-def encoder_quality(encoder: Encoder, heldout: RealSlices, groups: Sequence[str], seed: int = 0) -> dict[str, dict]:
+def encoder_quality(encoder: Encoder, heldout: RealSlices, groups: Sequence[str], seed: int = 0) -> dict[str, Number]:
     """How well the encoder does on the patients held out, of all groups; bootstrap over these patients.
 
     Args:
         encoder: the encoder.
         heldout: slices of all groups.
-        groups: those that are told from the others.
+        groups: the groups to distinguish from the others.
         seed: of the resamples.
 
     Returns:
@@ -158,7 +149,7 @@ def encoder_quality(encoder: Encoder, heldout: RealSlices, groups: Sequence[str]
         `auc_slice` and `auc_patient` (area under the ROC curve of groups against the rest; of a patient by the mean
         log odds of his slices), `phase_accuracy` and `position_error` (mean absolute, as a part of the heart).
     """
-    sight = encoder.look(heldout.images)
+    predicted = encoder.predict(heldout.images)
     codes, draws = bootstrap_draws(heldout.patients, np.random.default_rng((seed, 4)))
     counts = {"protocol": "encoder", "n_real": len(codes), "n_patients": draws.shape[1], "encoder": encoder.hash}
     numbers = {}
@@ -168,37 +159,21 @@ def encoder_quality(encoder: Encoder, heldout: RealSlices, groups: Sequence[str]
         values, owners = [], []
         for volume in np.unique(volumes[segmented]):
             rows = volumes == volume
-            values.append(dice(sight.masks[rows] == label, heldout.masks[rows] == label))
+            values.append(dice(predicted.masks[rows] == label, heldout.masks[rows] == label))
             owners.append(volume // 2)
         known = np.isfinite(values)
         means = mean_over_pairs(np.array(values)[known], np.array(owners, int)[known], draws)
-        numbers[f"dice_{name}"] = number(*means, (0, 1), **counts, structure=STRUCTURES[label])
+        numbers[f"dice_{name}"] = Number.estimate(*means, (0, 1), **counts, structure=STRUCTURES[label])
     ours = np.isin(heldout.groups, [GROUPS.index(group) for group in groups])
-    odds = sight.log_odds(groups)
+    odds = predicted.log_odds(groups)
     of_patient = [np.flatnonzero(codes == patient) for patient in range(draws.shape[1])]
     patient_odds, patient_ours = (np.array([x[rows].mean() for rows in of_patient]) for x in (odds, ours))
-    numbers["auc_slice"] = number(
+    numbers["auc_slice"] = Number.estimate(
         roc_auc(odds, ours), resample(lambda rows: roc_auc(odds[rows], ours[rows]), codes, draws), (0, 1), **counts
     )
     resampled = np.array([roc_auc(patient_odds[draw], patient_ours[draw]) for draw in draws])
-    numbers["auc_patient"] = number(roc_auc(patient_odds, patient_ours), resampled, (0, 1), **counts)
-    right, error = sight.phases == heldout.phases, np.abs(sight.positions - heldout.positions)
-    numbers["phase_accuracy"] = number(*mean_over_pairs(right, codes, draws), (0, 1), **counts)
-    numbers["position_error"] = number(*mean_over_pairs(error, codes, draws), (0, np.inf), **counts)
+    numbers["auc_patient"] = Number.estimate(roc_auc(patient_odds, patient_ours), resampled, (0, 1), **counts)
+    right, error = predicted.phases == heldout.phases, np.abs(predicted.positions - heldout.positions)
+    numbers["phase_accuracy"] = Number.estimate(*mean_over_pairs(right, codes, draws), (0, 1), **counts)
+    numbers["position_error"] = Number.estimate(*mean_over_pairs(error, codes, draws), (0, np.inf), **counts)
     return numbers
-
-
-def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the ROC curve: how often a positive's score is above a negative's, ties counted half.
-
-    Args:
-        scores: (N,).
-        positive: (N,), whether each is one.
-
-    Returns:
-        In [0, 1], higher is better; not a number where one of the kinds is missing.
-    """
-    positive = positive.astype(bool)
-    if positive.all() or not positive.any():
-        return float("nan")
-    return float(precedence(scores[~positive], scores[positive]).mean())

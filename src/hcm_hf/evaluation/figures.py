@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from hcm_hf.metrics.anatomy import THICK
 from hcm_hf.utils.figures import new_figure
+from hcm_hf.utils.files import write_bytes
 from hcm_hf.utils.pictures import image_grid, save_png
 
 
@@ -22,13 +23,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-COLOURS = {"generated": "#d55e00", "real": "#0072b2", "mean image": "#808080"}  # told apart by the colour-blind too
+LABELS = {  # of a report's rows
+    "generated": "generated",
+    "real": "real",
+    "true_masks": "true masks of the real",
+    "mean_image": "mean image",
+}
+COLOURS = {"generated": "#d55e00", "real": "#0072b2", "mean image": "#808080"}  # the colour-blind can distinguish them
 
 _BANDS = 3  # of the contact sheet
 _TILE = 64  # pixels: side of an image on the contact sheet, so that ten of them are 700 pixels wide
-_GREYS = 16  # of the contact sheet: a third of the bytes of 256, and hardly visible in a tile
 _MARGIN, _GAP, _SPACE, _FONT = 16, 2, 8, 12  # pixels: for labels, between images, between bands, of letters
-_COLOURS = 64  # of a diagram
 _BIN = 2.0  # mm
 _WAVELENGTHS = (32, 16, 8, 6, 5, 4, 3, 2)  # mm
 
@@ -50,7 +55,7 @@ def write_closest_pairs(
         train: training images, (L, H, W) in [0, 1].
         correlation: of each generated image with the most alike training image, (N,), as `best_match` returns it.
         index: which one that is, (N,).
-        figure_file: the PNG file to write: of 16 greys, and images above 64 pixels as means over blocks of pixels.
+        figure_file: the PNG file to write; images above 64 pixels are means over blocks of pixels.
         columns: pairs in a band, at most.
     """
     best = np.argsort(-correlation, kind="stable")[: _BANDS * columns]
@@ -66,7 +71,7 @@ def write_closest_pairs(
             canvas.paste(_text(f"{value:.2f}", width - _GAP), (_MARGIN + column * width, top))
         for row, name in enumerate(("generated", "training")):
             canvas.paste(_text(name, height - _GAP).rotate(90, expand=True), (0, top + _MARGIN + row * height))
-    save_png(_with_few_greys(canvas), figure_file)
+    save_png(canvas, figure_file)
 
 
 def write_thickness_histograms(
@@ -164,7 +169,7 @@ def write_precision_recall(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], 
 def _save(figure: "Figure", figure_file: str | Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100, format="png")
-    save_png(Image.open(buffer).convert("RGB").quantize(_COLOURS), figure_file)
+    write_bytes(figure_file, buffer.getvalue())
 
 
 def _styles(labels: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -189,10 +194,3 @@ def _text(text: str, width: int) -> Image.Image:
     label = Image.new("L", (width, _MARGIN), 255)
     ImageDraw.Draw(label).text((width / 2, _MARGIN / 2), text, fill=0, anchor="mm", font_size=_FONT)
     return label
-
-
-def _with_few_greys(image: Image.Image) -> Image.Image:
-    step = 255 // (_GREYS - 1)
-    few = Image.fromarray(np.rint(np.asarray(image) / step).astype(np.uint8))
-    few.putpalette([step * grey for grey in range(_GREYS) for _ in "RGB"])
-    return few

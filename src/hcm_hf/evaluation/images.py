@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePath
 
 import datasets
@@ -12,6 +12,7 @@ import numpy as np
 from hcm_hf.data.acdc import GROUPS, LEVELS, PHASES, STRUCTURES, check_groups
 from hcm_hf.data.identity import Identities
 from hcm_hf.data.slices import Slices
+from hcm_hf.evaluation.report import Source, read_typed
 from hcm_hf.generation.images import MANIFEST_FILE, find_images
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import explained
@@ -53,8 +54,14 @@ class RealSlices:
         """Those of some groups."""
         kept = np.isin(self.groups, [GROUPS.index(group) for group in groups])
         arrays = {name: value[kept] for name, value in vars(self).items() if name != "identities"}
-        identities = {name: self.identities[name] for name in np.unique(arrays["patients"]).tolist()}
+        names = np.unique(arrays["patients"]).tolist()
+        identities = {name: self.identities[name] for name in names if name in self.identities}
         return RealSlices(**arrays, identities=identities)
+
+    def at_ends(self) -> "RealSlices":
+        """Those at end diastole and end systole."""
+        kept = self.phases >= 0
+        return replace(self, **{name: value[kept] for name, value in vars(self).items() if name != "identities"})
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,21 @@ class GeneratedPairs:
     groups: np.ndarray
     phases: np.ndarray
     thirds: np.ndarray
+
+
+@dataclass(frozen=True)
+class GeneratedImages:
+    """Generated images and what is known of them.
+
+    Attributes:
+        images: float32 (N, H, W) in [0, 1].
+        source: what made them.
+        pairs: their segmentations; None where there are none.
+    """
+
+    images: np.ndarray
+    source: Source = Source()
+    pairs: GeneratedPairs | None = None
 
 
 def find_levels(phases: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -117,13 +139,11 @@ def fingerprint(*sets: RealSlices) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
+def read_images(folder: str | Path) -> tuple[np.ndarray, Source]:
     """Read generated images: a folder with `manifest.jsonl`, or of PNG files alone. `read_pairs` reads the masks.
 
     Returns:
-        float32 (N, H, W) in [0, 1], and their `model` (without a manifest the folder's name), `model_hash`,
-        `version`, `scheduler` and `num_inference_steps` (of a diffusion model), `guidance_scale` (with classes),
-        `mixed_precision` (where it was not full), and `classes`.
+        float32 (N, H, W) in [0, 1], and what made them.
 
     Raises:
         InputError: if the folder holds no images, images of several models or sizes, or what cannot be read.
@@ -137,15 +157,19 @@ def read_images(folder: str | Path) -> tuple[np.ndarray, dict]:
         entries = [{"file": path.name, "model": folder.resolve().name} for path in find_images(folder)]
     if not entries:
         raise InputError(f"{folder} holds no images; generate some there first.")
-    source: dict = {"model": None, "model_hash": None, "version": None}
-    for key in (*source, "scheduler", "num_inference_steps", "guidance_scale", "mixed_precision"):
+    known: dict = {}
+    for key in (one.name for one in fields(Source) if one.name != "classes"):
         values = sorted({entry[key] for entry in entries if entry.get(key) is not None}, key=str)
         if len(values) > 1:
             listed = ", ".join(map(str, values))
             raise InputError(f"{folder} holds images of more than one {key} ({listed}); score them apart.")
         if values:
-            source[key] = values[0]
-    source["classes"] = sorted({str(entry["class"]) for entry in entries if entry.get("class") is not None})
+            known[key] = values[0]
+    known["classes"] = sorted({str(entry["class"]) for entry in entries if entry.get("class") is not None})
+    try:
+        source = read_typed(Source, known)
+    except ValueError as error:
+        raise InputError(f"{folder / MANIFEST_FILE} is damaged ({error}); generate the images again.") from error
     first = _read_png(folder / str(entries[0]["file"]))
     images = np.empty((len(entries), *first.shape), np.float32)  # filled in place: never all of them twice
     for index, entry in enumerate(entries):

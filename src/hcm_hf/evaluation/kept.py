@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hcm_hf.evaluation.comparison import Comparison
+from hcm_hf.evaluation.report import Report, Rows, plain, read_typed
 from hcm_hf.utils.files import write_text
 
 
@@ -16,7 +17,7 @@ PARTS_FOLDER = ".parts"
 
 
 class KeptParts:
-    """Parts that are done, in files with their figures, so that an interrupted evaluation of the same things goes on.
+    """Parts that are finished, in files with their figures, so that an interrupted evaluation goes on.
 
     Args:
         output_dir: where they are kept, in `PARTS_FOLDER`; None keeps nothing.
@@ -24,25 +25,22 @@ class KeptParts:
         comparison: what is compared: of other images neither.
     """
 
-    def __init__(self, output_dir: Path | None, report: dict, comparison: Comparison):
+    def __init__(self, output_dir: Path | None, report: Report, comparison: Comparison):
         self.folder = output_dir / PARTS_FOLDER if output_dir else None
-        digest = hashlib.sha256(json.dumps(report, sort_keys=True).encode())
-        digest.update(np.ascontiguousarray(comparison.generated))
-        judges = [*comparison.extractors, *([comparison.encoder] if comparison.encoder else [])]
-        digest.update("".join(judge.hash for judge in judges).encode())
-        sets = [comparison.training, comparison.seen, comparison.heldout]
-        if comparison.pairs is not None:
-            sets += [comparison.all_training, comparison.all_heldout]
-            for array in vars(comparison.pairs).values():
-                digest.update(np.ascontiguousarray(array))
-        for one in sets:
-            for array in (one.images, one.masks, one.groups, one.phases, one.positions):
-                digest.update(np.ascontiguousarray(array))
+        digest = hashlib.sha256(json.dumps(report.to_json(), sort_keys=True).encode())
+        digest.update(b"" if comparison.encoder is None else comparison.encoder.hash.encode())
+        arrays = [comparison.generated.images]
+        if comparison.generated.pairs is not None:
+            arrays += vars(comparison.generated.pairs).values()
+        for one in (comparison.reference.all_seen, comparison.reference.all_heldout):
+            arrays += (one.images, one.masks, one.groups, one.phases, one.positions)
         if comparison.model is not None:
-            digest.update(next(comparison.model.unet.parameters()).detach().cpu().numpy())
+            arrays.append(next(comparison.model.unet.parameters()).detach().cpu().numpy())
+        for array in arrays:
+            digest.update(np.ascontiguousarray(array))
         self.key = digest.hexdigest()
 
-    def get(self, name: str, assess: Callable[[Path | None], dict]) -> dict:
+    def get(self, name: str, assess: Callable[[Path | None], Rows]) -> Rows:
         """What is kept of a part, or what `assess` says of it, which is given a folder for its figures."""
         if self.folder is None:
             return assess(None)
@@ -50,13 +48,13 @@ class KeptParts:
         if path.is_file():
             kept = json.loads(path.read_text(encoding="utf-8"))
             if kept["key"] == self.key and kept["figures"] == [figure.name for figure in self.figures(name)]:
-                return kept["result"]
+                return read_typed(Rows, kept["rows"])
         shutil.rmtree(self.folder / name, ignore_errors=True)
-        result = assess(self.folder / name)
+        rows = assess(self.folder / name)
         figures = [figure.name for figure in self.figures(name)]
-        write_text(path, json.dumps({"key": self.key, "figures": figures, "result": result}))
-        return result
+        write_text(path, json.dumps({"key": self.key, "figures": figures, "rows": plain(rows)}))
+        return rows
 
     def figures(self, name: str) -> list[Path]:
-        """The figures of a part that is done."""
+        """The figures of a part that is finished."""
         return sorted((self.folder / name).glob("*.png"))

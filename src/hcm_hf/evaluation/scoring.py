@@ -9,33 +9,30 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import datasets
-import numpy as np
 import torch
 from diffusers import DDPMPipeline, DiffusionPipeline
 from tqdm.auto import tqdm
 
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.data.identity import Identities, read_identities, shared_patients
-from hcm_hf.data.preprocessing import FIELD_OF_VIEW
-from hcm_hf.evaluation.comparison import Comparison, Rows
+from hcm_hf.evaluation.comparison import Comparison, Reference
+from hcm_hf.evaluation.definitions import ARTEFACT, FIGURES
 from hcm_hf.evaluation.encoder import Encoder, check_encoder, encoder_quality, load_encoder
-from hcm_hf.evaluation.extractors import Extractor, load_extractor
-from hcm_hf.evaluation.images import GeneratedPairs, fingerprint, read_images, read_pairs, read_split
+from hcm_hf.evaluation.images import GeneratedImages, read_images, read_pairs
 from hcm_hf.evaluation.kept import PARTS_FOLDER, KeptParts
-from hcm_hf.evaluation.parts.assessment import PARTS, similarity_rows
+from hcm_hf.evaluation.parts import PARTS
 from hcm_hf.evaluation.parts.masks import asked_groups, check_pairs
-from hcm_hf.evaluation.report import ARTEFACT, DEFINITIONS, FIGURES, REPORT_FILE, read_report, write_report
+from hcm_hf.evaluation.parts.similarity import similarity_rows
+from hcm_hf.evaluation.report import REPORT_FILE, Artefact, EncoderInfo, Report, Rows, Source, Speed
 from hcm_hf.generation.images import SETTINGS_FILE, generate_images
-from hcm_hf.metrics.protocols import reference_size
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import require_empty, write_bytes
 from hcm_hf.utils.pictures import write_grid
-from hcm_hf.version import __version__
 
 
 GRID_FILE = "grid.png"
@@ -50,7 +47,6 @@ def score(
     split: str = "test",
     groups: Sequence[str] = ("HCM",),
     encoder: str | Path | None = None,
-    features: Sequence[str] = (),
     num_images: int = 1000,
     class_labels: str | None = None,
     scheduler: str | None = None,
@@ -58,7 +54,7 @@ def score(
     guidance_scale: float | None = None,
     paper_compat: bool = False,
     seed: int = 0,
-) -> dict:
+) -> Report:
     """Score generated images and write `report.json`, `report.md` and figures; finished parts survive an interruption.
 
     Args:
@@ -71,7 +67,6 @@ def score(
         groups: the ACDC groups to compare with.
         encoder: folder of an encoder trained on this dataset, see scripts/train_encoder.py; without one the parts
             that need it are left out.
-        features: other extractors to measure distances with, see `load_extractor`.
         num_images: number of images to generate with `model`.
         class_labels: their class, see `generate_images`.
         scheduler: of a diffusion model, see `generate_images`.
@@ -100,57 +95,49 @@ def score(
             raise InputError(f"--{argument} {value} is for generating; the images of --images are made already.")
     at_least("seed", seed, 0)
     folder = None if model is None else find_pipeline(model)
-    splits = load_dataset(dataset)
-    training, everyone = read_split(splits, "train", groups), read_split(splits, split)
-    heldout = read_split(splits, split, groups)
+    reference = Reference.read(load_dataset(dataset), split, groups, name=str(dataset or "synthetic"))
+    training, heldout = reference.training, reference.heldout  # groups that are not there are refused before images
     loaded = None if encoder is None else load_encoder(encoder)
     if loaded is not None:
-        check_encoder(loaded, training, everyone)
-    extractors = [load_extractor(name) for name in features]
+        check_encoder(loaded, training, reference.all_heldout)
     if not any((output_dir / name).exists() for name in (REPORT_FILE, "images", PARTS_FOLDER)):
         require_empty(output_dir, "--output_dir")
     if images is None:
         images = generate_images(model, output_dir / "images", num_images, seed=seed, **sampling)
-    (generated, source), pairs = read_images(images), read_pairs(images)
-    if model is not None and source["model_hash"] not in (None, hash_model(folder)):
-        raise InputError(f"The images in {images} were made by {source['model']}, not by --model {model}.")
+    generated = GeneratedImages(*read_images(images), read_pairs(images))
+    source = generated.source
+    if model is not None and source.model_hash not in (None, hash_model(folder)):
+        raise InputError(f"The images in {images} were made by {source.model}, not by --model {model}.")
     seen_by = _seen_patients(Path(images), folder, source)
-    if seen_by and (shared := shared_patients(everyone.identities, seen_by)):
+    if seen_by and (shared := shared_patients(reference.all_heldout.identities, seen_by)):
         raise InputError(
-            f"{source['model']} was trained on patient {shared[0]}, who is held out in split '{split}'; name the "
+            f"{source.model} was trained on patient {shared[0]}, who is held out in split '{split}'; name the "
             "--dataset that it was trained on."
         )
     written = _noted(Path(images)) or (read_training(folder) if folder else {})
     if (output_dir / REPORT_FILE).exists():
-        before = read_report(output_dir)["generator"]
+        before = Report.load(output_dir).generator
         if before != source:
-            raise InputError(f"{output_dir} holds the report of {before['model']}; name another --output_dir.")
+            raise InputError(f"{output_dir} holds the report of {before.model}; name another --output_dir.")
     pipeline = None if folder is None else HCMPipeline.from_pretrained(folder)
     report = evaluate_images(
         generated,
-        splits,
-        source=source,
-        dataset_name=str(dataset or "synthetic"),
-        split=split,
-        groups=groups,
-        seen_groups=written.get("groups"),
+        replace(reference, seen_groups=written.get("groups")),
         encoder=loaded,
-        extractors=extractors,
         model=pipeline if isinstance(pipeline, DDPMPipeline) else None,
-        pairs=pairs,
         paper_compat=paper_compat,
         seed=seed,
         output_dir=output_dir,
     )
     if seen_by is None:
-        report["left_out"]["patients"] = (
+        report.left_out["patients"] = (
             "whether the model was trained on held-out patients: neither the images nor a model say whom it has seen."
         )
-    if pipeline is not None and ("scheduler" in source) == ("scheduler" in pipeline.components):
-        report["speed"] = measure_speed(pipeline, source)
-    write_grid(heldout.images, generated, output_dir / GRID_FILE, seed=seed)
-    write_report(report, output_dir)
-    drawn = {name for names in report["figures"].values() for name in names}
+    if pipeline is not None and (source.scheduler is not None) == ("scheduler" in pipeline.components):
+        report.speed = measure_speed(pipeline, source)
+    write_grid(heldout.images, generated.images, output_dir / GRID_FILE, seed=seed)
+    report.save(output_dir)
+    drawn = {name for names in report.figures.values() for name in names}
     for pattern in (pattern for part in FIGURES.values() for pattern in part):
         for old in output_dir.glob(pattern):  # of a report that this one replaces
             if old.name not in drawn:
@@ -159,12 +146,12 @@ def score(
     return report
 
 
-def _seen_patients(images: Path, model: Path | None, source: dict) -> Identities | None:
+def _seen_patients(images: Path, model: Path | None, source: Source) -> Identities | None:
     """The patients that the model of generated images was trained on, by all that is known; None for nothing.
 
     The images carry a note of it. The model's own counts where it is given, never what lies at the path where it was.
     """
-    notes = {str(images): _noted(images)} | ({} if model is None else {str(source["model"]): read_training(model)})
+    notes = {str(images): _noted(images)} | ({} if model is None else {str(source.model): read_training(model)})
     known = [read_identities(note["train_patients"], name) for name, note in notes.items() if "train_patients" in note]
     return {f"{index}:{name}": volumes for index, one in enumerate(known) for name, volumes in one.items()} or None
 
@@ -175,7 +162,7 @@ def _noted(images: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def measure_speed(pipeline: DiffusionPipeline, source: dict, batch_size: int = 8) -> dict:
+def measure_speed(pipeline: DiffusionPipeline, source: Source, batch_size: int = 8) -> Speed:
     """How long a model takes for images made as these were, on the device that it is on.
 
     Args:
@@ -184,14 +171,13 @@ def measure_speed(pipeline: DiffusionPipeline, source: dict, batch_size: int = 8
         batch_size: images at a time; more at once may be faster.
 
     Returns:
-        `network_calls` per image, of which guidance takes two per step, `seconds_per_1000_images` from one batch, and
-        what it was measured on, in the precision that the images were made in.
+        The speed, in the precision that the images were made in.
     """
     keys = "scheduler", "num_inference_steps", "guidance_scale"
-    steps = {key: source[key] for key in keys if key in source}
+    steps = {key: value for key, value in vars(source).items() if key in keys and value is not None}
     arguments, _ = prepare_sampling(pipeline, **steps)
     pipeline.set_progress_bar_config(disable=True)
-    precision = source.get("mixed_precision")
+    precision = source.mixed_precision
     autocast = torch.autocast(pipeline.device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST)
     for size in (1, batch_size):  # the first call warms up
         started = time.perf_counter()
@@ -199,151 +185,86 @@ def measure_speed(pipeline: DiffusionPipeline, source: dict, batch_size: int = 8
             pipeline(batch_size=size, generator=torch.Generator().manual_seed(0), output_type="np", **arguments)
         seconds = time.perf_counter() - started
     guided = arguments.get("guidance_scale", 1) != 1
-    return {
-        "network_calls": arguments.get("num_inference_steps", 1) * (2 if guided else 1),
-        "seconds_per_1000_images": seconds * 1000 / batch_size,
-        "batch_size": batch_size,
-        "mixed_precision": precision if precision in AUTOCAST else "no",
-        "device": str(pipeline.device),
-        "threads": torch.get_num_threads(),
-    }
+    return Speed(
+        network_calls=arguments.get("num_inference_steps", 1) * (2 if guided else 1),
+        seconds_per_1000_images=seconds * 1000 / batch_size,
+        batch_size=batch_size,
+        device=str(pipeline.device),
+        threads=torch.get_num_threads(),
+        mixed_precision=precision if precision in AUTOCAST else "no",
+    )
 
 
 def evaluate_images(
-    images: np.ndarray,
-    dataset: datasets.DatasetDict,
+    generated: GeneratedImages,
+    reference: Reference,
     *,
-    source: dict | None = None,
-    dataset_name: str = "",
-    split: str = "test",
-    groups: Sequence[str] = ("HCM",),
-    seen_groups: Sequence[str] | None = None,
     encoder: Encoder | None = None,
-    extractors: Sequence[Extractor] = (),
     model: DDPMPipeline | None = None,
-    pairs: GeneratedPairs | None = None,
-    real_per_image: int = 50,
     paper_compat: bool = False,
     seed: int = 0,
-    device: str = "cpu",
+    real_per_image: int = 50,
     output_dir: Path | None = None,
-) -> dict:
+) -> Report:
     """Compare generated images with the slices of training and of held-out patients.
 
     Args:
-        images: generated images, float (N, H, W) in [0, 1].
-        dataset: a prepared dataset; its training split is what the generator was trained on.
-        source: what `read_images` found out about the images; copied into the report.
-        dataset_name: as it shall stand in the report.
-        split: the held-out split.
-        groups: the groups whose slices are the reference; frames that are neither ED nor ES are left out.
-        seen_groups: the groups whose training slices, all frames of them, the generator may copy; None where that is
-            not known, which takes `groups` and says so in the report.
-        encoder: of `load_encoder`, trained on this dataset.
-        extractors: of `load_extractor`.
+        generated: the images, with their segmentations where there are some.
+        reference: the real slices.
+        encoder: of `load_encoder`, trained on the same dataset.
         model: the diffusion model that made the images.
-        pairs: the segmentations of the images, of `read_pairs`, and what the images were asked to show.
-        real_per_image: real images per generated one in the protocol `random`.
         paper_compat: also score images in [-1, 1] with SSIM's data_range at 255, to show what that gives.
         seed: of the random pairs, subsamples and resamples.
-        device: where to compute the pixel metrics.
-        output_dir: gets the figures, and keeps the parts that are done until the next call.
+        real_per_image: real images per generated one in the protocol `random`.
+        output_dir: gets the figures, and keeps the parts that are finished until the next call.
 
     Returns:
-        The report: counts and definitions, `rows` of numbers with flat names such as `ssim_random`, and with
-        `output_dir` the names of the `figures` of each part.
+        The report, with `output_dir` also the names of the figures of each part.
 
     Raises:
         InputError: if images, segmentations, dataset and encoder do not fit together, or there are too few images.
     """
-    training, heldout = (read_split(dataset, name, groups) for name in ("train", split))
-    shared = shared_patients(heldout.identities, training.identities)
-    if shared := shared or [name for name in heldout.identities if name in training.identities]:
-        raise InputError(
-            f"Patient {shared[0]} is both in split 'train' and in split '{split}'; prepare the data again."
-        )
+    reference.check()
+    images, heldout = generated.images, reference.heldout
     if images.ndim != 3 or not len(images) or images.shape[1:] != heldout.images.shape[1:]:
         size = "x".join(map(str, heldout.images.shape[1:]))
         raise InputError(f"images have shape {images.shape}; the dataset's slices ask for (N, H, W) of {size} px.")
     if not 0 <= images.min() <= images.max() <= 1:  # false for NaN too
         raise InputError(f"images hold values from {images.min()} to {images.max()}; expected [0, 1].")
     at_least("real_per_image", real_per_image, 1)
-    everyone = read_split(dataset, split)
-    seen = read_split(dataset, "train", seen_groups or groups, all_frames=True)
     if encoder is not None:
-        check_encoder(encoder, training, everyone)
-    all_training = None if pairs is None else read_split(dataset, "train")
-    if pairs is not None:
-        check_pairs(pairs, images, {"train": all_training, split: everyone})
-    comparison = Comparison(
-        generated=images,
-        training=training,
-        seen=seen,
-        heldout=heldout,
-        groups=tuple(groups),
-        pixel_spacing=FIELD_OF_VIEW / images.shape[2],
-        encoder=encoder,
-        extractors=tuple(extractors),
-        model=model,
-        pairs=pairs,
-        all_training=all_training,
-        all_heldout=everyone,
-        real_per_image=real_per_image,
-        seed=seed,
-        device=device,
-    )
-    parts, left_out = _choose_parts(comparison)
-    report = {
-        "hcm_hf_version": __version__,
-        "generator": source or {},
-        "dataset": {
-            "name": dataset_name,
-            "fingerprint": fingerprint(training, heldout),
-            "split": split,
-            "groups": list(groups),
-            "resolution": images.shape[2],
-        },
-        "seed": seed,
-        "real_per_image": real_per_image,
-        "n_generated": len(images),
-        "n_reference": reference_size(training.patients, heldout.patients),
-        "seen_groups": list(seen_groups or groups),
-        "seen_groups_assumed": seen_groups is None,
-        "n_seen": len(seen.images),
-        "n_seen_patients": len(np.unique(seen.patients)),
-        "n_train": len(training.images),
-        "n_train_patients": len(np.unique(training.patients)),
-        "n_heldout": len(heldout.images),
-        "n_heldout_patients": len(np.unique(heldout.patients)),
-        "definitions": DEFINITIONS,
-        "encoder": None,
-        "left_out": left_out,
-    }
-    if pairs is not None:
-        report["asked_groups"] = asked_groups(pairs)
+        check_encoder(encoder, reference.training, reference.all_heldout)
+    if generated.pairs is not None:
+        check_pairs(generated, {"train": reference.all_training, reference.split: reference.all_heldout})
+    comparison = Comparison(generated, reference, encoder, model, real_per_image, seed)
+    report = comparison.begin_report()
+    parts, report.left_out = _choose_parts(comparison)
+    if generated.pairs is not None:
+        report.asked_groups = asked_groups(generated.pairs)
     kept = KeptParts(output_dir, report, comparison)
     if encoder is not None:
-        described = {"source": encoder.source, "version": encoder.version, "hash": encoder.hash}
-        quality = kept.get("encoder", lambda _: encoder_quality(encoder, everyone, groups, seed))
-        report["encoder"] = described | {"quality": quality}
+        quality = kept.get(
+            "encoder",
+            lambda _: {"quality": encoder_quality(encoder, reference.all_heldout, reference.groups, seed)},
+        )
+        report.encoder = EncoderInfo(encoder.source, encoder.version, encoder.hash, quality["quality"])
     assess: dict[str, Callable[[Path | None], Rows]] = {
         name: lambda figures, part=PARTS[name]: part.assess(comparison, figures) for name in parts
     }
     if paper_compat:
         assess["paper_compat"] = lambda _: similarity_rows(comparison, artefact=True)
-    report["parts"], report["rows"] = {}, {}
     with tqdm(assess.items(), desc="Scoring", unit="part") as bar:
         for name, function in bar:
             bar.set_postfix_str(name)
             rows = kept.get(name, function)
             if name == "paper_compat":
-                report["paper_compat_artefact"] = {"warning": ARTEFACT, "rows": rows}
+                report.paper_compat_artefact = Artefact(ARTEFACT, rows)
                 continue
-            report["parts"][name] = list(rows["generated"])
+            report.parts[name] = list(rows["generated"])
             for label, numbers in rows.items():
-                report["rows"].setdefault(label, {}).update(numbers)
+                report.rows.setdefault(label, {}).update(numbers)
     if output_dir:
-        report["figures"] = {name: [figure.name for figure in kept.figures(name)] for name in parts}
+        report.figures = {name: [figure.name for figure in kept.figures(name)] for name in parts}
         for figure in (figure for name in parts for figure in kept.figures(name)):
             write_bytes(output_dir / figure.name, figure.read_bytes())
     return report
@@ -361,15 +282,15 @@ def _choose_parts(comparison: Comparison) -> tuple[list[str], dict[str, str]]:
             (
                 f"{part.name_least} needs at least {part.least} {kind}, and there are {len(images)}"
                 for kind, images in (
-                    ("generated images", comparison.generated),
-                    ("held-out slices", comparison.heldout.images),
-                    ("training slices", comparison.training.images),
+                    ("generated images", comparison.generated.images),
+                    ("held-out slices", comparison.reference.heldout.images),
+                    ("training slices", comparison.reference.training.images),
                 )
                 if len(images) < part.least
             ),
             None,
         )
-        if few and len(comparison.generated) < part.least:
+        if few and len(comparison.generated.images) < part.least:
             raise InputError(f"Too few images: {few}; generate more.")
         if few:
             left_out[name] = f"{name}: {few}."

@@ -12,7 +12,9 @@ from hcm_hf.data.acdc import GROUPS, PHASES
 from hcm_hf.data.identity import count_patients
 from hcm_hf.data.preparation import ACDC_CITATION, LICENSES
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
-from hcm_hf.evaluation.report import DEFINITIONS, GLANCE, PROTOCOLS, markdown_table, transposed_table
+from hcm_hf.evaluation.definitions import DEFINITIONS, GLANCE, PROTOCOLS
+from hcm_hf.evaluation.report import Report
+from hcm_hf.evaluation.tables import markdown_table, number_table
 from hcm_hf.utils.hub import read_name
 from hcm_hf.version import INSTALL, SOURCE_URL
 
@@ -36,7 +38,7 @@ def render_card(
     repo_id: str,
     training: Mapping,
     library_name: str,
-    report: Mapping | None = None,
+    report: Report | None = None,
     figures: Collection[str] = (),
     num_samples: int = 0,
     sampling: str = "",
@@ -48,18 +50,20 @@ def render_card(
         repo_id: `user/name`, as it shall be loaded.
         training: what the training run wrote of itself, `training_config.json`.
         library_name: "diffusers" for a stock pipeline of it, else "hcm_hf".
-        report: the evaluation's `report.json` on this model; without one the card says "not evaluated".
+        report: the evaluation of this model; without one the card says "not evaluated".
         figures: those of `LOSSES` and `SAMPLES` that lie beside it.
         num_samples: images in `SAMPLES`.
         sampling: how they were made, where that is not the only way.
         axes: what the model can be asked for, the answers by question; it makes masks too. Nothing for the others.
     """
-    training, report = _plain(training), report and _plain(report)
+    training = _plain(training)
+    if report is not None:
+        report = Report.from_json(_plain(report.to_json()))
     family, version = training["family"], training["version"]
     title, description = _description(family, training["recipe"])
     source = training.get("dataset_source") or ("synthetic" if training["dataset"] == "synthetic" else "acdc")
-    names = [name for name in _METRICS if report and name in report["rows"]["generated"]]
-    remembered = [name for part in ("memorization", "membership") if report for name in report["parts"].get(part, ())]
+    names = [name for name in _METRICS if report and name in report.rows["generated"]]
+    remembered = [name for part in ("memorization", "membership") if report for name in report.parts.get(part, ())]
     results = _eval_results(training, report, names, source)
     teacher = read_name(training.get("teacher") or "")
     data = ModelCardData(
@@ -79,7 +83,7 @@ def render_card(
         title=title,
         description=description,
         axes_table=markdown_table(
-            [["asks for", "answers"], *([name, ", ".join(answers)] for name, answers in (axes or {}).items())]
+            ["asks for", "answers"], [[name, ", ".join(answers)] for name, answers in (axes or {}).items()]
         ),
         asked=bool(axes),
         num_patients=count_patients(training["train_patients"]),
@@ -94,14 +98,14 @@ def render_card(
         has_samples=SAMPLES in figures,
         num_samples=num_samples,
         sampling=sampling,
-        num_slices=training.get("num_train_slices") or (report or {}).get("n_seen"),
+        num_slices=training.get("num_train_slices") or (report and report.n_seen),
         recipe_table=_recipe_table(training),
         report=report,
-        generated_with=_generated_with(report),
-        evaluation_table=transposed_table(report["rows"], names) if names else "",
-        definitions=_protocols(report, names) + _definitions(report, names),
-        memorization_table=transposed_table(report["rows"], remembered) if remembered else "",
-        memorization_definitions=_definitions(report, remembered),
+        generated_with="; ".join(report.generator.settings()) if report else "",
+        evaluation_table=number_table(report.rows, names) if names else "",
+        definitions=_protocols(report, names) + _definitions(names),
+        memorization_table=number_table(report.rows, remembered) if remembered else "",
+        memorization_definitions=_definitions(remembered),
         environment=_environment(training.get("environment"), version),
     )
     return str(card).rstrip() + "\n"
@@ -164,7 +168,7 @@ def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.Dat
         license_name=data.license,
         is_acdc=data.license == LICENSES["acdc"],
         groups=[group for group in GROUPS if any(row["group"] == group for row in preparation["slices"])],
-        slices_table=markdown_table([columns, *([str(row[key]) for key in columns] for row in preparation["slices"])]),
+        slices_table=markdown_table(columns, [[str(row[key]) for key in columns] for row in preparation["slices"]]),
         citation=ACDC_CITATION,
     )
     return str(card).rstrip() + "\n"
@@ -179,52 +183,40 @@ def _plain(value: object) -> Any:
     return " ".join(html.escape(value, quote=False).split()) if isinstance(value, str) else value
 
 
-def _eval_results(training: Mapping, report: Mapping | None, names: list[str], source: str) -> list[EvalResult]:
+def _eval_results(training: Mapping, report: Report | None, names: list[str], source: str) -> list[EvalResult]:
     """Numbers for the model index, each followed by that of real patients; without one it is left out.
 
     The index asks for the dataset's id, so without a repository there are none.
     """
-    found = report and read_name(report["dataset"]["name"])
+    found = report and read_name(report.dataset.name)
     if not found:
         return []
     called, data, results = (
         {"synthetic": "synthetic cohort", "acdc": "ACDC"}.get(source, found[1]),
-        report["dataset"],
+        report.dataset,
         [],
     )
     for name in names:
-        pair = [report["rows"].get(row, {}).get(name, {"value": None}) for row in ("generated", "real")]
-        if any(number["value"] is None for number in pair):
+        pair = [report.rows.get(row, {}).get(name) for row in ("generated", "real")]
+        if any(number is None or number.value is None for number in pair):
             continue
         for number, suffix, whose in zip(pair, ("", "_real"), ("", ", real patients"), strict=True):
             results.append(
                 EvalResult(
                     task_type=TASK,
                     dataset_type=found[1],
-                    dataset_name=f"{called}, {', '.join(data['groups'])}, {data['resolution']} px",
-                    dataset_split=data["split"],
+                    dataset_name=f"{called}, {', '.join(data.groups)}, {data.resolution} px",
+                    dataset_split=data.split,
                     dataset_revision=found[2],
                     metric_type=f"{name}{suffix}",
-                    metric_name=f"{name}{whose} (protocol {number['protocol']})",
-                    metric_value=number["value"],
+                    metric_name=f"{name}{whose} (protocol {number.protocol})",
+                    metric_value=number.value,
                 )
             )
     return results
 
 
-def _generated_with(report: Mapping | None) -> str:
-    if report is None:
-        return ""
-    source = report["generator"]
-    parts = [f"class {name}" for name in source.get("classes", [])]
-    if source.get("scheduler"):
-        parts.append(f"{source['scheduler']}, {source['num_inference_steps']} steps")
-    if source.get("guidance_scale") not in (None, 1):
-        parts.append(f"guidance {source['guidance_scale']:g}")
-    return "; ".join(parts)
-
-
-def _definitions(report: Mapping | None, names: list[str]) -> str:
+def _definitions(names: list[str]) -> str:
     """What the numbers mean, for those that are there: a definition's name is the beginning of theirs."""
     chosen = {
         key: text
@@ -234,10 +226,10 @@ def _definitions(report: Mapping | None, names: list[str]) -> str:
     return "\n".join(f"- {key}: {text}." for key, text in chosen.items())
 
 
-def _protocols(report: Mapping | None, names: list[str]) -> str:
+def _protocols(report: Report | None, names: list[str]) -> str:
     """Which images meet, for the protocols of these numbers that need saying."""
-    used = dict.fromkeys(report["rows"]["generated"][name]["protocol"] for name in names) if report else ()
-    return "".join(f"- _{name}: {PROTOCOLS[name].format_map(report)}.\n" for name in used if name in PROTOCOLS)
+    used = dict.fromkeys(report.rows["generated"][name].protocol for name in names) if report else ()
+    return "".join(f"- _{name}: {PROTOCOLS[name].format_map(vars(report))}.\n" for name in used if name in PROTOCOLS)
 
 
 def _recipe_table(training: Mapping) -> str:
@@ -252,7 +244,7 @@ def _recipe_table(training: Mapping) -> str:
             ]
         )
         lines.append(["training, validation included", f"{progress['seconds']:,.0f} s"])
-    return markdown_table([["setting", "value"], *lines])
+    return markdown_table(["setting", "value"], lines)
 
 
 def _shown(value: object) -> str:

@@ -17,7 +17,6 @@ from huggingface_hub import constants
 
 from hcm_hf.data.preparation import PreparationReport
 from hcm_hf.data.schema import FEATURES
-from hcm_hf.evaluation.report import ARTEFACT
 from hcm_hf.schedulers import SAMPLERS
 from hcm_hf.training.checkpoint import Progress
 from hcm_hf.training.config import TrainingConfig
@@ -43,16 +42,6 @@ _TRAINING = {
 }
 for _name in ("output_dir", "report_to", "networks", "losses", "taught_by", "sampling"):  # of the machine, or code
     del _TRAINING[_name]
-_REPORT = {
-    **dict.fromkeys(("hcm_hf_version", "seed", "real_per_image", "n_generated", "n_reference", "seen_groups")),
-    **dict.fromkeys(("n_seen", "n_seen_patients", "n_train", "n_train_patients", "n_heldout", "n_heldout_patients")),
-    **dict.fromkeys(("definitions", "left_out", "asked_groups", "parts", "rows", "paper_compat_artefact")),
-    "generator": dict.fromkeys(_SAMPLED),
-    "dataset": dict.fromkeys(("name", "fingerprint", "split", "groups", "resolution")),
-    "encoder": dict.fromkeys(("source", "version", "hash", "quality")),
-    "speed": dict.fromkeys(("network_calls", "seconds_per_1000_images", "batch_size", "device", "threads")),
-}
-_NUMBER = ("value", "low", "high", "protocol", "encoder", "structure")  # and counts, whose names begin with n_
 _PREPARATION = dict.fromkeys(one.name for one in fields(PreparationReport)) | {
     "generator": dict.fromkeys((*_SAMPLED, "dataset_source", "license", "train_patients"))
 }
@@ -66,27 +55,6 @@ def known_training(training: Mapping) -> dict:
     objective = dict.fromkeys(settings["objective"])
     sizes = {name: dict.fromkeys(own) for name, own in settings["sizes"].items()}
     return _known(training, _TRAINING | {"objective": objective, "sizes": sizes})
-
-
-def known_report(report: Mapping) -> dict:
-    """Return the known entries of a report."""
-    known = _known(report, _REPORT) | {"rows": _known_numbers(report["rows"])}
-    if known.get("encoder"):
-        known["encoder"] |= {"quality": _known_numbers({"": known["encoder"]["quality"]})[""]}
-    if "paper_compat_artefact" in known:
-        artefact = known["paper_compat_artefact"]
-        known["paper_compat_artefact"] = {"warning": ARTEFACT, "rows": _known_numbers(artefact["rows"])}
-    return known
-
-
-def _known_numbers(rows: Mapping) -> dict:
-    return {
-        label: {
-            name: {key: one for key, one in number.items() if key in _NUMBER or key.startswith("n_")}
-            for name, number in row.items()
-        }
-        for label, row in rows.items()
-    }
 
 
 def known_preparation(preparation: Mapping) -> dict:

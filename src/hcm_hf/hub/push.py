@@ -14,14 +14,13 @@ from hcm_hf.data.dataset import load_dataset, read_preparation
 from hcm_hf.data.preparation import LICENSES
 from hcm_hf.data.preparation import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.data.schema import SPLITS
-from hcm_hf.evaluation.report import REPORT_FILE, read_report
+from hcm_hf.evaluation.report import REPORT_FILE, Report
 from hcm_hf.generation.images import image_generator
 from hcm_hf.hub.cards import LOSSES, SAMPLES, render_card, render_dataset_card
 from hcm_hf.hub.commit import CARD, Target, push
 from hcm_hf.hub.publishable import (
     SPACE_MODELS,
     known_preparation,
-    known_report,
     known_training,
     own_columns,
     pipeline_files,
@@ -97,8 +96,8 @@ def push_model(
         facts = {key: training[key] for key in ("family", "recipe", "resolution")}
         files[ROOT_CONFIG] = to_json({"library_name": library} | facts)
     if found is not None:
-        found = _report_without_paths(known_report(found), repo_id, token)
-        files[METRICS_FILE] = to_json(found)
+        found = _report_without_paths(found, repo_id, token)
+        files[METRICS_FILE] = to_json(found.to_json())
     if (run / LOSSES).exists():
         files[LOSSES] = read_regular(run, LOSSES)
     draw, sampling = _samples(pipeline)
@@ -266,14 +265,13 @@ def check_repository(
     return full
 
 
-def _read_report(path: Path, model: str | Path, model_hash: str) -> dict:
+def _read_report(path: Path, model: str | Path, model_hash: str) -> Report:
     if not (path / REPORT_FILE if path.is_dir() else path).is_file():
         raise InputError(f"--report {path} does not exist; write one with scripts/score.py.")
-    report = read_report(path)
-    source = report["generator"]
-    if source.get("model_hash") != model_hash:
+    report = Report.load(path)
+    if report.generator.model_hash != model_hash:
         raise InputError(
-            f"--report {path} is about another model ({source.get('model')}) than --model {model}; score that one."
+            f"--report {path} is about another model ({report.generator.model}) than --model {model}; score that one."
         )
     return report
 
@@ -335,11 +333,7 @@ def _run_name(folder: str) -> str:
     return path.parent.name if path.name == "best" else path.name
 
 
-def _report_without_paths(report: dict, repo_id: str, token: str | bool | None) -> dict:
-    name, encoder = report["dataset"]["name"], report["encoder"]
+def _report_without_paths(report: Report, repo_id: str, token: str | bool | None) -> Report:
+    name, encoder = report.dataset.name, report.encoder and Path(report.encoder.source).name
     named = not Path(name).exists() and _on_hub(name, "dataset", token)
-    return report | {
-        "generator": report["generator"] | {"model": repo_id},
-        "dataset": report["dataset"] | {"name": name if named else Path(name).name},
-        "encoder": encoder and encoder | {"source": Path(encoder["source"]).name},
-    }
+    return report.renamed(repo_id, name if named else Path(name).name, encoder)

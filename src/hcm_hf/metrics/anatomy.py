@@ -42,18 +42,17 @@ def wall_thickness(masks: np.ndarray, pixel_spacing: float | np.ndarray) -> np.n
     return np.array([_thickest(mask) for mask in masks]) * spacing
 
 
-def thick_share(thickness: np.ndarray, threshold: float = THICK) -> float:
-    """Share of slices with a wall as thick as the criterion or thicker.
+def exceeds_threshold(thickness: np.ndarray, threshold: float = THICK) -> np.ndarray:
+    """Whether a wall is as thick as the criterion or thicker; the mean over slices is their share.
 
     Args:
-        thickness: of `wall_thickness`, (N,), mm, of one phase.
+        thickness: of `wall_thickness`, (N,), mm.
         threshold: mm.
 
     Returns:
-        In [0, 1], of the slices that have a thickness; not a number where none has.
+        (N,), 1 or 0; not a number where there is no thickness.
     """
-    measured = thickness[~np.isnan(thickness)]
-    return float((measured >= threshold).mean()) if len(measured) else float("nan")
+    return np.where(np.isnan(thickness), np.nan, thickness >= threshold)
 
 
 def chamber_areas(masks: np.ndarray, pixel_spacing: float | np.ndarray) -> np.ndarray:

@@ -3,7 +3,8 @@
 Features are floating-point numpy arrays of shape (N, D), one row per image; images are floating-point numpy arrays of
 shape (N, H, W) with values in [0, 1]. All is computed in double precision.
 
-No value is good by itself: compare it with what other real patients score against the same reference.
+Every function raises `InputError` for malformed arrays, sets that differ in size, and too few rows. No value is good
+by itself: compare it with what other real patients score against the same reference.
 """
 
 from collections.abc import Iterator
@@ -50,9 +51,6 @@ def principal_components(reference: np.ndarray, count: int) -> PrincipalComponen
 
     Returns:
         Mean and basis. The signs of the directions are arbitrary; no distance of this module depends on them.
-
-    Raises:
-        InputError: where the reference has too few rows or columns, or does not vary in `count` directions.
     """
     _check("reference", reference)
     rows, columns = reference.shape
@@ -82,9 +80,6 @@ def frechet_distance(generated: np.ndarray, real: np.ndarray) -> float:
 
     Returns:
         0 or more, lower is closer, in squared units of the features.
-
-    Raises:
-        InputError: where features are malformed, differ in D, or are too few for a covariance of full rank.
     """
     generated, real = _checked_pair(generated, real)
     for name, features in (("generated", generated), ("real", real)):
@@ -111,12 +106,9 @@ def kernel_distance(generated: np.ndarray, real: np.ndarray) -> float:
 
     Returns:
         Lower is closer; 0 on average, so also below, for two samples of one distribution.
-
-    Raises:
-        InputError: where features are malformed, differ in D or are too few.
     """
-    generated, real = _checked_pair(generated, real)
-    return float(_mean_within(generated) + _mean_within(real) - 2 * _kernel_means(generated, real).mean())
+    alone = np.zeros(len(real), int), np.zeros((1, 1), int)  # all of one patient
+    return resampled_kernel_distance(generated, real, *alone)[0]
 
 
 def resampled_kernel_distance(
@@ -135,9 +127,6 @@ def resampled_kernel_distance(
 
     Returns:
         The distance, and (resamples,); not a number where a resample holds no pair of slices.
-
-    Raises:
-        InputError: as `kernel_distance`, and where `codes` are not those of the rows of `real`.
     """
     generated, real = _checked_pair(generated, real)
     patients = np.arange(draws.shape[1])
@@ -181,20 +170,45 @@ def neighbour_scores(generated: np.ndarray, real: np.ndarray) -> NeighbourScores
     Args:
         generated: features, (N, D), N at least 6.
         real: features, (N, D).
-
-    Raises:
-        InputError: where features are malformed, differ in D or N, or are too few.
     """
-    generated, real = _checked_pair(generated, real, least=NEIGHBOURS + 1)
-    _check_equally_many(generated, real)
-    between = _distances(generated, real)
-    around_generated, around_real = between <= _radii(generated)[:, None], between <= _radii(real)
+    around_generated, around_real = _neighbourhoods(generated, real)
     return NeighbourScores(
         precision=float(around_real.any(1).mean()),
         recall=float(around_generated.any(0).mean()),
         density=float(around_real.sum(1).mean() / NEIGHBOURS),
         coverage=float(around_real.any(0).mean()),
     )
+
+
+def resampled_neighbour_scores(
+    generated: np.ndarray, real: np.ndarray, codes: np.ndarray, draws: np.ndarray
+) -> np.ndarray:
+    """`neighbour_scores` for every resample of the reference's patients.
+
+    The balls stay as they are, for a row drawn twice would be its own neighbour: a resample says which real rows with
+    their balls are there, and how often each counts.
+
+    Args:
+        generated: features, (N, D), N at least 6.
+        real: features, (N, D).
+        codes: (N,), the index of each real row's patient.
+        draws: (resamples, patients), indices of patients.
+
+    Returns:
+        (resamples, 4), in the order of `NeighbourScores`; not a number where a resample holds no real row.
+    """
+    around_generated, around_real = _neighbourhoods(generated, real)
+    patients = np.arange(draws.shape[1])
+    member = (codes[:, None] == patients).astype(np.float64)  # (M, patients)
+    times = np.stack([np.bincount(draw, minlength=len(patients)) for draw in draws])
+    sizes, hits = times @ member.sum(0), around_real @ member  # (resamples,), (N, patients)
+    covered = np.stack([around.any(0) @ member for around in (around_generated, around_real)])
+    with np.errstate(invalid="ignore"):
+        precision = ((hits @ times.T) > 0).mean(0)
+        density = (hits.mean(0) @ times.T) / NEIGHBOURS * len(real) / sizes
+        recall, coverage = covered @ times.T / sizes
+    scores = np.stack([precision, recall, density, coverage], axis=1)
+    return np.where(sizes[:, None] > 0, scores, np.nan)
 
 
 class PrecisionRecallCurve(NamedTuple):
@@ -223,9 +237,6 @@ def precision_recall_curve(
 
     Returns:
         The nearer to (1, 1) the better. A generator of only some of the modes keeps its precision and loses recall.
-
-    Raises:
-        InputError: where features are malformed, differ in D or N, or hold too few different rows.
     """
     generated, real = _checked_pair(generated, real)
     _check_equally_many(generated, real)
@@ -248,82 +259,53 @@ def precision_recall_curve(
     return PrecisionRecallCurve(precision.clip(max=1), (precision / slopes[:, 0]).clip(max=1))
 
 
-def resampled_neighbour_scores(
-    generated: np.ndarray, real: np.ndarray, codes: np.ndarray, draws: np.ndarray
-) -> np.ndarray:
-    """`neighbour_scores` for every resample of the reference's patients.
-
-    The balls stay as they are, for a row drawn twice would be its own neighbour: a resample says which real rows with
-    their balls are there, and how often each counts.
-
-    Args:
-        generated: features, (N, D), N at least 6.
-        real: features, (N, D).
-        codes: (N,), the index of each real row's patient.
-        draws: (resamples, patients), indices of patients.
-
-    Returns:
-        (resamples, 4), in the order of `NeighbourScores`; not a number where a resample holds no real row.
-
-    Raises:
-        InputError: as `neighbour_scores`.
-    """
-    generated, real = _checked_pair(generated, real, least=NEIGHBOURS + 1)
-    _check_equally_many(generated, real)
-    between = _distances(generated, real)
-    around_generated, around_real = between <= _radii(generated)[:, None], between <= _radii(real)
-    patients = np.arange(draws.shape[1])
-    member = (codes[:, None] == patients).astype(np.float64)  # (M, patients)
-    times = np.stack([np.bincount(draw, minlength=len(patients)) for draw in draws])
-    sizes, hits = times @ member.sum(0), around_real @ member  # (resamples,), (N, patients)
-    covered = np.stack([around.any(0) @ member for around in (around_generated, around_real)])
-    with np.errstate(invalid="ignore"):
-        precision = ((hits @ times.T) > 0).mean(0)
-        density = (hits.mean(0) @ times.T) / NEIGHBOURS * len(real) / sizes
-        recall, coverage = covered @ times.T / sizes
-    scores = np.stack([precision, recall, density, coverage], axis=1)
-    return np.where(sizes[:, None] > 0, scores, np.nan)
-
-
 def spectrum_distance(generated: np.ndarray, real: np.ndarray) -> float:
     """Mean over frequencies of the absolute difference of the sets' mean log radial power spectra.
 
     It sees blur and noise, to which features can be blind, and nothing of what the images show.
 
     Args:
-        generated: images, (N, H, W).
-        real: images, (M, H, W).
+        generated: spectra, (N, F), as `log_radial_spectra` returns them.
+        real: spectra, (M, F).
 
     Returns:
         0 or more, lower is closer; of natural logarithms, so .1 is about 10 % of power.
-
-    Raises:
-        InputError: where images are malformed, outside [0, 1] or differ in size.
     """
-    first, second = log_radial_spectra(generated, "generated"), log_radial_spectra(real, "real")
-    if generated.shape[1:] != real.shape[1:]:
-        raise InputError(f"generated and real differ in image size: {generated.shape[1:]} and {real.shape[1:]}.")
-    return float(np.abs(first.mean(0) - second.mean(0)).mean())
+    if generated.shape[1] != real.shape[1]:
+        raise InputError(
+            f"generated and real differ in image size: {generated.shape[1]} and {real.shape[1]} frequencies."
+        )
+    return float(np.abs(generated.mean(0) - real.mean(0)).mean())
 
 
-def log_radial_spectra(images: np.ndarray, name: str = "images") -> np.ndarray:
+def brightness_outliers(generated: np.ndarray, real: np.ndarray) -> float:
+    """Share of images that are darker than 99 % of real ones or brighter than 99 %: washed out or black.
+
+    Args:
+        generated: the mean of each image, (N,).
+        real: of real images, (M,).
+
+    Returns:
+        In [0, 1], lower is better; about .02 for other real images.
+    """
+    low, high = np.quantile(real, (0.01, 0.99))
+    return float(((generated < low) | (generated > high)).mean())
+
+
+def log_radial_spectra(images: np.ndarray) -> np.ndarray:
     """Natural logarithm of each image's power at each frequency, averaged over directions.
 
     Args:
         images: (N, H, W).
-        name: what errors call them.
 
     Returns:
         (N, S // 2 + 1), S the shorter side: at 0, 1, ... cycles per S pixels up to the Nyquist frequency, without the
         corners beyond it. White noise of variance v has about log(v + POWER_FLOOR) at all but 0.
-
-    Raises:
-        InputError: where images are malformed or outside [0, 1].
     """
-    _check(name, images, "(N, H, W)", least=1)
+    _check("images", images, "(N, H, W)", least=1)
     low, high = images.min(), images.max()
     if low < 0 or high > 1:
-        raise InputError(f"{name} holds values from {low} to {high}; expected values in [0, 1].")
+        raise InputError(f"images holds values from {low} to {high}; expected values in [0, 1].")
     return np.log(radial_power(images) + POWER_FLOOR)
 
 
@@ -368,6 +350,14 @@ def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Euclidean distances (N, M) from differences, not products: equal rows are exactly 0 apart."""
     tensors = torch.from_numpy(first), torch.from_numpy(second)
     return torch.cdist(*tensors, compute_mode="donot_use_mm_for_euclid_dist").numpy()
+
+
+def _neighbourhoods(generated: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether a real row lies in the ball around a generated one, and the reverse: (N, N), generated by real, both."""
+    generated, real = _checked_pair(generated, real, least=NEIGHBOURS + 1)
+    _check_equally_many(generated, real)
+    between = _distances(generated, real)
+    return between <= _radii(generated)[:, None], between <= _radii(real)
 
 
 def _radii(features: np.ndarray) -> np.ndarray:

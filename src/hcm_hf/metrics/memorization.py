@@ -13,10 +13,10 @@ empty, of another kind or shape, or holds values that are not finite or outside 
 """
 
 import numpy as np
-from scipy.cluster.vq import kmeans2
 
+from hcm_hf.metrics.bootstrap import RESAMPLES
 from hcm_hf.metrics.pixel import cc_matrix
-from hcm_hf.metrics.protocols import RESAMPLES
+from hcm_hf.metrics.ranking import mann_whitney_z, precedence
 from hcm_hf.utils.errors import InputError
 
 
@@ -24,7 +24,7 @@ _CHUNK = 256  # images or rows at a time
 _LARGEST = np.finfo(np.float64).max
 
 
-def copy_rate(train: np.ndarray, heldout: np.ndarray, generated: np.ndarray) -> float:
+def copy_rate(generated_best: np.ndarray, heldout_best: np.ndarray) -> float:
     """Share of generated images that are more like a training image than 99 % of the held-out images are.
 
     Alike is a high correlation coefficient with the most alike training image, which sees shifted, blurred and noised
@@ -33,15 +33,13 @@ def copy_rate(train: np.ndarray, heldout: np.ndarray, generated: np.ndarray) -> 
     probability is 1 / (n + 1).
 
     Args:
-        train: images that the generator has seen, (L, H, W).
-        heldout: images of other patients, (N, H, W).
-        generated: images, (M, H, W).
+        generated_best: of each generated image, (M,), as `best_match` returns it.
+        heldout_best: of images of other patients, (N,).
 
     Returns:
-        In [0, 1], lower is better: .01 is innocence, 1 a generator that only copies.
+        In [0, 1], lower is better: about 1 % is expected without copying, 1 of a generator that only copies.
     """
-    _check(3, train=train, heldout=heldout, generated=generated)
-    return float((best_match(train, generated)[0] > copy_threshold(best_match(train, heldout)[0])).mean())
+    return float((generated_best > copy_threshold(heldout_best)).mean())
 
 
 def copy_threshold(heldout_best: np.ndarray) -> float:
@@ -108,76 +106,42 @@ def nearest_neighbours(train: np.ndarray, points: np.ndarray) -> tuple[np.ndarra
     return distance, index
 
 
-def nearest_neighbour_ratio(train: np.ndarray, heldout: np.ndarray, generated: np.ndarray) -> float:
+def nearest_neighbour_ratio(generated: np.ndarray, heldout: np.ndarray) -> float:
     """Median distance of generated rows to the nearest training row, over that of held-out rows.
 
     Args:
-        train: rows, (L, D).
-        heldout: rows of other patients, (N, D).
-        generated: rows, (M, D).
+        generated: distances, (M,), as `nearest_neighbours` returns them.
+        heldout: of rows of other patients, (N,).
 
     Returns:
-        0 or more: about 1 is healthy, 0 copies, above 1 lies farther from the training data than real patients do.
+        0 or more: about 1 is healthy, 0 copies, above 1 lies farther from the training data than real patients do;
+        not a number where half of the held-out rows or more are training rows.
     """
-    _check(2, train=train, heldout=heldout, generated=generated)
-    real = np.median(nearest_neighbours(train, heldout)[0])
-    if real == 0:
-        raise InputError("Half of heldout, or more, are rows of train: held-out images must be of other patients.")
-    return float(np.median(nearest_neighbours(train, generated)[0]) / real)
+    real = np.median(heldout)
+    return float(np.median(generated) / real) if real else float("nan")
 
 
-def data_copying_z(
-    train: np.ndarray,
-    heldout: np.ndarray,
-    generated: np.ndarray,
-    *,
-    n: int,
-    cells: int = 1,
-    min_generated: int = 20,
-    seed: int = 0,
-) -> float:
-    """C_T of Meehan et al.: are generated rows nearer to the training rows than held-out ones, as a Z statistic.
+def data_copying_z(generated: np.ndarray, heldout: np.ndarray, n: int, generator: np.random.Generator) -> float:
+    """C_T of Meehan et al. in one cell: are generated rows nearer to the training rows, as a Z statistic.
 
-    In each cell of k-means on the training rows, Z_U is the Mann-Whitney statistic U of the distances to the nearest
-    training row of the cell, less its mean and over its standard deviation if both sets were alike; C_T is its mean
-    over the cells, weighted by the share of held-out rows in each. One cell is the global test. It grows with
-    sqrt(n), so compare at equal n. Slices of one patient are not independent: two groups of real patients differ more
-    widely than a standard normal number does.
+    It grows with sqrt(n), so compare at equal n. Slices of one patient are not independent: two groups of real
+    patients differ more widely than a standard normal number does.
 
     Args:
-        train: rows, (L, D).
-        heldout: rows of other patients, (N, D).
-        generated: rows, (M, D).
-        n: how many held-out and how many generated rows take part, drawn at random.
-        cells: k of k-means.
-        min_generated: cells with fewer generated rows are left out, as are those without held-out rows.
-        seed: of the draws and of k-means.
+        generated: distances to the nearest training row, (M,).
+        heldout: of rows of other patients, (N,).
+        n: at most so many of each take part, drawn at random.
+        generator: of the draws.
 
     Returns:
-        About 0 is healthy; far below 0, generated rows copy; far above, they underfit.
+        About 0 is healthy; far below 0, generated rows copy; far above, they underfit; not a number where n is 0.
     """
-    _check(2, train=train, heldout=heldout, generated=generated)
-    for name, rows in (("heldout", heldout), ("generated", generated)):
-        if len(rows) < n:
-            raise InputError(f"{name} has {len(rows)} rows, fewer than n = {n}.")
-    if not 1 <= cells <= len(np.unique(train, axis=0)):
-        raise InputError(f"cells is {cells}, not between 1 and the number of different rows of train.")
-    generator = np.random.default_rng(seed)
-    heldout, generated = (rows[generator.permutation(len(rows))[:n]] for rows in (heldout, generated))
-    centres = kmeans2(train, cells, iter=100, minit="++", seed=seed)[0]
-    homes = [nearest_neighbours(centres, rows)[1] for rows in (train, heldout, generated)]
-    scores, weights = [], []
-    for cell in range(cells):
-        near, held, made = (rows[home == cell] for rows, home in zip((train, heldout, generated), homes, strict=True))
-        if len(near) and len(held) and len(made) >= min_generated:
-            scores.append(mann_whitney_z(nearest_neighbours(near, made)[0], nearest_neighbours(near, held)[0]))
-            weights.append(len(held))
-    if not scores:
-        raise InputError(f"No cell holds heldout and {min_generated} generated rows: raise n or use fewer cells.")
-    return float(np.average(scores, weights=weights))
+    return mann_whitney_z(*(generator.permutation(rows)[:n] for rows in (generated, heldout))) if n else float("nan")
 
 
-def authenticity(train: np.ndarray, generated: np.ndarray, train_patients: np.ndarray) -> float:
+def authenticity(
+    train: np.ndarray, generated: np.ndarray, train_patients: np.ndarray, draws: np.ndarray
+) -> tuple[float, np.ndarray]:
     """Share of generated rows that are no noisy copy of a training row, as Alaa et al. define it.
 
     A row is authentic if it lies farther from its nearest training row than that one lies from its own nearest
@@ -189,27 +153,12 @@ def authenticity(train: np.ndarray, generated: np.ndarray, train_patients: np.nd
         train: rows, (L, D).
         generated: rows, (M, D).
         train_patients: the patient of each training row, (L,), two or more different ones.
+        draws: resamples, (resamples, patients), indices of patients in the order of their names; how often a patient
+            is drawn does not matter.
 
     Returns:
-        In [0, 1]: 0 copies only; real held-out rows in the place of `generated` give the value to compare with.
-    """
-    return float(authentic_rows(train, generated, train_patients, np.arange(len(np.unique(train_patients)))[None])[0])
-
-
-def authentic_rows(
-    train: np.ndarray, generated: np.ndarray, train_patients: np.ndarray, draws: np.ndarray
-) -> np.ndarray:
-    """`authenticity` for every resample of the training patients.
-
-    Args:
-        train: rows, (L, D).
-        generated: rows, (M, D).
-        train_patients: the patient of each training row, (L,), two or more different ones.
-        draws: (resamples, patients), indices of patients in the order of their names; how often a patient is drawn
-            does not matter.
-
-    Returns:
-        (resamples,); not a number where a resample holds one patient only.
+        In [0, 1]: 0 copies only; real held-out rows in the place of `generated` give the value to compare with. And
+        the same for every resample, (resamples,); not a number where one holds one patient only.
     """
     _check(2, train=train, generated=generated)
     _check_patients(train, train_patients, "train")
@@ -220,13 +169,14 @@ def authentic_rows(
     used, position = np.unique(index, return_inverse=True)
     spacing = np.stack([nearest_neighbours(train[codes == p], train[used])[0] for p in range(len(names))], axis=1)
     spacing[np.arange(len(used)), codes[used]] = np.inf  # of another patient
+    draws = [np.arange(len(names)), *draws]
     shares, rows = np.full(len(draws), np.nan), np.arange(len(generated))
     for i, present in enumerate(map(np.unique, draws)):
         if len(present) > 1:
             nearest = present[distance[:, present].argmin(1)]
             gap = spacing[position.reshape(index.shape)[rows, nearest]][:, present].min(1)
             shares[i] = (distance[rows, nearest] > gap).mean()
-    return shares
+    return float(shares[0]), shares[1:]
 
 
 def membership_auc(
@@ -260,26 +210,6 @@ def membership_auc(
     generator = np.random.default_rng(seed)
     weights = [generator.multinomial(k, np.full(k, 1 / k), size=RESAMPLES) / k for k in below.shape]
     return float(below.mean()), (weights[0] @ below * weights[1]).sum(1)
-
-
-def mann_whitney_z(first: np.ndarray, second: np.ndarray) -> float:
-    """Standardised number of pairs in which the first is larger: C_T of distances to the training rows, in one cell.
-
-    Args:
-        first: distances of generated rows, (M,).
-        second: distances of held-out rows, (N,).
-
-    Returns:
-        About 0 where both are alike, below 0 where the first are smaller.
-    """
-    pairs = len(first) * len(second)
-    above = precedence(second, first).sum()
-    return (above - pairs / 2) / np.sqrt(pairs * (len(first) + len(second) + 1) / 12)
-
-
-def precedence(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """1 where the first, (N,), is smaller than the second, (M,), and 1/2 where both are equal: (N, M)."""
-    return (first[:, None] < second) + 0.5 * (first[:, None] == second)
 
 
 def _patient_means(errors: np.ndarray, patients: np.ndarray) -> np.ndarray:

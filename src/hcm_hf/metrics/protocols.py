@@ -1,19 +1,15 @@
-"""Which real image a generated one is compared with, and how sure the mean is: statistics on matrices of pairs.
-
-Every number has a 95 % interval by bootstrap over the patients of the real reference: patients, not slices, are the
-sample.
-"""
+"""Which real image a generated one is compared with: statistics on matrices of pairs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import torch
 
+from hcm_hf.metrics.bootstrap import Number, bootstrap_draws, mean_over_pairs
 from hcm_hf.metrics.pixel import cc_max_shift
 
 
-RESAMPLES = 1000  # of the reference's patients
 _CHUNK = 256  # offered images between two reports of progress
 
 
@@ -32,8 +28,7 @@ class ImageSet:
     levels: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(NamedTuple):
     """A pixel metric; `sign` 1 where higher is more alike, -1 where lower is."""
 
     sign: int
@@ -51,13 +46,6 @@ def random_pairs(allowed: np.ndarray, count: int, generator: np.random.Generator
         chosen = generator.choice(columns, min(count, len(columns)), replace=False) if len(columns) else columns
         pairs.append(np.stack([np.full(len(chosen), row), chosen], axis=1))
     return np.concatenate(pairs)
-
-
-def mean_over_pairs(values: np.ndarray, codes: np.ndarray, draws: np.ndarray) -> tuple[float, np.ndarray]:
-    """Mean of the pairs' values, (P,), and the same for every resample of patients; `codes` (P,) is each pair's."""
-    sums, counts = (np.bincount(codes, weights, minlength=draws.shape[1]) for weights in (values, None))
-    with np.errstate(invalid="ignore"):  # no pair at all: not a number
-        return float(sums.sum() / counts.sum()), sums[draws].sum(1) / counts[draws].sum(1)
 
 
 def mean_of_best(
@@ -79,32 +67,6 @@ def mean_of_best(
     for patient in np.unique(codes):
         best[patient] = likeness[:, codes == patient].max(1)
     return _finite_mean(best.max(0)), np.array([_finite_mean(best[np.unique(draw)].max(0)) for draw in draws])
-
-
-def bootstrap_draws(patients: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The index of each row's patient, (N,), and `RESAMPLES` resamples of the patients, (RESAMPLES, patients)."""
-    names, codes = np.unique(patients, return_inverse=True)
-    return codes, generator.integers(len(names), size=(RESAMPLES, len(names)))
-
-
-def resample(statistic: Callable[[np.ndarray], float], codes: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """A statistic of each resample of patients, (resamples,); it is given the resample's rows as indices."""
-    rows_of = [np.flatnonzero(codes == patient) for patient in range(draws.shape[1])]
-    return np.array([statistic(np.concatenate([rows_of[patient] for patient in draw])) for draw in draws])
-
-
-def number(value: float, resampled: np.ndarray, bounds: tuple[float, float], **counts: int | str) -> dict:
-    """A number of the report: value, and low and high of its 95 % interval; null where nothing could be compared.
-
-    The interval is shifted by the bootstrap's own bias: a resample misses a third of the patients, so its best matches
-    are worse than those among all of them.
-    """
-    low = high = None
-    resampled = resampled[np.isfinite(resampled)]
-    if len(resampled):
-        interval = np.quantile(resampled, (0.025, 0.975)) + (value - resampled.mean())
-        low, high = (float(end) for end in interval.clip(*bounds))
-    return {"value": float(value) if len(resampled) else None, "low": low, "high": high, **counts}
 
 
 def reference_size(training: np.ndarray, heldout: np.ndarray) -> int:
@@ -130,9 +92,8 @@ def compare_rows(
     max_shift: int | None = None,
     real_per_image: int = 50,
     seed: int = 0,
-    device: str | torch.device = "cpu",
     advance: Callable[[int], object] = int,
-) -> dict[str, dict]:
+) -> dict[str, dict[str, Number]]:
     """Every row's numbers under the protocols random, matched, best_train, best_heldout and copy_gap.
 
     A protocol is a matrix of the pairs that may be compared and a statistic over them. Images of a patient are never
@@ -147,11 +108,10 @@ def compare_rows(
         max_shift: also compute `cc_max_shift` of the random pairs, with shifts up to this.
         real_per_image: real images per offered one under `random`; a single offered image meets all of them.
         seed: of the random pairs, subsamples and resamples.
-        device: where to compute `cc_max_shift`.
         advance: called with the number of pairs done.
 
     Returns:
-        Row to flat name to number: value, 95 % interval, protocol, n_generated, n_real, n_patients.
+        Row to flat name to number.
     """
     train, held = (_Reference(split, np.random.default_rng((seed, i))) for i, split in enumerate((training, heldout)))
     size = reference_size(training.patients, heldout.patients)
@@ -172,24 +132,26 @@ def compare_rows(
             same = other & (one.levels[:, None] == held.levels)
             sampled["matched"] = random_pairs(same, count, np.random.default_rng((seed, 3)))
         rows[name] = row = {}
-        for label, (sign, bounds) in ((label, (metric.sign, metric.bounds)) for label, metric in METRICS.items()):
+        for label, (sign, bounds) in METRICS.items():
             for protocol, chosen in sampled.items():
                 means = mean_over_pairs(to_held[label][tuple(chosen.T)], held.codes[chosen[:, 1]], held.draws)
                 compared = {"n_generated": len(np.unique(chosen[:, 0]))}  # without those that match no real slice
-                row[f"{label}_{protocol}"] = number(*means, bounds, protocol=protocol, **n_random | compared)
-            best = mean_of_best(sign * to_train[label], as_many, train.codes[:size], train.draws)
-            counts = {"protocol": "best_train", **n, "n_real": size, "n_patients": n_train}
-            row[f"{label}_best_train"] = number(sign * best[0], sign * best[1], bounds, **counts)
-            other_best = mean_of_best(sign * to_held[label], matched, held.codes, held.draws)
-            counts = {"protocol": "best_heldout", **n, "n_real": size, "n_patients": n_held}
-            row[f"{label}_best_heldout"] = number(sign * other_best[0], sign * other_best[1], bounds, **counts)
-            counts = {"protocol": "copy_gap", **n, "n_real": 2 * size, "n_patients": n_train + n_held}
-            gap = best[0] - other_best[0], best[1] - other_best[1]
-            row[f"{label}_copy_gap"] = number(*gap, (-np.inf, np.inf), **counts)
+                row[f"{label}_{protocol}"] = Number.estimate(*means, bounds, protocol=protocol, **n_random | compared)
+            nearest = {
+                "best_train": mean_of_best(sign * to_train[label], as_many, train.codes[:size], train.draws),
+                "best_heldout": mean_of_best(sign * to_held[label], matched, held.codes, held.draws),
+            }
+            for protocol, n_patients in (("best_train", n_train), ("best_heldout", n_held)):
+                best = (sign * one for one in nearest[protocol])
+                about = {"protocol": protocol, **n, "n_real": size, "n_patients": n_patients}
+                row[f"{label}_{protocol}"] = Number.estimate(*best, bounds, **about)
+            gap = (ours - theirs for ours, theirs in zip(*nearest.values(), strict=True))
+            about = {"protocol": "copy_gap", **n, "n_real": 2 * size, "n_patients": n_train + n_held}
+            row[f"{label}_copy_gap"] = Number.estimate(*gap, (-np.inf, np.inf), **about)
         if max_shift is not None:
-            peaks = cc_max_shift(one.images, held.images, pairs, max_shift, device)
+            peaks = cc_max_shift(one.images, held.images, pairs, max_shift)
             means = mean_over_pairs(peaks, held.codes[pairs[:, 1]], held.draws)
-            row["cc_max_shift_random"] = number(*means, (-1.0, 1.0), protocol="random", **n_random)
+            row["cc_max_shift_random"] = Number.estimate(*means, (-1.0, 1.0), protocol="random", **n_random)
     return rows
 
 

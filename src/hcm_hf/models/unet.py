@@ -5,7 +5,6 @@ The study's sees images. The tuned model's sees images and their segmentations a
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from diffusers import SchedulerMixin, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
@@ -13,7 +12,6 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch.nn import functional as F
 
 
-MEMBERSHIP_LEVELS = (0.2, 0.4, 0.6)  # fractions of the timesteps that `denoising_errors` uses
 NUM_STRUCTURES = 3  # the mask's values 1 to 3, a channel each
 PAIR_CHANNELS = 1 + NUM_STRUCTURES
 
@@ -162,42 +160,3 @@ def denoise(
             noise = unet(images, timestep).sample
             images = scheduler.step(noise, timestep, images, generator=generator).prev_sample
         yield images
-
-
-@torch.no_grad()
-def denoising_errors(
-    unet: UNet2DModel, scheduler: SchedulerMixin, images: np.ndarray, seed: int = 0, batch_size: int = 32
-) -> np.ndarray:
-    """Squared error of the noise that a model predicts in images, at middle noise levels.
-
-    A fifth, two fifths and three fifths of the training steps, each with one noise per image.
-
-    Args:
-        unet: predicts the noise; it stays in the mode it is in.
-        scheduler: with the noise of training.
-        images: floats (N, H, W) in [0, 1].
-        seed: of the noise.
-        batch_size: images at a time.
-
-    Returns:
-        (N,), lower is better, means over pixels and noise levels.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    tensors = torch.from_numpy(images[:, None]).float() * 2 - 1
-    noise = torch.randn(len(MEMBERSHIP_LEVELS), *tensors.shape, generator=generator)
-    errors = torch.zeros(len(MEMBERSHIP_LEVELS), len(tensors))
-    for row, level in enumerate(MEMBERSHIP_LEVELS):
-        timestep = int(level * scheduler.config.num_train_timesteps)
-        for rows in torch.arange(len(tensors)).split(batch_size):
-            part, added = tensors[rows].to(unet.device), noise[row, rows].to(unet.device)
-            timesteps = torch.full((len(rows),), timestep, device=unet.device)
-            predicted = unet(scheduler.add_noise(part, added, timesteps), timesteps).sample
-            errors[row, rows] = (predicted - added).square().mean((1, 2, 3)).float().cpu()
-    return errors.mean(0).numpy()
-
-
-def untrained(unet: UNet2DModel, seed: int = 0) -> UNet2DModel:
-    """Return the same network with fresh weights, on the same device, in eval mode."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return UNet2DModel.from_config(unet.config).to(unet.device).eval()

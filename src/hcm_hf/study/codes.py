@@ -14,10 +14,11 @@ from tqdm.auto import tqdm
 from hcm_hf.data.acdc import PHASES
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.evaluation.encoder import Encoder, load_encoder
-from hcm_hf.evaluation.report import cell, markdown_table
+from hcm_hf.evaluation.report import Rows, plain
+from hcm_hf.evaluation.tables import cell, markdown_table
 from hcm_hf.generation.images import image_generator
 from hcm_hf.metrics.anatomy import LEFT, MYOCARDIUM, chamber_areas, wall_thickness
-from hcm_hf.metrics.protocols import number
+from hcm_hf.metrics.bootstrap import Number
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
@@ -33,8 +34,8 @@ _BATCH_SIZE = 16
 
 def examine_codes(
     model: str | Path, encoder: str | Path, output_dir: str | Path, num_images: int = 1000, seed: int = 0
-) -> dict:
-    """Generate images with codes drawn as in training, and correlate the codes with what the encoder sees in them.
+) -> Rows:
+    """Generate images with codes drawn as in training, and correlate the codes with measurements of them.
 
     The images are those of `generate_images` with this seed.
 
@@ -47,7 +48,7 @@ def examine_codes(
 
     Returns:
         By code, "categorical" or "continuous 1" and so on, and by measurement of `measure_slices` the correlation of
-        `rank_correlation`: value, 95 % interval over the images, n_generated.
+        `rank_correlation`.
 
     Raises:
         InputError: on bad arguments, or if the model has no codes.
@@ -60,10 +61,10 @@ def examine_codes(
     network = pipeline.components.get("network")
     if network is None or not any(network.num_codes):
         raise InputError(f"--model {model} has no codes; name an InfoGAN.")
-    judge = load_encoder(encoder)
-    if judge.network.config.sample_size != network.config.sample_size:
+    loaded = load_encoder(encoder)
+    if loaded.network.config.sample_size != network.config.sample_size:
         raise InputError(
-            f"--encoder {encoder} is for images of {judge.network.config.sample_size} px, those of --model {model} "
+            f"--encoder {encoder} is for images of {loaded.network.config.sample_size} px, those of --model {model} "
             f"have {network.config.sample_size}."
         )
     require_empty(output_dir, "--output_dir")
@@ -71,16 +72,16 @@ def examine_codes(
     latents = network.sample_latents(num_images, [image_generator(seed, index) for index in range(num_images)])
     batches = tqdm(latents.split(_BATCH_SIZE), unit="batch")
     images = np.concatenate([pipeline(latents=part, output_type="np").images[..., 0] for part in batches])
-    measured = measure_slices(images, judge)
+    measured = measure_slices(images, loaded)
     _, category, continuous = (part.cpu().numpy() for part in network.split_latents(latents))
     found = {"categorical": correlate_categories(category.argmax(1), measured, seed)}
     for code, values in enumerate(continuous.T):
         found[f"continuous {code + 1}"] = {
             name: rank_correlation(values, measurement, seed) for name, measurement in measured.items()
         }
-    about = {"model_hash": hash_model(folder), "encoder": judge.hash, "n_generated": num_images}
+    about = {"model_hash": hash_model(folder), "encoder": loaded.hash, "n_generated": num_images}
     about |= {"seed": seed, "hcm_hf_version": __version__, "codes": found}
-    write_text(output_dir / CODES_FILE, json.dumps(about, indent=2, allow_nan=False) + "\n")
+    write_text(output_dir / CODES_FILE, json.dumps(plain(about), indent=2, allow_nan=False) + "\n")
     write_text(output_dir / "codes.md", render_codes(about))
     return found
 
@@ -94,12 +95,12 @@ def render_codes(record: dict) -> str:
         f"Spearman's rank correlation of each code with a measurement, in [-1, 1]; in brackets its 95 % interval over "
         f"the images. Of {record['n_generated']} images of model {record['model_hash']}, seed {record['seed']}, by "
         f"encoder {record['encoder']}; hcm_hf {record['hcm_hf_version']}. Names in _ed are of the slices that the "
-        "encoder takes for end diastole, where it sees the structure. The categorical code's values "
+        "encoder takes for end diastole, where it finds the structure. The categorical code's values "
         "are put in the order of their means over one half of the images "
         "and correlated in the other: chance alone gives 0 on average, and what there is comes out too low rather "
         "than too high, as the order is uncertain, which the interval does not see."
     )
-    return f"# What the codes do\n\n{markdown_table([['code', *columns], *lines])}\n\n{below}\n"
+    return f"# What the codes do\n\n{markdown_table(['code', *columns], lines)}\n\n{below}\n"
 
 
 def measure_slices(images: np.ndarray, encoder: Encoder) -> dict[str, np.ndarray]:
@@ -111,26 +112,26 @@ def measure_slices(images: np.ndarray, encoder: Encoder) -> dict[str, np.ndarray
 
     Returns:
         Each (N,), not a number where it cannot be measured: `wall_thickness_ed` in mm, `myocardium_area_ed` and
-        `lv_area_ed` in mm^2, of slices that the encoder takes for end diastole and where it sees the structure;
+        `lv_area_ed` in mm^2, of slices that the encoder takes for end diastole and where it finds the structure;
         `end_diastole`, 1 or 0; `position` from base, 0, to apex, 1; `brightness` in [0, 1].
     """
-    seen = encoder.look(images)
+    predicted = encoder.predict(images)
     spacing = FIELD_OF_VIEW / images.shape[-1]
-    walls, areas = wall_thickness(seen.masks, spacing), chamber_areas(seen.masks, spacing)
-    end_diastole = seen.phases == PHASES.index("ED")
+    walls, areas = wall_thickness(predicted.masks, spacing), chamber_areas(predicted.masks, spacing)
+    end_diastole = predicted.phases == PHASES.index("ED")
     areas[(areas == 0) | ~end_diastole[:, None]] = np.nan
     return {
         "wall_thickness_ed": np.where(end_diastole, walls, np.nan),
         "myocardium_area_ed": areas[:, MYOCARDIUM - 1],
         "lv_area_ed": areas[:, LEFT - 1],
         "end_diastole": end_diastole.astype(float),
-        "position": seen.positions.astype(float),
+        "position": predicted.positions.astype(float),
         "brightness": images.mean((1, 2)).astype(float),
     }
 
 
-def rank_correlation(values: np.ndarray, measurement: np.ndarray, seed: int = 0) -> dict:
-    """Spearman's rank correlation with its 95 % interval by bootstrap over the images, as `number` gives it.
+def rank_correlation(values: np.ndarray, measurement: np.ndarray, seed: int = 0) -> Number:
+    """Spearman's rank correlation with its 95 % interval by bootstrap over the images.
 
     Args:
         values: of a code, (N,).
@@ -138,20 +139,20 @@ def rank_correlation(values: np.ndarray, measurement: np.ndarray, seed: int = 0)
         seed: of the resamples.
 
     Returns:
-        A number as in a report: value in [-1, 1], low, high, n_generated; null where fewer than `LEAST` images
+        In [-1, 1]; unknown where fewer than `LEAST` images
         count or one side is constant.
     """
     known = np.isfinite(measurement)
     values, measurement = values[known], measurement[known]
     value, counts = _spearman(values, measurement), {"protocol": "measured", "n_generated": len(values)}
     if np.isnan(value):
-        return number(value, np.empty(0), (-1.0, 1.0), **counts)
+        return Number.unknown(**counts)
     draws = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
     resampled = np.array([_spearman(values[draw], measurement[draw]) for draw in draws])
-    return number(value, resampled, (-1.0, 1.0), **counts)
+    return Number.estimate(value, resampled, (-1.0, 1.0), **counts)
 
 
-def correlate_categories(categories: np.ndarray, measured: dict[str, np.ndarray], seed: int = 0) -> dict[str, dict]:
+def correlate_categories(categories: np.ndarray, measured: dict[str, np.ndarray], seed: int = 0) -> dict[str, Number]:
     """The same for a code without an order, which it gets from one half of the images before the other is looked at.
 
     Args:

@@ -1,6 +1,6 @@
-"""What the numbers of a report say of sets of images that are known: copies, damaged copies, other diseases.
+"""Score sets of images with known faults: copies, damaged copies, other diseases.
 
-It is the ruler that a generator is held against, and shows what each number can see and what it cannot.
+They show which fault each number of a report detects, and which it does not.
 """
 
 import json
@@ -11,10 +11,12 @@ from scipy.ndimage import gaussian_filter
 
 from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.dataset import load_dataset
+from hcm_hf.evaluation.comparison import Reference
 from hcm_hf.evaluation.encoder import load_encoder
-from hcm_hf.evaluation.images import RealSlices, read_split
-from hcm_hf.evaluation.report import cell, markdown_table
+from hcm_hf.evaluation.images import GeneratedImages, RealSlices
+from hcm_hf.evaluation.report import plain
 from hcm_hf.evaluation.scoring import evaluate_images
+from hcm_hf.evaluation.tables import cell, markdown_table
 from hcm_hf.utils.files import write_text
 
 
@@ -78,23 +80,23 @@ def write_ruler(
     Raises:
         InputError: as `score`.
     """
-    splits, loaded, output_dir = load_dataset(dataset), load_encoder(encoder), Path(output_dir)
-    rows = {}
-    for name, images in planted_sets(read_split(splits, "train"), group, seed).items():
+    reference, loaded = Reference.read(load_dataset(dataset), split, [group]), load_encoder(encoder)
+    rows, output_dir = {}, Path(output_dir)
+    for name, images in planted_sets(reference.all_training, group, seed).items():
         print(name)
-        report = evaluate_images(images, splits, split=split, groups=[group], encoder=loaded, seed=seed)
-        rows[name] = report["rows"]["generated"]
-    rows["**real patients**"] = report["rows"]["real"]
+        report = evaluate_images(GeneratedImages(images), reference, encoder=loaded, seed=seed)
+        rows[name] = report.rows["generated"]
+    rows["**real patients**"] = report.rows["real"]
     columns = [column for column in COLUMNS if column in rows["copies"]]
     lines = [[name, *(cell(row[column], column) for column in columns)] for name, row in rows.items()]
     below = (
-        f"Dataset {report['dataset']['fingerprint']}, {report['n_train']} training slices of "
-        f"{report['n_train_patients']} patients, {report['n_heldout']} held-out slices of "
-        f"{report['n_heldout_patients']}; encoder {loaded.hash}, seed {seed}, hcm_hf {report['hcm_hf_version']}. "
+        f"Dataset {report.dataset.fingerprint}, {report.n_train} training slices of "
+        f"{report.n_train_patients} patients, {report.n_heldout} held-out slices of "
+        f"{report.n_heldout_patients}; encoder {loaded.hash}, seed {seed}, hcm_hf {report.hcm_hf_version}. "
         "In brackets: 95 % interval."
     )
     title = f"# What known sets of images score, offered as {group}"
-    write_text(output_dir / "ruler.md", f"{title}\n\n{markdown_table([['', *columns], *lines])}\n\n{below}\n")
+    write_text(output_dir / "ruler.md", f"{title}\n\n{markdown_table(['', *columns], lines)}\n\n{below}\n")
     record = {name: {column: row[column] for column in columns} for name, row in rows.items()}
-    write_text(output_dir / "ruler.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
+    write_text(output_dir / "ruler.json", json.dumps(plain(record), indent=2, allow_nan=False) + "\n")
     return output_dir

@@ -13,7 +13,7 @@ from hcm_hf.data.phantom import DESCRIPTION
 from hcm_hf.data.preparation import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.data.schema import SPLITS
 from hcm_hf.evaluation.images import fingerprint, read_split
-from hcm_hf.evaluation.parts.assessment import COMPONENTS
+from hcm_hf.evaluation.parts.features import COMPONENTS
 from hcm_hf.study.plan import RECORD_FILE, Plan, read_json
 from hcm_hf.study.stages import TABLE_FILE, Stage, list_stages
 from hcm_hf.training.recipes import FAMILIES

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Mapping
 
-from hcm_hf.evaluation.report import brief, cell, markdown_table
+from hcm_hf.evaluation.report import Report, Rows, plain, read_typed
+from hcm_hf.evaluation.tables import brief, cell, markdown_table
+from hcm_hf.metrics.bootstrap import Number
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.version import __version__
 
@@ -27,6 +29,8 @@ BEYOND = (
 )
 COMPAT = "ssim_random"
 REAL, MEAN_IMAGE = "**real patients**", "the mean training image"
+ENCODER = ("hash", "version", "quality")
+SAMPLER = ("scheduler", "num_inference_steps", "classes")
 COUNTS = ("n_train", "n_train_patients", "n_heldout", "n_heldout_patients", "n_reference")
 READING = (
     "Read every column against the row of real patients: higher is not better. *random*: each image against random "
@@ -42,7 +46,7 @@ REAL_ROW = (
 )
 
 
-def summarize(settings: dict, reports: Mapping[str, dict], trainings: Mapping[str, dict], encoder: dict) -> dict:
+def summarize(settings: dict, reports: Mapping[str, Report], trainings: Mapping[str, dict], encoder: dict) -> dict:
     """Everything that the tables show, with each number as it stands in its report.
 
     Args:
@@ -60,29 +64,32 @@ def summarize(settings: dict, reports: Mapping[str, dict], trainings: Mapping[st
         families[family] = {
             "study": study,
             **_row(report, "generated"),
-            "n_generated": report["n_generated"],
-            "sampler": {key: report["generator"].get(key) for key in ("scheduler", "num_inference_steps", "classes")},
-            "speed": report["speed"],
-            "left_out": report["left_out"],
+            "n_generated": report.n_generated,
+            "sampler": {
+                name: vars(report.generator)[name] for name in ("scheduler", "num_inference_steps", "classes")
+            },
+            "speed": report.speed,
+            "left_out": report.left_out,
             "training": trainings[family],
         }
     summary = {
         "hcm_hf_version": __version__,
         "settings": settings,
-        "dataset": first["dataset"] | {name: first[name] for name in COUNTS},
-        "encoder": {key: first["encoder"][key] for key in ("hash", "version", "quality")} | {"training": encoder},
+        "dataset": plain(first.dataset) | {name: vars(first)[name] for name in COUNTS},
+        "encoder": {name: vars(first.encoder)[name] for name in ("hash", "version", "quality")}
+        | {"training": encoder},
         "families": families,
         "rows": rows,
         "without_report": [family for family in FAMILIES if family not in reports],
     }
-    return json.loads(json.dumps(summary))  # as it will be read back
+    return json.loads(json.dumps(plain(summary)))  # as it will be read back
 
 
-def _row(report: dict, row: str) -> dict:
-    numbers = report["rows"][row]
+def _row(report: Report, row: str) -> dict:
+    numbers = report.rows[row]
     return {
         "numbers": {name: numbers[name] for name in (*SIMILARITY, *BEYOND) if name in numbers},
-        "artefact": report["paper_compat_artefact"]["rows"].get(row, {}).get(COMPAT),
+        "artefact": report.paper_compat_artefact.rows.get(row, {}).get(COMPAT),
     }
 
 
@@ -91,25 +98,29 @@ def render_tables(summary: dict) -> str:
     families, rows, data = summary["families"], summary["rows"], summary["dataset"]
     settings, encoder = summary["settings"], summary["encoder"]
     offered = families | {REAL: rows["real"], MEAN_IMAGE: rows["mean_image"]}
-    table = [["", "the study: SSIM / CC / MSE", *map(_title, SIMILARITY), "artefact: SSIM random, wrong data range"]]
-    for label, row in offered.items():
-        cells = [cell(row["numbers"].get(name), name) for name in SIMILARITY]
-        table.append([label, _study(row), *cells, cell(row["artefact"], COMPAT)])
+    numbers: Rows = {label: read_typed(dict[str, Number], row["numbers"]) for label, row in offered.items()}
+    lines = [
+        [
+            *(label, _study(row), *(cell(numbers[label].get(name), name) for name in SIMILARITY)),
+            cell(read_typed(Number | None, row["artefact"]), COMPAT),
+        ]
+        for label, row in offered.items()
+    ]
+    head = ["", "the study: SSIM / CC / MSE", *map(_title, SIMILARITY), "artefact: SSIM random, wrong data range"]
     blocks = [
         f"# The study's Table 1 and ours: {settings['source']}, {settings['resolution']} px, recipe "
         f"{settings['recipe']}",
         "In brackets: 95 % interval by bootstrap over the patients of the reference (anatomy of generated images: "
         "over images).",
-        *("## SSIM, CC and MSE", markdown_table(table), READING),
+        *("## SSIM, CC and MSE", markdown_table(head, lines), READING),
     ]
-    beyond = [name for name in BEYOND if any(name in row["numbers"] for row in families.values())]
-    table = [["", *beyond]]
-    table += [
-        [label, *(cell(row["numbers"].get(name), name) for name in beyond)]
-        for label, row in offered.items()
+    beyond = [name for name in BEYOND if any(name in numbers[family] for family in families)]
+    lines = [
+        [label, *(cell(row.get(name), name) for name in beyond)]
+        for label, row in numbers.items()
         if label != MEAN_IMAGE
     ]
-    blocks += ["## What these three do not see", markdown_table(table), REAL_ROW]
+    blocks += ["## What these three do not see", markdown_table(["", *beyond], lines), REAL_ROW]
     blocks += sorted({f"Left out: {reason}" for row in families.values() for reason in row["left_out"].values()})
     blocks += ["## Training", _training_table(families, encoder["training"])]
     cut = [f"{name} after {epochs}" for name, row in families.items() if (epochs := _cut(row["training"]))]
@@ -145,7 +156,7 @@ def _study(row: dict) -> str:
 def _training_table(families: dict, encoder: dict) -> str:
     head = "parameters, groups, precision, steps, best at step, validation loss, seconds"
     head += ", images, sampler, calls of the network, seconds per 1000 images"
-    table = [["", *head.split(", ")]]
+    columns, lines = ["", *head.split(", ")], []
     for label, row in (families | {"encoder": {"training": encoder}}).items():
         facts = row["training"]
         line = [
@@ -162,8 +173,8 @@ def _training_table(families: dict, encoder: dict) -> str:
             line += [str(row["n_generated"]), row["sampler"]["scheduler"] or ""]
             line += [str(speed["network_calls"]), brief(speed["seconds_per_1000_images"])]
             line[-1] += f" ({speed['device']}, {speed['threads']} threads)"
-        table.append([label, *line, *[""] * (len(table[0]) - 1 - len(line))])
-    return markdown_table(table)
+        lines.append([label, *line, *[""] * (len(columns) - 1 - len(line))])
+    return markdown_table(columns, lines)
 
 
 def _cut(facts: dict) -> str:

@@ -15,7 +15,7 @@ import torch
 from hcm_hf.data.slices import Slices
 from hcm_hf.evaluation.encoder import load_encoder
 from hcm_hf.evaluation.kept import PARTS_FOLDER
-from hcm_hf.evaluation.report import REPORT_FILE, write_report
+from hcm_hf.evaluation.report import REPORT_FILE, Report
 from hcm_hf.evaluation.scoring import score
 from hcm_hf.generation.images import MANIFEST_FILE, SETTINGS_FILE, find_images, generate_images
 from hcm_hf.pipelines.auto import hash_model, prepare_sampling
@@ -230,15 +230,15 @@ class Family(Training):
 
     def is_scored(self) -> bool:
         """Whether the report is of these images, by this encoder and this version."""
-        report = read_json(self.report_dir / REPORT_FILE)
-        if not report or not report["encoder"] or not (self.is_generated() and self.encoder.is_trained()):
+        report = Report.load(self.report_dir) if (self.report_dir / REPORT_FILE).is_file() else None
+        if not report or not report.encoder or not (self.is_generated() and self.encoder.is_trained()):
             return False
         return (
-            report["generator"]["model_hash"] == read_json(self.image_dir / SETTINGS_FILE)["model_hash"]
-            and report["n_generated"] == len(self._manifest())
-            and report["encoder"]["hash"] == load_encoder(self.encoder.run_dir).hash
-            and (report["hcm_hf_version"], report["seed"]) == (__version__, self.plan.settings["seed"])
-            and "paper_compat_artefact" in report
+            report.generator.model_hash == read_json(self.image_dir / SETTINGS_FILE)["model_hash"]
+            and report.n_generated == len(self._manifest())
+            and report.encoder.hash == load_encoder(self.encoder.run_dir).hash
+            and (report.hcm_hf_version, report.seed) == (__version__, self.plan.settings["seed"])
+            and report.paper_compat_artefact is not None
         )
 
     def score(self) -> None:
@@ -264,14 +264,10 @@ class Family(Training):
                     taken[name] = taken.get(name, 0.0) + seconds
         return max(taken.values(), default=None)
 
-    def report(self) -> dict:
+    def report(self) -> Report:
         """Return the report without this machine's paths, and without figures, which stay in the work folder."""
-        report = read_json(self.report_dir / REPORT_FILE)
-        report["generator"]["model"] = f"runs/{self.family}"
-        report["dataset"]["name"] = self.plan.settings["source"]
-        report["encoder"]["source"] = f"runs/{self.encoder.family}"
-        report.pop("figures", None)
-        return report
+        names = f"runs/{self.family}", self.plan.settings["source"], f"runs/{self.encoder.family}"
+        return Report.load(self.report_dir).renamed(*names)
 
 
 class Publication:
@@ -292,14 +288,16 @@ class Publication:
             all((output_dir / file).is_file() for file in files)
             and table == self._summary(scored)
             and read_json(output_dir / ENVIRONMENT_FILE) == self._circumstances()
-            and all(read_json(output_dir / name / REPORT_FILE) == one.report() for name, one in scored.items())
+            and all(
+                read_json(output_dir / name / REPORT_FILE) == one.report().to_json() for name, one in scored.items()
+            )
         )
 
     def publish(self) -> None:
         """Write everything anew, the table last."""
         plan, output_dir, scored = self.plan, self.plan.output_dir, self._scored()
         for name, one in scored.items():
-            write_report(one.report(), output_dir / name)
+            one.report().save(output_dir / name)
         sources, seed = (plan.work_dir / "runs", plan.work_dir / "images"), plan.settings["seed"]
         draw_figures(*sources, output_dir, plan.dataset, list(scored), seed=seed)
         write_text(output_dir / ENVIRONMENT_FILE, json.dumps(self._circumstances(), indent=2) + "\n")

@@ -10,9 +10,11 @@ from diffusers import DiffusionPipeline
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.evaluation.encoder import load_encoder
 from hcm_hf.evaluation.images import fingerprint, read_split
-from hcm_hf.evaluation.report import brief, cell, circumstances, markdown_table, read_report, write_report
-from hcm_hf.evaluation.scoring import REPORT_FILE, measure_speed, score
+from hcm_hf.evaluation.report import REPORT_FILE, Report, plain
+from hcm_hf.evaluation.scoring import measure_speed, score
+from hcm_hf.evaluation.tables import brief, cell, markdown_table
 from hcm_hf.generation.images import generate_images
+from hcm_hf.metrics.bootstrap import Number
 from hcm_hf.pipelines.auto import HCMPipeline, prepare_sampling
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import write_text
@@ -64,7 +66,7 @@ def sweep_steps(
         num_images: images of each.
         seeds: of the images and of the evaluation; the settings of a seed start from the same noise. Of several, the
             table gives the mean, with the lowest and the highest.
-        split: the held-out split; choose settings on "validation", as those of "test" are to judge what was chosen.
+        split: the held-out split; choose settings on "validation", as those of "test" measure what was chosen.
         groups: of the images and of the real slices that they are compared with. Of the first all numbers stand in
             the table, of the others, which a model with groups is asked for, the walls.
 
@@ -87,8 +89,8 @@ def sweep_steps(
         for group in groups:  # what cannot be is found before the first image
             prepare_sampling(pipeline, **one, **asked[group])
     splits = load_dataset(dataset)
-    judge = None if encoder is None else load_encoder(encoder).hash
-    rows: dict[str, list[dict]] = {}
+    encoder_hash = None if encoder is None else load_encoder(encoder).hash
+    rows: dict[str, list[dict[str, Number]]] = {}
     speeds = {}
     for name, one in settings.items():
         rows[name] = [{} for _ in seeds]
@@ -97,52 +99,51 @@ def sweep_steps(
             for seed, row in zip(seeds, rows[name], strict=True):
                 folder = output_dir / name / f"{group}-{seed}"
                 images = generate_images(model, folder / "images", num_images, seed=seed, **one, **asked[group])
-                path = folder / REPORT_FILE
-                report = read_report(path) if path.is_file() else {}
-                wanted = {"n_generated": num_images, "seed": seed, "hcm_hf_version": __version__}
-                if {key: report.get(key) for key in wanted} != wanted or _compared(report) != (reference, judge):
+                report = Report.load(folder) if (folder / REPORT_FILE).is_file() else None
+                wanted = num_images, seed, __version__, reference, encoder_hash
+                if report is None or _circumstances(report) != wanted:
                     options = {"split": split, "groups": [group], "encoder": encoder, "seed": seed}
                     report = score(folder, images=images, dataset=dataset, **options)
-                row |= _chosen(report["rows"]["generated"], group, first=group == groups[0])
+                row |= _chosen(report.rows["generated"], group, first=group == groups[0])
                 if group == groups[0]:
-                    first, real = report, _chosen(report["rows"]["real"], group, first=True)
+                    first, real = report, _chosen(report.rows["real"], group, first=True)
                 else:
-                    real |= _chosen(report["rows"]["real"], group, first=False)
-        if "speed" not in first:
-            first["speed"] = measure_speed(HCMPipeline.from_pretrained(model), first["generator"])
-            write_report(first, output_dir / name / f"{groups[0]}-{seeds[-1]}")
-        speeds[name] = first["speed"]
+                    real |= _chosen(report.rows["real"], group, first=False)
+        if first.speed is None:
+            first.speed = measure_speed(HCMPipeline.from_pretrained(model), first.generator)
+            first.save(output_dir / name / f"{groups[0]}-{seeds[-1]}")
+        speeds[name] = first.speed
     rows[REAL] = [real]
     columns = [column for column in real if any(column in row for row in rows[name])]
     lines = []
     for name, found in rows.items():
         time = ["", ""]
         if name in speeds:
-            time = [str(speeds[name]["network_calls"]), brief(speeds[name]["seconds_per_1000_images"])]
+            time = [str(speeds[name].network_calls), brief(speeds[name].seconds_per_1000_images)]
         lines.append([name, *time, *(_over_seeds([row.get(column) for row in found], column) for column in columns)])
-    table = markdown_table([["", "calls", "seconds per 1,000 images", *columns], *lines])
+    table = markdown_table(["", "calls", "seconds per 1,000 images", *columns], lines)
     brackets = "95 % interval over the reference's patients"
     if len(seeds) > 1:
         brackets = "the lowest and the highest of the seeds, around their mean; for real patients the 95 % interval"
-    generator, data = first["generator"], first["dataset"]
+    generator, data = first.generator, first.dataset
     made_by, compared_with = (  # not where they are on this machine
-        name if parse_repository(name) else Path(name).name for name in (generator["model"], data["name"])
+        name if parse_repository(name) else Path(name).name for name in (generator.model, data.name)
     )
     title, warning = "Quality and time by the number of steps", STEPS_WARNING
     if ONCE in settings:
         title, warning = "Quality and time", ONCE_WARNING
     below = (
-        f"{num_images} images each of {made_by} ({generator['model_hash']}), seeds "
-        f"{', '.join(map(str, seeds))}; dataset {compared_with} ({data['fingerprint']}), split {split} with "
-        f"{first['n_heldout']} slices of {first['n_heldout_patients']} patients; hcm_hf {first['hcm_hf_version']}. "
-        f"Seconds: by {' or '.join(sorted(set(map(circumstances, speeds.values()))))}. "
+        f"{num_images} images each of {made_by} ({generator.model_hash}), seeds "
+        f"{', '.join(map(str, seeds))}; dataset {compared_with} ({data.fingerprint}), split {split} with "
+        f"{first.n_heldout} slices of {first.n_heldout_patients} patients; hcm_hf {first.hcm_hf_version}. "
+        f"Seconds: by {' or '.join(sorted({speed.circumstances() for speed in speeds.values()}))}. "
         f"In brackets: {brackets}. {warning}"
     )
     record = {
         name: {"speed": speeds.get(name), "seeds": list(seeds)[: len(found)], "numbers": found}
         for name, found in rows.items()
     }
-    write_text(output_dir / "steps.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
+    write_text(output_dir / "steps.json", json.dumps(plain(record), indent=2, allow_nan=False) + "\n")
     write_text(output_dir / "steps.md", f"# {title}\n\n{table}\n\n{below}\n")
     return output_dir
 
@@ -162,24 +163,23 @@ def _list_settings(
     }
 
 
-def _chosen(row: dict, group: str, first: bool) -> dict:
+def _chosen(row: dict[str, Number], group: str, first: bool) -> dict[str, Number]:
     """What the table shows of a report's row."""
     walls = [name.format(group.lower()) for name in WALLS]
     return {name: row[name] for name in (*(COLUMNS if first else ()), *walls) if name in row}
 
 
-def _over_seeds(numbers: Sequence[dict | None], column: str) -> str:
+def _over_seeds(numbers: Sequence[Number | None], column: str) -> str:
     """One number with its interval, or the mean of several with the lowest and the highest."""
     if len(numbers) == 1:
         return cell(numbers[0], column)
-    values = [number["value"] for number in numbers if number is not None and number["value"] is not None]
+    values = [number.value for number in numbers if number is not None and number.value is not None]
     if not values:
         return cell(numbers[0], column)
-    joined = {"value": float(np.mean(values)), "low": min(values), "high": max(values), "protocol": "seeds"}
-    return cell(joined, column)
+    return cell(Number(float(np.mean(values)), min(values), max(values), "seeds"), column)
 
 
-def _compared(report: dict) -> tuple[str | None, str | None]:
-    """What a report's numbers depend on beside the images: the slices and the encoder."""
-    dataset, encoder = report.get("dataset", {}), report.get("encoder") or {}
-    return dataset.get("fingerprint"), encoder.get("hash")
+def _circumstances(report: Report) -> tuple[int, int, str, str, str | None]:
+    """What a report's numbers depend on beside the images' settings."""
+    encoder = report.encoder and report.encoder.hash
+    return report.n_generated, report.seed, report.hcm_hf_version, report.dataset.fingerprint, encoder

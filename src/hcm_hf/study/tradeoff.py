@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
-from hcm_hf.evaluation import report as reports
-from hcm_hf.evaluation.report import REPORT_FILE, brief, cell, markdown_table
+from hcm_hf.evaluation.report import REPORT_FILE, Report, Speed, read_typed
+from hcm_hf.evaluation.tables import brief, cell, markdown_table
+from hcm_hf.metrics.bootstrap import Number
 from hcm_hf.study.sweep import REAL
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.errors import InputError
@@ -51,14 +52,6 @@ COLUMNS = (*PANELS, "spectrum_distance", MASK_WALLS)
 _COLOURS = ("#000000", "#56b4e9", "#009e73", "#0072b2", "#cc79a7", "#d55e00", "#e69f00", "#f0e442")
 _MARKERS = "osD^vP"
 _GREY, _FAINT = "#606060", 0.12
-
-
-class Number(NamedTuple):
-    """A number with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -160,45 +153,45 @@ def collect(
 
 def read_report(path: Path, recipe: str) -> Entry:
     """A report on images of a model, in a folder that is named after its family."""
-    report, family = reports.read_report(path), path.resolve().parent.name
+    family = path.resolve().parent.name
     if family not in FAMILIES:
         raise InputError(f"{path} is in no folder that is named after a family: {', '.join(FAMILIES)}.")
-    try:
-        generated, real = report["rows"]["generated"], report["rows"]["real"]
-        return Entry(
-            family,
-            recipe,
-            report["generator"].get("scheduler", ""),
-            **_speed(report["speed"]),
-            numbers=_numbers([generated]),
-            real=_numbers([real]),
-            compared=_compared(generated) | {"dataset": report["dataset"]["fingerprint"]},
-            source=path,
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no report of score.py with --model and --encoder ({error}).") from error
+    report = Report.load(path)
+    generated = report.rows["generated"]
+    if not report.speed or "real" not in report.rows or "kid_acdc" not in generated:
+        raise InputError(f"{path} is no report of score.py with --model and --encoder.")
+    return Entry(
+        family,
+        recipe,
+        report.generator.scheduler or "",
+        **_timed(report.speed),
+        numbers=_join([generated]),
+        real=_join([report.rows["real"]]),
+        compared=_compared(generated) | {"dataset": report.dataset.fingerprint},
+        source=path,
+    )
 
 
 def read_sweep(path: Path, family: str, recipe: str) -> list[Entry]:
     """A sweep over settings of one model, of one seed or several."""
-    record = _read(path)
     try:
-        rows = {name: _seeds(row["numbers"]) for name, row in record.items()}
-        real = _numbers(rows.pop(REAL))
+        record = {name: _read_seeds(row["numbers"]) for name, row in _read(path).items()}
+        speeds = {name: read_typed(Speed | None, row["speed"]) for name, row in _read(path).items()}
+        real = _join(record.pop(REAL))
         return [
             Entry(
                 family,
                 recipe,
                 name.rpartition("-")[0],
-                **_speed(record[name]["speed"]),
-                numbers=_numbers(seeds),
+                **_timed(speeds[name]),
+                numbers=_join(seeds),
                 real=real,
                 compared=_compared(seeds[0]),
                 source=path,
             )
-            for name, seeds in rows.items()
+            for name, seeds in record.items()
         ]
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise InputError(f"{path} is no steps.json of sweep_steps.py with --encoder ({error}).") from error
 
 
@@ -261,20 +254,16 @@ def render_tradeoff(entries: Sequence[Entry]) -> str:
     Args:
         entries: one or more; rows stand in the families' order, most calls first.
     """
-    lines = [["", "recipe", "sampler", "calls", "milliseconds per image", *COLUMNS]]
+    head, lines = ["", "recipe", "sampler", "calls", "milliseconds per image", *COLUMNS], []
     for one in sorted(entries, key=lambda entry: (list(FAMILIES).index(entry.family), -entry.calls)):
         setting = [one.family, one.recipe, one.sampler, str(one.calls), brief(one.milliseconds)]
-        lines.append([*setting, *(_told_number(one.numbers, column) for column in COLUMNS)])
+        lines.append([*setting, *(cell(one.numbers.get(column), column) for column in COLUMNS)])
     real = {}  # of the values that the files have, as they differ in what the models have seen and were asked for
     for column in COLUMNS:
-        told = dict.fromkeys(_told_number(one.real, column) for one in entries if column in one.real)
-        real[column] = "; ".join(told)
+        cells = dict.fromkeys(cell(one.real[column], column) for one in entries if column in one.real)
+        real[column] = "; ".join(cells)
     lines.append([REAL, "", "", "", "", *real.values()])
-    return f"# Quality and time\n\n{markdown_table(lines)}\n\n{_note(entries, 'In brackets')}\n"
-
-
-def _told_number(numbers: dict[str, Number], column: str) -> str:
-    return cell(numbers[column]._asdict() | {"protocol": ""}, column) if column in numbers else ""
+    return f"# Quality and time\n\n{markdown_table(head, lines)}\n\n{_note(entries, 'In brackets')}\n"
 
 
 def _draw_real(axes: "Axes", real: Sequence[Number]) -> None:
@@ -288,9 +277,10 @@ def _draw_real(axes: "Axes", real: Sequence[Number]) -> None:
 
 def _draw_line(axes: "Axes", line: Sequence[Entry], column: str, color: str, marker: str) -> None:
     """The settings of a model with one sampler: points with whiskers, joined."""
-    there = [(entry.milliseconds, *entry.numbers[column]) for entry in line if column in entry.numbers]
+    there = [(entry.milliseconds, entry.numbers[column]) for entry in line if column in entry.numbers]
     if there:
-        times, values, low, high = zip(*there, strict=True)
+        times, numbers = zip(*there, strict=True)
+        values, low, high = zip(*((one.value, one.low, one.high) for one in numbers), strict=True)
         dashes, filling = ("--", "white") if column == MASK_WALLS else ("-", color)
         axes.vlines(times, low, high, color=color, linewidth=1, alpha=0.4)
         style = {"linestyle": dashes, "linewidth": 1.2, "markersize": 5.5, "markerfacecolor": filling}
@@ -313,16 +303,16 @@ def _assigned(names: Iterable[str], marks: Sequence[str]) -> dict[str, str]:
 
 def _note(entries: Sequence[Entry], ranges: str) -> str:
     """What both must say for themselves: how uncertain their numbers are, and what is not the same for all."""
-    copies = _told((entry, f"{entry.real[COPIES].value:.3f}") for entry in entries if COPIES in entry.real)
+    copies = _summarize((entry, f"{entry.real[COPIES].value:.3f}") for entry in entries if COPIES in entry.real)
     return (
         f"{ranges}: 95 % intervals over {entries[0].compared['held-out patients']} held-out patients (walls: over "
         "images); of several seeds, their mean and the furthest ends. "
         f"Copies of real patients, among the slices that a model has seen: {copies}. "
-        f"Times: {_told((entry, entry.measured_on) for entry in entries)}."
+        f"Times: {_summarize((entry, entry.measured_on) for entry in entries)}."
     )
 
 
-def _told(facts: Iterable[tuple[Entry, str]]) -> str:
+def _summarize(facts: Iterable[tuple[Entry, str]]) -> str:
     """The fact that most models share, then the others with their models."""
     models: dict[str, dict[str, None]] = {}
     for entry, fact in facts:
@@ -358,32 +348,31 @@ def _read(path: Path) -> dict:
         raise InputError(f"{path} is damaged, it is no JSON; copy or write it again.") from error
 
 
-def _seeds(numbers: dict | list[dict]) -> list[dict]:
-    return [numbers] if isinstance(numbers, dict) else numbers  # early sweeps had one seed, and no list
+def _read_seeds(numbers: dict | list[dict]) -> list[dict[str, Number]]:
+    seeds = [numbers] if isinstance(numbers, dict) else numbers  # early sweeps had one seed, and no list
+    return [read_typed(dict[str, Number], one) for one in seeds]
 
 
-def _speed(speed: dict) -> dict:
-    threads = f"{speed['threads']} thread{'s' if speed['threads'] > 1 else ''}"
+def _timed(speed: Speed) -> dict:
+    threads = f"{speed.threads} thread{'s' if speed.threads > 1 else ''}"
     return {
-        "calls": speed["network_calls"],
-        "milliseconds": speed["seconds_per_1000_images"],
-        "measured_on": f"{speed['device']}, {threads}, batches of {speed['batch_size']}",
+        "calls": speed.network_calls,
+        "milliseconds": speed.seconds_per_1000_images,
+        "measured_on": f"{speed.device}, {threads}, batches of {speed.batch_size}",
     }
 
 
-def _numbers(seeds: Sequence[dict]) -> dict[str, Number]:
+def _join(seeds: Sequence[dict[str, Number]]) -> dict[str, Number]:
     """Of each column the mean over the seeds that have a value, and the furthest ends of their intervals."""
     numbers = {}
     for column in COLUMNS:
-        there = [row[column] for row in seeds if column in row and row[column]["value"] is not None]
+        there = [row[column] for row in seeds if column in row and row[column].value is not None]
         if there:
-            value = sum(number["value"] for number in there) / len(there)
-            low, high = min(number["low"] for number in there), max(number["high"] for number in there)
-            numbers[column] = Number(value, low, high)
+            value = sum(number.value for number in there) / len(there)
+            numbers[column] = Number(value, min(one.low for one in there), max(one.high for one in there))
     return numbers
 
 
-def _compared(row: dict) -> dict[str, str | int]:
+def _compared(row: dict[str, Number]) -> dict[str, str | int]:
     number = row["kid_acdc"]
-    names = {"encoder": "encoder", "held-out slices": "n_real", "held-out patients": "n_patients"}
-    return {what: number[name] for what, name in names.items()}
+    return {"encoder": number.encoder, "held-out slices": number.n_real, "held-out patients": number.n_patients}

@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
-from hcm_hf.evaluation.comparison import Comparison
+from hcm_hf.evaluation.comparison import Comparison, Reference
 from hcm_hf.evaluation.encoder import Encoder
-from hcm_hf.evaluation.images import GeneratedPairs, RealSlices, read_split
+from hcm_hf.evaluation.images import GeneratedImages, GeneratedPairs, RealSlices, read_split
 from hcm_hf.evaluation.parts.masks import check_pairs, mask_rows
-from hcm_hf.evaluation.report import render_markdown
 from hcm_hf.evaluation.scoring import evaluate_images
-from hcm_hf.metrics import protocols
-from hcm_hf.metrics.anatomy import LEFT, MYOCARDIUM, RIGHT, thick_share, wall_thickness
+from hcm_hf.metrics import bootstrap
+from hcm_hf.metrics.anatomy import LEFT, MYOCARDIUM, RIGHT, exceeds_threshold, wall_thickness
 from hcm_hf.models import SliceEncoder
 from hcm_hf.utils.errors import InputError
 
@@ -26,7 +25,7 @@ WALLS = np.array([4.0, 5.0, 6.5, 8.0, 5.5, 7.0])  # of the patients, pixels
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr(protocols, "RESAMPLES", 50)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 50)
 
 
 def draw(walls, size: int = 64) -> np.ndarray:
@@ -68,25 +67,14 @@ def encoder_of(size: int, slices: RealSlices) -> Encoder:
     return Encoder(network, "tiny", "1", "0" * 16, dict(slices.identities))
 
 
-def compare(pairs: GeneratedPairs, images=None, encoder=None, heldout=None, training=None) -> dict:
+def compare(pairs: GeneratedPairs, images=None, encoder=None, heldout=None, training=None) -> Comparison:
     heldout, training = heldout or real_slices(), training or real_slices(WALLS + 1, name="train")
     images = (pairs.masks / 3).astype(np.float32) if images is None else images
-    return Comparison(
-        generated=images,
-        training=training,
-        seen=training,
-        heldout=heldout,
-        groups=("HCM",),
-        pixel_spacing=SPACING,
-        encoder=encoder,
-        pairs=pairs,
-        all_training=training,
-        all_heldout=heldout,
-    )
+    return Comparison(GeneratedImages(images, pairs=pairs), Reference(training, heldout), encoder)
 
 
 def values(row: dict) -> dict[str, float]:
-    return {name: number["value"] for name, number in row.items()}
+    return {name: number.value for name, number in row.items()}
 
 
 def test_true_masks_offered_as_generated_score_as_the_real_ones_do():
@@ -116,30 +104,31 @@ def test_walls_that_are_moved_are_as_far_away(thicker):
 def test_a_segmentation_that_the_encoder_sees_too_has_a_dice_of_one():
     heldout = real_slices()
     encoder = encoder_of(64, heldout)
-    seen = encoder.look(heldout.images).masks
+    seen = encoder.predict(heldout.images).masks
     assert set(np.unique(seen)) - {0}  # it sees something
     rows = mask_rows(compare(replace(as_pairs(heldout), masks=seen), heldout.images, encoder, heldout))
     for label, name in enumerate(("rv", "myocardium", "lv"), 1):
         number = rows["generated"][f"mask_dice_{name}"]
         if (seen == label).any():
-            assert number["value"] == number["low"] == number["high"] == 1
+            assert number.value == number.low == number.high == 1
         else:
-            assert number["value"] is None
+            assert number.value is None
         both, either = ((heldout.masks == label) & (seen == label)).sum(), (heldout.masks == label).sum()
         either += (seen == label).sum()
-        assert rows["real"][f"mask_dice_{name}"]["value"] == pytest.approx(2 * both / either)
+        assert rows["real"][f"mask_dice_{name}"].value == pytest.approx(2 * both / either)
 
 
 def test_what_the_encoder_sees_is_sorted_by_what_was_asked_for():
     heldout = real_slices()
     encoder = encoder_of(64, heldout)
-    sight = encoder.look(heldout.images)
+    predicted = encoder.predict(heldout.images)
     rows = mask_rows(compare(as_pairs(heldout), heldout.images, encoder, heldout))
-    walls = wall_thickness(sight.masks, SPACING)
+    walls = wall_thickness(predicted.masks, SPACING)
     for row in (values(rows["generated"]), values(rows["real"])):
-        assert row["asked_group_share_hcm"] == (sight.group_log_probabilities.argmax(1) == HCM).mean()
+        assert row["asked_group_share_hcm"] == (predicted.group_log_probabilities.argmax(1) == HCM).mean()
         for phase, name in enumerate(("ed", "es")):
-            share = thick_share(walls[heldout.phases == phase])
+            shown = walls[(heldout.phases == phase) & np.isfinite(walls)]
+            share = exceeds_threshold(shown).mean() if len(shown) else np.nan
             assert row[f"seen_thick_share_hcm_{name}"] == pytest.approx(share if np.isfinite(share) else None)
 
 
@@ -171,15 +160,15 @@ def test_real_slices_are_those_that_were_asked_for():
     kept = ed.phases == 0
     pairs = GeneratedPairs(*(array[kept] for array in vars(ed).values()))
     rows = mask_rows(compare(pairs))
-    assert rows["real"]["mask_empty"]["n_real"] == len(WALLS)
-    assert rows["real"]["mask_thick_share_hcm_es"]["value"] is None
+    assert rows["real"]["mask_empty"].n_real == len(WALLS)
+    assert rows["real"]["mask_thick_share_hcm_es"].value is None
     elsewhere = replace(pairs, thirds=np.zeros(len(WALLS), int))
     with pytest.raises(InputError, match=r"Split 'test' has no segmented slices like those .* \(HCM\)"):
         check(elsewhere)
 
 
 def check(pairs: GeneratedPairs) -> None:
-    check_pairs(pairs, pairs.masks / 3, {"test": real_slices()})
+    check_pairs(GeneratedImages(pairs.masks / 3, pairs=pairs), {"test": real_slices()})
 
 
 def test_what_is_not_known_is_left_out():
@@ -205,47 +194,55 @@ def test_broken_and_empty_segmentations_are_counted():
     pairs = GeneratedPairs(masks, *(np.full(4, index) for index in (HCM, 0, 1)))
     row = values(mask_rows(compare(pairs))["generated"])
     assert row["mask_valid_topology"] == 0.5 and row["mask_empty"] == 0.25
-    assert mask_rows(compare(pairs))["generated"]["mask_wall_thickness_hcm_ed"]["n_generated"] == 3
+    assert mask_rows(compare(pairs))["generated"]["mask_wall_thickness_hcm_ed"].n_generated == 3
 
 
 def test_intervals_are_over_patients_and_over_images():
     rows = mask_rows(compare(as_pairs(real_slices(np.repeat(WALLS, 5)))))
     number = rows["generated"]["mask_thick_share_hcm_ed"]
-    assert (number["n_generated"], number["n_real"], number["n_patients"]) == (30, 0, 0)
+    assert (number.n_generated, number.n_real, number.n_patients) == (30, 0, 0)
     number = rows["real"]["mask_thick_share_hcm_ed"]
-    assert (number["n_generated"], number["n_real"], number["n_patients"]) == (6, 6, 6)
+    assert (number.n_generated, number.n_real, number.n_patients) == (6, 6, 6)
     number = rows["generated"]["mask_wall_distance_hcm_ed"]
-    assert (number["n_generated"], number["n_real"], number["n_patients"]) == (30, 6, 6)
-    assert number["low"] < number["high"]
+    assert (number.n_generated, number.n_real, number.n_patients) == (30, 6, 6)
+    assert number.low < number.high
 
 
 def test_masks_of_another_number_or_size_and_groups_of_nobody_are_refused():
     pairs, splits = as_pairs(real_slices()), {"train": real_slices(), "test": real_slices()}
     with pytest.raises(InputError, match=r"masks have shape \(12, 64, 64\) and images \(11, 64, 64\)"):
-        check_pairs(pairs, pairs.masks[1:] / 3, splits)
+        check_pairs(GeneratedImages(pairs.masks[1:] / 3, pairs=pairs), splits)
     with pytest.raises(InputError, match=r"Split 'train' has no segmented slices like those .* \(NOR\)"):
-        check_pairs(replace(pairs, groups=np.full(len(pairs.masks), NOR)), pairs.masks / 3, splits)
+        check_pairs(
+            GeneratedImages(pairs.masks / 3, pairs=replace(pairs, groups=np.full(len(pairs.masks), NOR))), splits
+        )
 
 
 # In a report.
 
 
+def evaluate(slices: RealSlices, splits, **options):
+    """Score real slices with their segmentations as generated ones."""
+    generated = GeneratedImages(slices.images, pairs=as_pairs(slices))
+    return evaluate_images(generated, Reference.read(splits), **options)
+
+
 def test_a_report_has_the_part_its_definitions_and_figures(splits, tmp_path):
     copies = read_split(splits, "train")
     encoder = encoder_of(16, copies)
-    report = evaluate_images(copies.images, splits, encoder=encoder, pairs=as_pairs(copies), output_dir=tmp_path)
-    text = render_markdown(report)
-    names = report["parts"]["masks"]
-    assert report["asked_groups"] == ["HCM", "NOR"] and "groups (HCM, NOR), phases" in text
+    report = evaluate(copies, splits, encoder=encoder, output_dir=tmp_path)
+    text = report.to_markdown()
+    names = report.parts["masks"]
+    assert report.asked_groups == ["HCM", "NOR"] and "groups (HCM, NOR), phases" in text
     assert "**Warning: images of class HCM, NOR are compared with slices of HCM.**" in text
     for name in names:
-        assert f"| {name} |" in text and any(name.startswith(key) for key in report["definitions"])
+        assert f"| {name} |" in text and any(name.startswith(key) for key in report.definitions)
     assert names[0] == "mask_dice_rv" and "seen_thick_share_nor_es" in names and "asked_group_share_hcm" in names
     assert {path.name for path in tmp_path.glob("mask_*.png")} == {f"mask_thickness_{x}.png" for x in ("hcm", "nor")}
-    for numbers in (report["rows"][row] for row in ("generated", "real")):
+    for numbers in (report.rows[row] for row in ("generated", "real")):
         for name in names:
-            judged = "dice" in name or "seen" in name or "asked_group" in name
-            assert ("encoder" in numbers[name]) == judged
+            of_encoder = "dice" in name or "seen" in name or "asked_group" in name
+            assert (numbers[name].encoder is not None) == of_encoder
 
 
 def head(slices: RealSlices, count: int) -> RealSlices:
@@ -254,14 +251,14 @@ def head(slices: RealSlices, count: int) -> RealSlices:
 
 def test_without_an_encoder_the_walls_are_still_measured_and_levels_are_those_asked_for(splits):
     heldout = head(read_split(splits, "test"), 20)
-    report = evaluate_images(heldout.images, splits, pairs=as_pairs(heldout))
-    assert "mask_wall_distance_hcm_ed" in report["rows"]["generated"]
-    assert not any("dice" in name for name in report["rows"]["generated"])
-    assert {"ssim_matched", "cc_matched"} <= report["rows"]["real"].keys()
+    report = evaluate(heldout, splits)
+    assert "mask_wall_distance_hcm_ed" in report.rows["generated"]
+    assert not any("dice" in name for name in report.rows["generated"])
+    assert {"ssim_matched", "cc_matched"} <= report.rows["real"].keys()
 
 
 def test_images_without_segmentations_leave_the_part_out(splits):
     images = read_split(splits, "test").images[:20]
-    report = evaluate_images(images, splits)
-    assert "masks" not in report["parts"] and "asked_groups" not in report
-    assert "mask_" not in render_markdown(report).split("## Definitions")[0]
+    report = evaluate_images(GeneratedImages(images), Reference.read(splits))
+    assert "masks" not in report.parts and report.asked_groups is None
+    assert "mask_" not in report.to_markdown().split("## Definitions")[0]

@@ -13,16 +13,15 @@ import numpy as np
 from scipy.stats import wasserstein_distance
 
 from hcm_hf.data.acdc import GROUPS, PHASES
-from hcm_hf.evaluation.comparison import Comparison, Rows
-from hcm_hf.evaluation.encoder import Encoder, Sight
+from hcm_hf.evaluation.comparison import Comparison
+from hcm_hf.evaluation.encoder import Encoder, Predictions
 from hcm_hf.evaluation.figures import write_thickness_histograms
-from hcm_hf.evaluation.images import THIRDS, GeneratedPairs, RealSlices
-from hcm_hf.metrics.anatomy import THICK, valid_topology, wall_thickness
-from hcm_hf.metrics.protocols import bootstrap_draws, number, resample
+from hcm_hf.evaluation.images import THIRDS, GeneratedImages, GeneratedPairs, RealSlices
+from hcm_hf.evaluation.parts.anatomy import CHAMBERS
+from hcm_hf.evaluation.report import Rows
+from hcm_hf.metrics.anatomy import exceeds_threshold, valid_topology, wall_thickness
+from hcm_hf.metrics.bootstrap import Number, bootstrap_draws, ratio_over_pairs, resample
 from hcm_hf.utils.errors import InputError
-
-
-CHAMBERS = ("rv", "myocardium", "lv")  # the mask's labels 1 to 3
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class _Segmented:
         phases: the same of `PHASES`.
         pixel_spacing: mm.
         patients: of real slices, (N,), which their intervals resample; None for generated ones, which are resampled.
-        sight: what the encoder sees in the images; None without one.
+        predictions: the encoder's for the images; None without one.
     """
 
     masks: np.ndarray
@@ -43,7 +42,7 @@ class _Segmented:
     phases: np.ndarray
     pixel_spacing: float
     patients: np.ndarray | None = None
-    sight: Sight | None = None
+    predictions: Predictions | None = None
 
     @cached_property
     def walls(self) -> np.ndarray:
@@ -51,9 +50,9 @@ class _Segmented:
         return wall_thickness(self.masks, self.pixel_spacing)
 
     @cached_property
-    def seen_walls(self) -> np.ndarray:
+    def predicted_walls(self) -> np.ndarray:
         """The same by the encoder's segmentation."""
-        return wall_thickness(self.sight.masks, self.pixel_spacing)
+        return wall_thickness(self.predictions.masks, self.pixel_spacing)
 
     def show(self, group: str, phase: str) -> np.ndarray:
         """Which slices are of a group and phase, bool (N,)."""
@@ -65,17 +64,17 @@ def asked_groups(pairs: GeneratedPairs) -> list[str]:
     return [GROUPS[index] for index in np.unique(pairs.groups[pairs.groups >= 0])]
 
 
-def check_pairs(pairs: GeneratedPairs, images: np.ndarray, splits: dict[str, RealSlices]) -> None:
+def check_pairs(generated: GeneratedImages, splits: dict[str, RealSlices]) -> None:
     """Refuse segmentations that are not those of the images, or for which there is nothing to compare with.
 
     Args:
-        pairs: the segmentations.
-        images: (N, H, W).
+        generated: images with their segmentations.
         splits: slices of all groups by the split's name.
 
     Raises:
         InputError: if the sizes differ, or a split has no segmented slices like those that were asked for.
     """
+    images, pairs = generated.images, generated.pairs
     if pairs.masks.shape != images.shape:
         raise InputError(f"masks have shape {pairs.masks.shape} and images {images.shape}; give each image its mask.")
     for split, slices in splits.items():
@@ -92,7 +91,7 @@ def mask_rows(comparison: Comparison, figures: Path | None = None) -> Rows:
     """How well segmentations fit their images, whether their walls are those of the group, and their shape.
 
     Dice coefficients are of the segmentation and the encoder's of the same image, over the pixels of all slices at
-    once, so that slices without a structure need no rule of their own. What the encoder sees is left out without one.
+    once, so that slices without a structure need no rule of their own. What needs the encoder is left out without one.
 
     Args:
         comparison: what is compared; it has pairs.
@@ -102,15 +101,15 @@ def mask_rows(comparison: Comparison, figures: Path | None = None) -> Rows:
         The rows `generated` and `real`, which has held-out slices with their true segmentations. Its wall distances
         are those of training slices, since they compare other patients with the held-out ones.
     """
-    pairs, encoder, spacing = comparison.pairs, comparison.encoder, comparison.pixel_spacing
-    sight = None if encoder is None else comparison.sights["generated"]
-    generated = _Segmented(pairs.masks, pairs.groups, pairs.phases, spacing, sight=sight)
-    training = _real(comparison.all_training, pairs, spacing)
-    heldout = _real(comparison.all_heldout, pairs, spacing, encoder)
+    pairs, encoder, spacing = comparison.generated.pairs, comparison.encoder, comparison.pixel_spacing
+    predictions = None if encoder is None else comparison.predictions["generated"]
+    generated = _Segmented(pairs.masks, pairs.groups, pairs.phases, spacing, predictions=predictions)
+    training = _real(comparison.reference.all_training, pairs, spacing)
+    heldout = _real(comparison.reference.all_heldout, pairs, spacing, encoder)
     groups = asked_groups(pairs)
     rows: Rows = {}
     for stream, (name, one, compared) in enumerate((("generated", generated, generated), ("real", heldout, training))):
-        random = np.random.default_rng((comparison.seed, 11, stream))
+        random = comparison.random(11, stream)
         rows[name] = dict(_of_all(one, encoder, random))
         for group in groups:
             rows[name] |= _of_group(group, one, encoder, random)
@@ -154,17 +153,17 @@ def _real(
         slices.phases[kept],
         pixel_spacing,
         slices.patients[kept],
-        None if encoder is None else encoder.look(slices.images[kept]),
+        None if encoder is None else encoder.predict(slices.images[kept]),
     )
 
 
-def _of_all(one: _Segmented, encoder: Encoder | None, random: np.random.Generator) -> Iterator[tuple[str, dict]]:
+def _of_all(one: _Segmented, encoder: Encoder | None, random: np.random.Generator) -> Iterator[tuple[str, Number]]:
     """Yield name and number of what is measured in all slices of a row."""
     everywhere = np.ones(len(one.masks), bool)
     if encoder is not None:
         for label, chamber in enumerate(CHAMBERS, 1):
-            own, seen = one.masks == label, one.sight.masks == label
-            both, sizes = 2 * (own & seen).sum((1, 2)), own.sum((1, 2)) + seen.sum((1, 2))
+            own, predicted = one.masks == label, one.predictions.masks == label
+            both, sizes = 2 * (own & predicted).sum((1, 2)), own.sum((1, 2)) + predicted.sum((1, 2))
             yield f"mask_dice_{chamber}", _mean(one, everywhere, both, random, sizes=sizes, encoder=encoder.hash)
     yield "mask_valid_topology", _mean(one, everywhere, valid_topology(one.masks), random)
     yield "mask_empty", _mean(one, everywhere, (one.masks == 0).all((1, 2)), random)
@@ -172,21 +171,21 @@ def _of_all(one: _Segmented, encoder: Encoder | None, random: np.random.Generato
 
 def _of_group(
     group: str, one: _Segmented, encoder: Encoder | None, random: np.random.Generator
-) -> Iterator[tuple[str, dict]]:
+) -> Iterator[tuple[str, Number]]:
     """Yield name and number of what is measured in the slices of a group, of each phase apart."""
     if encoder is not None:
-        kept, likeliest = one.groups == GROUPS.index(group), one.sight.group_log_probabilities.argmax(1)
-        numbers = _mean(one, kept, likeliest == one.groups, random, encoder=encoder.hash)
-        yield _called("asked_group_share", group), numbers
+        kept, likeliest = one.groups == GROUPS.index(group), one.predictions.group_log_probabilities.argmax(1)
+        mean = _mean(one, kept, likeliest == one.groups, random, encoder=encoder.hash)
+        yield _called("asked_group_share", group), mean
     for phase in PHASES:
         shown, walls = one.show(group, phase), one.walls
         measured = shown & np.isfinite(walls)
         yield _called("mask_wall_thickness", group, phase), _mean(one, measured, walls, random, (0, np.inf))
-        yield _called("mask_thick_share", group, phase), _mean(one, measured, walls >= THICK, random)
+        yield _called("mask_thick_share", group, phase), _mean(one, measured, exceeds_threshold(walls), random)
         if encoder is not None:
-            measured, thick = shown & np.isfinite(one.seen_walls), one.seen_walls >= THICK
-            numbers = _mean(one, measured, thick, random, encoder=encoder.hash)
-            yield _called("seen_thick_share", group, phase), numbers
+            measured, thick = shown & np.isfinite(one.predicted_walls), exceeds_threshold(one.predicted_walls)
+            mean = _mean(one, measured, thick, random, encoder=encoder.hash)
+            yield _called("seen_thick_share", group, phase), mean
 
 
 def _mean(
@@ -197,7 +196,7 @@ def _mean(
     bounds: tuple[float, float] = (0, 1),
     sizes: np.ndarray | None = None,
     **counts: str,
-) -> dict:
+) -> Number:
     """Sum of the values of some slices over that of their sizes, each 1 unless given, with its interval."""
     generated = one.patients is None
     owners = (np.arange(len(kept)) if generated else one.patients)[kept]
@@ -208,15 +207,13 @@ def _mean(
         "n_patients": 0 if generated else len(np.unique(owners)),
     } | counts
     if not kept.any():
-        return number(np.nan, np.empty(0), bounds, **number_of)
-    codes, draws = bootstrap_draws(owners, random)
-    weights = (values[kept], np.ones(len(owners)) if sizes is None else sizes[kept])
-    above, below = (np.bincount(codes, weight, minlength=draws.shape[1]) for weight in weights)
-    with np.errstate(invalid="ignore"):  # no structure at all: not a number
-        return number(above.sum() / below.sum(), above[draws].sum(1) / below[draws].sum(1), bounds, **number_of)
+        return Number.unknown(**number_of)
+    sizes = np.ones(len(kept)) if sizes is None else sizes
+    ratios = ratio_over_pairs(values[kept], sizes[kept], *bootstrap_draws(owners, random))
+    return Number.estimate(*ratios, bounds, **number_of)
 
 
-def _distance(walls: np.ndarray, real: np.ndarray, patients: np.ndarray, random: np.random.Generator) -> dict:
+def _distance(walls: np.ndarray, real: np.ndarray, patients: np.ndarray, random: np.random.Generator) -> Number:
     """1-Wasserstein distance of measured walls, (N,), from real ones, (M,); its interval is over their patients."""
     walls, real, patients = walls[np.isfinite(walls)], real[np.isfinite(real)], patients[np.isfinite(real)]
     counts = {
@@ -226,10 +223,10 @@ def _distance(walls: np.ndarray, real: np.ndarray, patients: np.ndarray, random:
         "n_patients": len(np.unique(patients)),
     }
     if not (len(walls) and len(real)):
-        return number(np.nan, np.empty(0), (0, np.inf), **counts)
+        return Number.unknown(**counts)
     codes, draws = bootstrap_draws(patients, random)
     resampled = resample(lambda rows: wasserstein_distance(walls, real[rows]), codes, draws)
-    return number(wasserstein_distance(walls, real), resampled, (0, np.inf), **counts)
+    return Number.estimate(wasserstein_distance(walls, real), resampled, (0, np.inf), **counts)
 
 
 def _called(name: str, *shown: str) -> str:

@@ -9,12 +9,13 @@ from PIL import Image
 
 from hcm_hf.data import phantom
 from hcm_hf.data.dataset import prepare_dataset
+from hcm_hf.evaluation.comparison import Comparison, Reference
 from hcm_hf.evaluation.encoder import load_encoder
-from hcm_hf.evaluation.images import read_split
-from hcm_hf.evaluation.parts import assessment
-from hcm_hf.evaluation.parts.assessment import COMPONENTS, Comparison
+from hcm_hf.evaluation.images import GeneratedImages, read_split
+from hcm_hf.evaluation.parts import PARTS
+from hcm_hf.evaluation.parts.features import COMPONENTS
 from hcm_hf.evaluation.scoring import evaluate_images
-from hcm_hf.metrics import protocols
+from hcm_hf.metrics import bootstrap
 from hcm_hf.study import planted as ruler
 from hcm_hf.study.planted import planted_sets
 from hcm_hf.training.config import TrainingConfig
@@ -63,18 +64,19 @@ def reports(cohort, tmp_path_factory):
     sets = planted_sets(read_split(splits, "train"))
     assert list(sets) == list(FAILURES)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(protocols, "RESAMPLES", 30)
-        patch.setattr(assessment, "RESAMPLES", 30)
+        patch.setattr(bootstrap, "RESAMPLES", 30)
         return {
-            FAILURES[name]: evaluate_images(
-                images, splits, encoder=encoder, output_dir=tmp_path_factory.mktemp("report")
-            )
+            FAILURES[name]: evaluate(images, splits, encoder=encoder, output_dir=tmp_path_factory.mktemp("report"))
             for name, images in sets.items()
         }
 
 
+def evaluate(images, splits, **options):
+    return evaluate_images(GeneratedImages(images), Reference.read(splits), **options)
+
+
 def values(reports, failure: str, row: str = "generated") -> dict[str, float]:
-    return {name: number["value"] for name, number in reports[failure]["rows"][row].items()}
+    return {name: number.value for name, number in reports[failure].rows[row].items()}
 
 
 @pytest.mark.parametrize("failure", ["copies", "shifted", "blurred", "noised"])
@@ -131,16 +133,16 @@ def test_half_of_the_patients_are_nearly_as_good_as_all(reports):
 
 def test_every_number_says_what_it_is_of(reports, cohort):
     report = reports["copies"]
-    assert list(report["parts"]) == ["similarity", "appearance", "features", "memorization", "anatomy"]
-    for numbers in report["rows"].values():
+    assert list(report.parts) == ["similarity", "appearance", "features", "memorization", "anatomy"]
+    for numbers in report.rows.values():
         for name, number in numbers.items():
-            assert {"value", "low", "high", "protocol", "n_generated", "n_real", "n_patients"} <= number.keys()
-            assert number["low"] <= number["high"]
-            judged = "acdc" in name or number["protocol"] == "segmented"
-            assert (number.get("encoder") == cohort[1].hash) == judged
-    quality = report["encoder"]["quality"]
-    assert quality["auc_patient"]["value"] > 0.7 and quality["dice_lv"]["value"] > 0.6
-    assert "matched" in {number["protocol"] for number in report["rows"]["generated"].values()}
+            assert None not in (number.n_generated, number.n_real, number.n_patients) and number.protocol
+            assert number.low <= number.high
+            of_encoder = "acdc" in name or number.protocol == "segmented"
+            assert (number.encoder == cohort[1].hash) == of_encoder
+    quality = report.encoder.quality
+    assert quality["auc_patient"].value > 0.7 and quality["dice_lv"].value > 0.6
+    assert "matched" in {number.protocol for number in report.rows["generated"].values()}
 
 
 def test_real_slices_segmented_by_the_encoder_stand_beside_their_true_masks(reports):
@@ -150,10 +152,9 @@ def test_real_slices_segmented_by_the_encoder_stand_beside_their_true_masks(repo
 
 
 def test_figures_are_drawn(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr(protocols, "RESAMPLES", 5)
-    monkeypatch.setattr(assessment, "RESAMPLES", 5)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 5)
     splits, encoder = cohort
-    evaluate_images(read_split(splits, "train", ["NOR"]).images, splits, encoder=encoder, output_dir=tmp_path)
+    evaluate(read_split(splits, "train", ["NOR"]).images, splits, encoder=encoder, output_dir=tmp_path)
     names = {"spectra.png", "precision_recall_acdc.png", "closest_pairs.png", "thickness.png"}
     assert {path.name for path in tmp_path.glob("*.png")} == names
     for name in names:
@@ -164,18 +165,17 @@ def test_too_few_images_are_refused_with_the_number_that_is_needed(cohort):
     splits, encoder = cohort
     images = read_split(splits, "train", ["HCM"]).images[:COMPONENTS]
     with pytest.raises(InputError, match=r"needs at least 33 generated images, and there are 32; generate more"):
-        evaluate_images(images, splits, encoder=encoder)
+        evaluate(images, splits, encoder=encoder)
 
 
 def test_parts_that_are_done_survive_an_interruption(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr(protocols, "RESAMPLES", 5)
-    monkeypatch.setattr(assessment, "RESAMPLES", 5)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 5)
     splits, encoder = cohort
     images = read_split(splits, "train", ["NOR"]).images
     calls = []
 
     def part(name, stop=False):
-        original = assessment.PARTS[name]
+        original = PARTS[name]
 
         def assess(comparison: Comparison, figures: Path | None):
             calls.append(name)
@@ -186,19 +186,18 @@ def test_parts_that_are_done_survive_an_interruption(cohort, tmp_path, monkeypat
         return original.__class__(assess, original.applies, original.missing, original.least, original.name_least)
 
     for name in ("similarity", "appearance", "features"):
-        monkeypatch.setitem(assessment.PARTS, name, part(name, stop=name == "features"))
+        monkeypatch.setitem(PARTS, name, part(name, stop=name == "features"))
     with pytest.raises(KeyboardInterrupt):
-        evaluate_images(images, splits, encoder=encoder, output_dir=tmp_path)
-    report = evaluate_images(images, splits, encoder=encoder, output_dir=tmp_path)
+        evaluate(images, splits, encoder=encoder, output_dir=tmp_path)
+    report = evaluate(images, splits, encoder=encoder, output_dir=tmp_path)
     assert calls == ["similarity", "appearance", "features", "features"]
-    evaluate_images(images[:-1], splits, encoder=encoder, output_dir=tmp_path)  # other images: nothing is taken over
+    evaluate(images[:-1], splits, encoder=encoder, output_dir=tmp_path)  # other images: nothing is taken over
     assert calls[4:] == ["similarity", "appearance", "features"]
-    assert report["rows"] == evaluate_images(images, splits, encoder=encoder)["rows"]
+    assert report.rows == evaluate(images, splits, encoder=encoder).rows
 
 
 def test_the_ruler_is_written(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr(protocols, "RESAMPLES", 5)
-    monkeypatch.setattr(assessment, "RESAMPLES", 5)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 5)
     splits, encoder = cohort
     splits.save_to_disk(tmp_path / "dataset")
     few = planted_sets(read_split(splits, "train"))
@@ -211,18 +210,17 @@ def test_the_ruler_is_written(cohort, tmp_path, monkeypatch):
 
 
 def test_slices_without_a_segmentation_do_not_count_as_hearts_without_a_wall(cohort, reports, monkeypatch):
-    monkeypatch.setattr(protocols, "RESAMPLES", 5)
-    monkeypatch.setattr(assessment, "RESAMPLES", 5)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 5)
     splits, encoder = cohort
     images = read_split(splits, "train", ["NOR"]).images
     first = splits["test"].filter(lambda row: row["group"] == 1)[0]["patient"]  # of HCM
     bare = [{} if row["patient"] != first else {"mask": None} for row in splits["test"]]
     some = {"train": splits["train"], "test": splits["test"].map(lambda row, index: bare[index], with_indices=True)}
-    report = evaluate_images(images, datasets.DatasetDict(some), encoder=encoder)
-    true, whole = report["rows"]["true_masks"], reports["healthy"]["rows"]["true_masks"]
-    assert true["valid_topology"]["n_patients"] == whole["valid_topology"]["n_patients"] - 1
-    assert true["valid_topology"]["n_real"] < report["rows"]["real"]["valid_topology"]["n_real"]
-    assert true["valid_topology"]["value"] > 0.7 and true["lv_area_ed"]["value"] > 0.8 * whole["lv_area_ed"]["value"]
+    report = evaluate(images, datasets.DatasetDict(some), encoder=encoder)
+    true, whole = report.rows["true_masks"], reports["healthy"].rows["true_masks"]
+    assert true["valid_topology"].n_patients == whole["valid_topology"].n_patients - 1
+    assert true["valid_topology"].n_real < report.rows["real"]["valid_topology"].n_real
+    assert true["valid_topology"].value > 0.7 and true["lv_area_ed"].value > 0.8 * whole["lv_area_ed"].value
     none = splits["test"].map(lambda row: {"mask": None})
-    report = evaluate_images(images, datasets.DatasetDict(train=splits["train"], test=none), encoder=encoder)
-    assert "true_masks" not in report["rows"]
+    report = evaluate(images, datasets.DatasetDict(train=splits["train"], test=none), encoder=encoder)
+    assert "true_masks" not in report.rows
