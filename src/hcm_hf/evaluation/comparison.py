@@ -8,7 +8,7 @@ import datasets
 import numpy as np
 from diffusers import DDPMPipeline
 
-from hcm_hf.data.dataset import check_groups
+from hcm_hf.data.acdc import check_groups
 from hcm_hf.data.identity import shared_patients
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.evaluation.encoder import Encoder, Predictions

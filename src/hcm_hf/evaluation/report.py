@@ -233,6 +233,7 @@ class Report:
             generator=replace(self.generator, model=model),
             dataset=replace(self.dataset, name=dataset),
             encoder=self.encoder and replace(self.encoder, source=encoder),
+            figures=None,
         )
 
     def to_markdown(self) -> str:
