@@ -60,10 +60,7 @@ def main(
         encoder=encoder,
         features=features,
         num_images=num_images,
-        class_labels=class_labels,
-        scheduler=scheduler,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
+        sampling=hcm_hf.Sampling(None, class_labels, scheduler, num_inference_steps, guidance_scale),
         paper_compat=paper_compat,
         seed=seed,
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-from diffusers import DDPMPipeline, DiffusionPipeline
+from diffusers import DDPMPipeline
 from tqdm.auto import tqdm
 
 from hcm_hf.data.dataset import load_dataset
@@ -30,7 +30,8 @@ from hcm_hf.evaluation.parts.masks import asked_groups, check_pairs
 from hcm_hf.evaluation.report import ARTEFACT, DEFINITIONS, FIGURES, REPORT_FILE, read_report, write_report
 from hcm_hf.generation.images import SETTINGS_FILE, generate_images
 from hcm_hf.metrics.protocols import reference_size
-from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
+from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, read_training
+from hcm_hf.pipelines.sampling import DEFAULT_SAMPLING, Sampling
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.figures import write_grid
 from hcm_hf.utils.files import require_empty, write_bytes
@@ -51,10 +52,7 @@ def score(
     encoder: str | Path | None = None,
     features: Sequence[str] = (),
     num_images: int = 1000,
-    class_labels: str | None = None,
-    scheduler: str | None = None,
-    num_inference_steps: int | None = None,
-    guidance_scale: float | None = None,
+    sampling: Sampling = DEFAULT_SAMPLING,
     paper_compat: bool = False,
     seed: int = 0,
 ) -> dict:
@@ -72,10 +70,7 @@ def score(
             that need it are left out.
         features: other extractors to measure distances with, see `load_extractor`.
         num_images: number of images to generate with `model`.
-        class_labels: their class, see `generate_images`.
-        scheduler: of a diffusion model, see `generate_images`.
-        num_inference_steps: of a diffusion model, see `generate_images`.
-        guidance_scale: of a diffusion model with classes, see `generate_images`.
+        sampling: how to generate them, see `Sampling`.
         paper_compat: see `evaluate_images`.
         seed: of generation, pairs and resamples.
 
@@ -88,13 +83,7 @@ def score(
     output_dir = Path(output_dir)
     if images is None and model is None:
         raise InputError("Give --images, or --model to generate them with.")
-    sampling = {
-        "class_labels": class_labels,
-        "scheduler": scheduler,
-        "num_inference_steps": num_inference_steps,
-        "guidance_scale": guidance_scale,
-    }
-    for argument, value in sampling.items():
+    for argument, value in vars(sampling).items():
         if images is not None and value is not None:
             raise InputError(f"--{argument} {value} is for generating; the images of --images are made already.")
     if seed < 0:
@@ -110,7 +99,7 @@ def score(
     if not any((output_dir / name).exists() for name in (REPORT_FILE, "images", PARTS_FOLDER)):
         require_empty(output_dir, "--output_dir")
     if images is None:
-        images = generate_images(model, output_dir / "images", num_images, seed=seed, **sampling)
+        images = generate_images(model, output_dir / "images", num_images, seed=seed, sampling=sampling)
     (generated, source), pairs = read_images(images), read_pairs(images)
     if model is not None and source["model_hash"] not in (None, hash_model(folder)):
         raise InputError(f"The images in {images} were made by {source['model']}, not by --model {model}.")
@@ -136,7 +125,7 @@ def score(
         seen_groups=written.get("groups"),
         encoder=loaded,
         extractors=extractors,
-        model=pipeline if isinstance(pipeline, DDPMPipeline) else None,
+        model=pipeline if pipeline is not None and pipeline.predicts_noise else None,
         pairs=pairs,
         paper_compat=paper_compat,
         seed=seed,
@@ -146,7 +135,7 @@ def score(
         report["left_out"]["patients"] = (
             "whether the model was trained on held-out patients: neither the images nor a model say whom it has seen."
         )
-    if pipeline is not None and ("scheduler" in source) == ("scheduler" in pipeline.components):
+    if pipeline is not None and ("scheduler" in source) == pipeline.denoises:
         report["speed"] = measure_speed(pipeline, source)
     write_grid(heldout.images, generated, output_dir / GRID_FILE, seed=seed)
     write_report(report, output_dir)
@@ -175,7 +164,7 @@ def _noted(images: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def measure_speed(pipeline: DiffusionPipeline, source: dict, batch_size: int = 8) -> dict:
+def measure_speed(pipeline: HCMPipeline, source: dict, batch_size: int = 8) -> dict:
     """How long a model takes for images made as these were, on the device that it is on.
 
     Args:
@@ -188,19 +177,19 @@ def measure_speed(pipeline: DiffusionPipeline, source: dict, batch_size: int = 8
         what it was measured on, in the precision that the images were made in.
     """
     keys = "scheduler", "num_inference_steps", "guidance_scale"
-    steps = {key: source[key] for key in keys if key in source}
-    arguments, _ = prepare_sampling(pipeline, **steps)
+    sampling = Sampling(**{key: source[key] for key in keys if key in source})
+    pipeline, sampling = sampling.applied_to(pipeline)
     pipeline.set_progress_bar_config(disable=True)
     precision = source.get("mixed_precision")
     autocast = torch.autocast(pipeline.device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST)
     for size in (1, batch_size):  # the first call warms up
         started = time.perf_counter()
         with autocast:
-            pipeline(batch_size=size, generator=torch.Generator().manual_seed(0), output_type="np", **arguments)
+            generator = torch.Generator().manual_seed(0)
+            pipeline(batch_size=size, generator=generator, output_type="np", **sampling.arguments)
         seconds = time.perf_counter() - started
-    guided = arguments.get("guidance_scale", 1) != 1
     return {
-        "network_calls": arguments.get("num_inference_steps", 1) * (2 if guided else 1),
+        "network_calls": sampling.network_calls,
         "seconds_per_1000_images": seconds * 1000 / batch_size,
         "batch_size": batch_size,
         "mixed_precision": precision if precision in AUTOCAST else "no",

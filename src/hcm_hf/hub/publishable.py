@@ -12,12 +12,12 @@ from pathlib import Path
 import datasets
 import safetensors.torch
 import torch
-from diffusers import DiffusionPipeline
 from huggingface_hub import constants
 
 from hcm_hf.data.dataset import FEATURES, PreparationReport
 from hcm_hf.evaluation.report import ARTEFACT
 from hcm_hf.models.unet import SAMPLERS
+from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.training.checkpoint import Progress
 from hcm_hf.training.config import Recipe, TrainingConfig
 from hcm_hf.training.recipes import FAMILIES
@@ -99,7 +99,7 @@ def _known(value: Mapping, keys: Mapping[str, Mapping | None]) -> dict:
     }
 
 
-def pipeline_files(folder: Path, pipeline: DiffusionPipeline) -> dict[str, bytes]:
+def pipeline_files(folder: Path, pipeline: HCMPipeline) -> dict[str, bytes]:
     """The files of a saved pipeline by their path in it: unchanged where they hold nothing besides.
 
     Args:
@@ -109,14 +109,13 @@ def pipeline_files(folder: Path, pipeline: DiffusionPipeline) -> dict[str, bytes
     Raises:
         InputError: if one is missing, or is a link to elsewhere.
     """
-    component, network = next(
-        (name, part) for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)
-    )
+    component = pipeline.network_name
+    network = pipeline.components[component]
     configs = {
         INDEX_FILE: (*_OF_DIFFUSERS, *(key for key in pipeline.config if key != "_name_or_path")),
         f"{component}/config.json": (*_OF_DIFFUSERS, *_arguments(type(network))),
     }
-    if "scheduler" in pipeline.components:
+    if pipeline.denoises:
         kinds = {type(pipeline.scheduler), *(sampler.scheduler for sampler in SAMPLERS.values())}
         known = (*_OF_DIFFUSERS, *(name for kind in kinds for name in _arguments(kind)))  # one carries another's
         configs["scheduler/scheduler_config.json"] = known

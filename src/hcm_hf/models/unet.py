@@ -1,6 +1,6 @@
 """DDPM: diffusers' own U-Net and schedulers at this package's size, https://huggingface.co/papers/2006.11239."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,6 @@ from diffusers import (
     UNet2DModel,
     UniPCMultistepScheduler,
 )
-from diffusers.utils.torch_utils import randn_tensor
 
 from hcm_hf.utils.errors import InputError
 
@@ -124,39 +123,10 @@ def convert_scheduler(scheduler: SchedulerMixin, name: str) -> tuple[SchedulerMi
         InputError: if the name is unknown; it lists those that exist.
     """
     if name not in SAMPLERS:
-        raise InputError(f"Unknown --scheduler '{name}'; choose among {', '.join(SAMPLERS)}.")
+        raise InputError(f"Unknown scheduler '{name}'; choose among {', '.join(SAMPLERS)}.")
     sampler = SAMPLERS[name]
     converted = sampler.scheduler.from_config(scheduler.config, timestep_spacing="trailing", **sampler.options)
     return converted, sampler.num_inference_steps
-
-
-def denoise(
-    unet: UNet2DModel,
-    scheduler: SchedulerMixin,
-    batch_size: int,
-    generator: torch.Generator | list[torch.Generator],
-    num_inference_steps: int,
-) -> Iterator[torch.Tensor]:
-    """The images of `DDPMPipeline`, after each of its steps.
-
-    Args:
-        unet: the network.
-        scheduler: its noise, and how to take it off.
-        batch_size: number of images.
-        generator: source of randomness; a list gives each image its own.
-        num_inference_steps: calls of the network.
-
-    Yields:
-        (B, C, H, W) in [-1, 1] and beyond, with ever less noise; the last are the images that the pipeline returns.
-    """
-    shape = (batch_size, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-    images = randn_tensor(shape, generator=generator, device=unet.device, dtype=unet.dtype)
-    scheduler.set_timesteps(num_inference_steps)
-    for timestep in scheduler.timesteps:
-        with torch.no_grad():  # not around the whole: the caller goes on in between
-            noise = unet(images, timestep).sample
-            images = scheduler.step(noise, timestep, images, generator=generator).prev_sample
-        yield images
 
 
 @torch.no_grad()

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hcm_hf.data.identity import read_identities
-from hcm_hf.training.config import FAMILY_NAMES
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.hub import parse_repository
+from hcm_hf.utils.names import FAMILY_NAMES
 
 
 Check = Callable[[object], bool]
@@ -30,6 +31,16 @@ def check_training(training: Mapping, path: Path) -> dict:
     if (odd := _odd(training, _NEEDED | _OPTIONAL)) is not None:
         raise InputError(f"{path} is damaged: its '{odd}' makes no sense; copy the model's run again.")
     return dict(training) | {"train_patients": read_identities(training["train_patients"], str(path))}
+
+
+def without_paths(training: Mapping) -> dict:
+    """The notes of a training run without the paths of the machine that it ran on, as they may be published."""
+    kept = {name: value for name, value in training.items() if name not in ("output_dir", "report_to")}
+    for name in ("dataset", "teacher", "student"):
+        if kept.get(name) and parse_repository(kept[name]) is None:
+            path = Path(kept[name])
+            kept[name] = path.parent.name if path.name == "best" else path.name
+    return kept
 
 
 def _odd(value: Mapping, checks: Mapping[str, Check]) -> str | None:

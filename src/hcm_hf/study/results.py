@@ -9,7 +9,7 @@ import numpy as np
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.evaluation.images import read_images, read_split
 from hcm_hf.evaluation.report import brief, cell, markdown_table
-from hcm_hf.pipelines.auto import HCMPipeline, LatentPipeline
+from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE, METRICS_FILE
 from hcm_hf.utils.errors import InputError
@@ -232,7 +232,7 @@ def draw_figures(
 
     for family, pipeline in pipelines.items():
         loss_curves(runs / family / METRICS_FILE, output_dir / family / LOSS_FIGURE)
-        if isinstance(pipeline, LatentPipeline):
+        if not pipeline.denoises:
             write_controls(pipeline, output_dir / family / "controls.png", columns, seed)
     chosen = np.random.default_rng(seed).permutation(len(real))[:columns]
     rows = {"real": [real[chosen]]} | {family: [generated[:columns]] for family, generated in drawn.items()}

@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +23,8 @@ from hcm_hf.evaluation.kept import PARTS_FOLDER
 from hcm_hf.evaluation.report import REPORT_FILE, write_report
 from hcm_hf.evaluation.scoring import score
 from hcm_hf.generation.images import MANIFEST_FILE, SETTINGS_FILE, find_images, generate_images
-from hcm_hf.pipelines.auto import hash_model, prepare_sampling
+from hcm_hf.pipelines.auto import hash_model
+from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.study.plan import ENVIRONMENT_FILE, Plan, read_json
 from hcm_hf.study.results import draw_figures, render_tables, summarize
 from hcm_hf.training.config import TrainingConfig
@@ -213,16 +215,15 @@ class Generation(Stage):
         self.training, self.plan = training, training.plan
         self.folder = self.plan.work_dir / "images" / training.family
         pipeline = training.build().pipeline()
-        takes_steps = "scheduler" in pipeline.components
-        names = ("scheduler", "num_inference_steps") if takes_steps else ()
-        asked = {name: self.plan.settings[name] for name in names}
-        self.sampling = {name: value for name, value in asked.items() if value is not None}  # else the model's own
-        prepare_sampling(pipeline, **self.sampling)  # what cannot be is found now, not after the training
+        names = ("scheduler", "num_inference_steps") if pipeline.denoises else ()
+        self.sampling = Sampling(**{name: self.plan.settings[name] for name in names})
+        self.sampling.applied_to(pipeline)  # what cannot be is found now, not after the training
 
     def done(self) -> bool:
         """All images are there, and the model of the finished run made them."""
         settings = read_json(self.folder / SETTINGS_FILE)
-        if not settings or settings | self.sampling != settings:
+        asked = {name: value for name, value in vars(self.sampling).items() if value is not None}
+        if not settings or settings | asked != settings:
             return False
         if not self.training.done() or self._superseded(settings):
             return False
@@ -242,7 +243,7 @@ class Generation(Stage):
         accelerator.wait_for_everyone()
         seed = self.plan.settings["seed"]
         generate_images(
-            self.training.folder, self.folder, self.plan.num_images, BATCH_SIZE, seed=seed, **self.sampling
+            self.training.folder, self.folder, self.plan.num_images, BATCH_SIZE, seed=seed, sampling=self.sampling
         )
 
     def _superseded(self, settings: dict) -> bool:
@@ -258,15 +259,14 @@ class Generation(Stage):
         """Seconds per image, from a batch of fresh networks and two denoising steps."""
         pipeline = self.training.build().pipeline().to(self.plan.accelerator.device)
         pipeline.set_progress_bar_config(disable=True)
-        arguments, _ = prepare_sampling(pipeline, **self.sampling)
+        pipeline, sampling = self.sampling.applied_to(pipeline)
         repeated = 1.0
-        if "num_inference_steps" in arguments:
-            timed = min(arguments["num_inference_steps"], 2)
-            repeated = arguments["num_inference_steps"] / timed
-            arguments["num_inference_steps"] = timed
+        if steps := sampling.num_inference_steps:
+            sampling = replace(sampling, num_inference_steps=min(steps, 2))
+            repeated = steps / sampling.num_inference_steps
 
         def sample() -> None:
-            pipeline(batch_size=BATCH_SIZE, output_type="np", **arguments)
+            pipeline(batch_size=BATCH_SIZE, output_type="np", **sampling.arguments)
 
         sample()  # the first one allocates
         return measure(sample) * repeated / BATCH_SIZE

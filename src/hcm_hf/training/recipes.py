@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from diffusers import DiffusionPipeline
-
 from hcm_hf.data.acdc import AXES, GROUPS, PHASES, STRUCTURES
 from hcm_hf.models import (
     VAE,
@@ -21,6 +19,7 @@ from hcm_hf.models import (
 )
 from hcm_hf.models.paired import build_paired_scheduler, build_paired_unet
 from hcm_hf.models.unet import build_scheduler, build_unet
+from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.pipelines.conditions import count_labels
 from hcm_hf.pipelines.paired import PairedDDPMPipeline
 from hcm_hf.training.config import Recipe
@@ -184,7 +183,7 @@ def build_paired_ddpm(
 
 def build_halved_ddpm(
     sample_size: int,
-    teacher: DiffusionPipeline,
+    teacher: HCMPipeline,
     first_calls: int,
     label_dropout: float,
     image_weight: float,
@@ -197,7 +196,7 @@ def build_halved_ddpm(
 
 def build_distilled_ddpm(
     sample_size: int,
-    teacher: DiffusionPipeline,
+    teacher: HCMPipeline,
     num_inference_steps: int,
     label_dropout: float,
     max_snr: float,
@@ -209,13 +208,13 @@ def build_distilled_ddpm(
     return MomentMatching(teacher, num_inference_steps, label_dropout, max_snr, image_weight, augmentation)
 
 
-def check_teacher(sample_size: int, teacher: DiffusionPipeline) -> PairedDDPMPipeline:
+def check_teacher(sample_size: int, teacher: HCMPipeline) -> PairedDDPMPipeline:
     """The teacher, if it makes pairs of this size.
 
     Raises:
         ValueError: if it does not.
     """
-    if not isinstance(teacher, PairedDDPMPipeline):
+    if not teacher.makes_masks:
         raise ValueError(f"the teacher is a {type(teacher).__name__}, and only a PairedDDPMPipeline can teach.")
     if teacher.sample_size != sample_size:
         raise ValueError(f"the teacher makes slices of {teacher.sample_size} px, the dataset's have {sample_size}.")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from hcm_hf.pipelines.auto import LatentPipeline
+from hcm_hf.pipelines.latent import LatentPipeline
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import write_bytes
 

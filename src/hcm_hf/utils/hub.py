@@ -105,6 +105,7 @@ def download(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
 ) -> Path:
     """Bring files of a repository into the cache of the Hub's client; what is there already is not fetched again.
 
@@ -115,6 +116,7 @@ def download(
         revision: branch, tag or commit; by default `main`.
         token: for a private repository; by default that of `hf auth login`.
         cache_dir: by default the client's.
+        local_files_only: whether to look into the cache alone.
 
     Returns:
         The folder of the repository as of that revision.
@@ -130,6 +132,7 @@ def download(
             revision=revision,
             token=token,
             cache_dir=cache_dir,
+            local_files_only=local_files_only,
             allow_patterns=list(patterns),
         )
     except (*HUB_ERRORS, OSError, ValueError, RuntimeError, TypeError) as error:  # TypeError: of a card that is odd

@@ -9,7 +9,7 @@ import torch
 from hcm_hf.data.augmentation import augment_batch
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.models import MixtureVAE
-from hcm_hf.pipelines.auto import LatentPipeline
+from hcm_hf.pipelines.latent import LatentPipeline
 from hcm_hf.training.objectives.study import VariationalAutoencoder, kl_divergence
 
 

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, ModelMixin, UNet2DModel
+from diffusers import DDPMScheduler, ModelMixin, UNet2DModel
 from torch import nn
 from torch.nn import functional as F
 
@@ -21,7 +21,9 @@ from hcm_hf.data.differentiable_augmentation import NUM_CHANGES, change_images
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.models import VAE, EncoderOutput, InfoGANGenerator, LatentModel, SliceEncoder
 from hcm_hf.models.unet import convert_scheduler
-from hcm_hf.pipelines.auto import LatentPipeline
+from hcm_hf.pipelines.auto import HCMPipeline
+from hcm_hf.pipelines.ddpm import DDPMPipeline
+from hcm_hf.pipelines.latent import LatentPipeline
 
 
 Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of logits and classes: a scalar, lower is better
@@ -44,7 +46,7 @@ class Objective(nn.Module):
         """A deterministic scalar on held-out slices, lower is better."""
         raise NotImplementedError(f"{type(self).__name__} does not define validation_loss.")
 
-    def pipeline(self) -> DiffusionPipeline | ModelMixin:
+    def pipeline(self) -> HCMPipeline | ModelMixin:
         """The thing to save, a family's diffusers pipeline to sample from; the networks stay as they are."""
         raise NotImplementedError(f"{type(self).__name__} does not define pipeline.")
 
@@ -303,7 +305,7 @@ class Diffusion(Objective):
         return F.mse_loss(self.unet(noisy, timesteps).sample.float(), noise)
 
     def pipeline(self) -> DDPMPipeline:
-        """A stock diffusers pipeline."""
+        """What diffusers loads as a pipeline of its own."""
         return DDPMPipeline(self.unet, self.scheduler)
 
     def preview(self, batch: SliceBatch) -> np.ndarray:
