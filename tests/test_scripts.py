@@ -105,7 +105,7 @@ def test_from_patients_to_a_report(tmp_path, script_here):
             "--guidance_scale 2.0 given, but this diffusion model has no classes",
         ),
         (("sweep_steps.py", "--model", "nowhere", "--output_dir", "OUT"), "--model nowhere does not exist"),
-        (("generate.py", "--model", "DDPM", "--output_dir", "OUT", "--scheduler", "x"), "Unknown --scheduler 'x'"),
+        (("generate.py", "--model", "DDPM", "--output_dir", "OUT", "--scheduler", "x"), "Unknown scheduler 'x'"),
         (("score.py", "--images", "nowhere", "--dataset", "DATASET", "--output_dir", "OUT"), "nowhere does not exist"),
         (("write_phantom.py", "--output_dir", "OUT", "--num_patients_per_group", "0"), "num_patients_per_group is 0"),
     ],

@@ -185,7 +185,7 @@ class Generator:
         Raises:
             InputError: if the model has no such question or answer.
         """
-        axes, defaults = self.conditions.axes, self.conditions.defaults
+        axes = self.conditions.axes
         for axis, answer in answers.items():
             if answer is None or axis in axes and answer in (OPEN, *axes[axis]):
                 continue

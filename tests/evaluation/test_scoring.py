@@ -17,6 +17,7 @@ from hcm_hf.evaluation.parts.assessment import PARTS
 from hcm_hf.evaluation.report import render_markdown, write_report
 from hcm_hf.evaluation.scoring import evaluate_images, measure_speed, score
 from hcm_hf.generation.images import generate_images
+from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.utils.errors import InputError
 
 
@@ -263,8 +264,8 @@ def paired(tmp_path):
 
 
 def test_a_model_with_segmentations_is_made_and_scored_in_one(paired, dataset_dir, tmp_path):
-    options = {"class_labels": "any", "guidance_scale": 2, "num_inference_steps": 2}
-    report = score(tmp_path / "report", model=paired, dataset=dataset_dir, num_images=30, **options)
+    sampling = Sampling({"group": "any"}, num_inference_steps=2, guidance_scale=2)
+    report = score(tmp_path / "report", model=paired, dataset=dataset_dir, num_images=30, sampling=sampling)
     assert report["asked_groups"] == ["HCM", "NOR"]
     assert report["generator"]["guidance_scale"] == 2 and report["speed"]["network_calls"] == 4
     assert {"mask_valid_topology", "mask_wall_distance_nor_es", "ssim_matched"} <= report["rows"]["generated"].keys()
@@ -275,13 +276,14 @@ def test_a_model_with_segmentations_is_made_and_scored_in_one(paired, dataset_di
 
 
 def test_a_group_that_the_dataset_does_not_have_is_refused(paired, dataset_dir, tmp_path):
+    asked = Sampling({"group": "DCM", "phase": "ED"})
     with pytest.raises(InputError, match=r"Split 'train' has no segmented slices like those .* \(DCM\)"):
-        score(tmp_path / "report", model=paired, dataset=dataset_dir, num_images=2, class_labels="DCM ED")
+        score(tmp_path / "report", model=paired, dataset=dataset_dir, num_images=2, sampling=asked)
 
 
 def test_guidance_is_for_generating(dataset_dir, tmp_path):
     with pytest.raises(InputError, match="--guidance_scale 2 is for generating"):
-        score(tmp_path / "report", images=tmp_path, dataset=dataset_dir, guidance_scale=2)
+        score(tmp_path / "report", images=tmp_path, dataset=dataset_dir, sampling=Sampling(guidance_scale=2))
 
 
 def named_figures(folder):

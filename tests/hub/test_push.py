@@ -27,7 +27,9 @@ from hcm_hf.evaluation.scoring import score
 from hcm_hf.generation.images import generate_images, image_generator
 from hcm_hf.hub.push import push_dataset, push_model, push_space
 from hcm_hf.models.unet import build_scheduler, build_unet
-from hcm_hf.pipelines.auto import HCMPipeline, LatentPipeline, find_pipeline, hash_model, prepare_sampling
+from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model
+from hcm_hf.pipelines.latent import LatentPipeline
+from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
 from hcm_hf.training.recipes import FAMILIES
@@ -104,9 +106,7 @@ def test_pushed_and_loaded_is_equal(family, run, hub, fresh):
     with Image.open(io.BytesIO(files["samples.png"])) as grid:  # eight in a row, each pixel twice as large
         shown = np.asarray(grid)[:32:2, :32:2].astype(int)
     steps = {"num_inference_steps": 50} if family == "ddpm" else {}
-    drawn = HCMPipeline.from_pretrained(run(family))
-    if family == "ddpm":
-        prepare_sampling(drawn, **steps)
+    drawn, _ = Sampling(**steps).applied_to(HCMPipeline.from_pretrained(run(family)))
     first = drawn(32, generator=sources, output_type="np", **steps).images[0, ..., 0]
     assert np.abs(shown - np.rint(first * 255)).max() <= 1
 

@@ -3,7 +3,8 @@ import torch
 
 from hcm_hf.models import MixtureVAE
 from hcm_hf.models.latent import LatentModel
-from hcm_hf.pipelines.auto import HCMPipeline, LatentPipeline
+from hcm_hf.pipelines.auto import HCMPipeline
+from hcm_hf.pipelines.latent import LatentPipeline
 
 
 WEIGHTS = torch.tensor([0.2, 0.5, 0.3])

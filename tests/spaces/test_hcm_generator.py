@@ -25,6 +25,7 @@ from tiny import build_tiny, tiny_families
 from hcm_hf.evaluation.scoring import score
 from hcm_hf.generation.images import generate_images
 from hcm_hf.hub.push import push_model, push_space
+from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
 from hcm_hf.training.recipes import FAMILIES
@@ -390,9 +391,7 @@ def test_the_api_gives_the_pairs_of_generate(asked, class_labels, settings, clie
         tmp_path / "images",
         num_images=5,
         seed=7,
-        class_labels=class_labels,
-        guidance_scale=asked.get("guidance_scale"),
-        **settings,
+        sampling=Sampling(class_labels=class_labels, guidance_scale=asked.get("guidance_scale"), **settings),
     )
     manifest = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
     shared = ("file", "mask", "group", "phase", "level", "seed", "scheduler", "num_inference_steps")

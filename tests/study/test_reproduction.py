@@ -350,7 +350,7 @@ def test_a_seventh_family_on_a_prepared_dataset(reproduced, tmp_path, monkeypatc
         ({"resolution": 32}, "work holds a reproduction with resolution 16, not 32"),
         ({"num_inference_steps": 4}, "work holds a reproduction with num_inference_steps 3, not 4"),
         ({"work_dir": "new", "scheduler": "euler"}, "--output_dir .* with scheduler ddpm, not euler"),
-        ({"work_dir": "new", "output_dir": "new", "scheduler": "euler"}, "Unknown --scheduler 'euler'"),
+        ({"work_dir": "new", "output_dir": "new", "scheduler": "euler"}, "Unknown scheduler 'euler'"),
         ({"work_dir": "new", "output_dir": "new", "resolution": 24}, "cannot be built for images of 24 px"),
         ({"work_dir": "OTHER", "output_dir": "new"}, "holds something else"),
     ],
