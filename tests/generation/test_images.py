@@ -191,8 +191,8 @@ def test_bad_arguments_write_nothing(model, tmp_path):
         ({"batch_size": 0}, "--batch_size is 0"),
         ({"seed": -1}, "--seed is -1"),
         ({"num_images": 40_000, "save_nifti": True}, "--save_nifti takes 32767 images at most"),
-        ({"class_labels": "HCM"}, "class_labels HCM given, but DCGANGenerator has no classes"),
-        ({"guidance_scale": 2.0}, "--guidance_scale 2.0 given, but this model is no diffusion model"),
+        ({"sampling": Sampling(class_labels="HCM")}, "class_labels HCM given, but this model has no classes"),
+        ({"sampling": Sampling(guidance_scale=2.0)}, "guidance_scale 2.0 given, but this model is no diffusion model"),
         ({"save_dataset": True}, "--save_dataset needs a model that makes masks"),
         ({"model": tmp_path / "nowhere"}, "nowhere does not exist"),
     ]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, UNet2DModel
+from huggingface_hub import ModelCard, constants
 from PIL import Image
 
 from hcm_hf.pipelines.conditions import Conditions
@@ -191,6 +192,16 @@ class HCMPipeline(DiffusionPipeline):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(without_paths(self.training_config), indent=2) + "\n")
         super().save_pretrained(save_directory, safe_serialization, *arguments, **options)
+
+    def _upload_folder(self, working_dir: str | os.PathLike, repo_id: str, **options: Any) -> Any:
+        """Push a saved pipeline with the licence of the data that it was trained on in its card."""
+        path = Path(working_dir, constants.REPOCARD_NAME)
+        license_name = self.training_config.get("dataset_license")
+        if license_name and path.is_file():
+            card = ModelCard.load(path)
+            card.data.license = card.data.license or license_name
+            card.save(path)
+        return super()._upload_folder(working_dir, repo_id, **options)
 
     def _check_output_type(self, output_type: str) -> None:
         if output_type not in self.output_types:
