@@ -152,7 +152,7 @@ class HCMPipeline(DiffusionPipeline):
         folder = find_pipeline(name, revision, token, cache_dir, local_files_only=local_files_only)
         index, kind, network_class = _read_index(folder, name)
         if not issubclass(kind, cls):
-            raise InputError(f"{name} holds a {kind.__name__}, no {cls.__name__}; load it with HCMPipeline.")
+            raise InputError(f"{name} holds a {kind.__name__}; load it with HCMPipeline.")
         weights = folder / kind.network_name / _weights_file(variant)
         if variant is not None and not weights.is_file():
             raise InputError(
