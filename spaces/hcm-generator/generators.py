@@ -23,6 +23,7 @@ from hcm_hf.hub.serving import one_line
 from hcm_hf.models.unet import SAMPLERS
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model
 from hcm_hf.pipelines.conditions import OPEN, Conditions
+from hcm_hf.pipelines.ddpm import DDPMPipeline
 from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE
@@ -34,6 +35,7 @@ from hcm_hf.utils.names import CONFIG_FILE
 MOST_IMAGES, MOST_STEPS, MOST_CALLS = 64, 1000, 3200  # of one request; calls are images times steps
 MOST_GUIDANCE = 5
 LARGEST_SEED = 2**31 - 1
+DEFAULT_SCHEDULER, DEFAULT_STEPS = "ddpm", DDPMPipeline.preview_steps  # offered for the study's DDPM
 NOTHING = Conditions({}, (1.0,), {})
 SERVED: dict[str, "Generator"] = {}  # a process that is lent a GPU inherits them, where arguments must be pickled
 LARGEST_SIDE, MOST_CATEGORIES = 512, 100  # of what is served
@@ -169,7 +171,7 @@ class Generator:
     @property
     def has_own_sampling(self) -> bool:
         """Whether that is what it was trained or tuned for."""
-        return self.load().sampling_defaults.num_inference_steps == self.load().preview_steps
+        return self.denoises and self.load().sampling_defaults.num_inference_steps == self.load().preview_steps
 
     @property
     def conditions(self) -> Conditions:

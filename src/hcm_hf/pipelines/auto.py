@@ -16,7 +16,7 @@ from PIL import Image
 
 from hcm_hf.pipelines.conditions import Conditions
 from hcm_hf.pipelines.notes import check_training, without_paths
-from hcm_hf.pipelines.sampling import Sampling
+from hcm_hf.pipelines.sampling import Sampling, one_of
 from hcm_hf.pipelines.saved import check_options, load_network, read_json
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import write_text
@@ -146,7 +146,7 @@ class HCMPipeline(DiffusionPipeline):
                 class, or one that is damaged.
         """
         name = pretrained_model_name_or_path
-        dtype = _choose("dtype", dtype, "torch_dtype", torch_dtype)
+        dtype = one_of(dtype=dtype, torch_dtype=torch_dtype)
         if device_map is not None:
             device = torch.accelerator.current_accelerator() or "cpu" if device_map == "balanced" else device_map
         folder = find_pipeline(name, revision, token, cache_dir, local_files_only=local_files_only)
@@ -229,12 +229,6 @@ def call_unet(network: UNet2DModel, class_labels: torch.Tensor | None) -> torch.
     size = network.config.sample_size
     images = torch.zeros(1, network.config.in_channels, size, size)
     return network(images, torch.zeros((), dtype=torch.long), class_labels=class_labels).sample
-
-
-def _choose(name: str, value: Any, other_name: str, other: Any) -> Any:
-    if value is not None and other is not None:
-        raise InputError(f"{name} and {other_name} are both given; give {name}.")
-    return other if value is None else value
 
 
 def _dtype_of(dtype: torch.dtype | Mapping[str, torch.dtype] | None, component: str) -> torch.dtype:

@@ -83,7 +83,7 @@ class LatentPipeline(HCMPipeline):
             InputError: if an argument does not fit the network; it names the argument.
         """
         self._check_output_type(output_type)
-        one_of(conditions, class_labels)
+        one_of(conditions=conditions, class_labels=class_labels)
         if latents is None:
             self._check_batch(batch_size, generator)
             latents = self.network.sample_latents(batch_size, generator)

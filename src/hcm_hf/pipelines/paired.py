@@ -181,7 +181,7 @@ class PairedDDPMPipeline(DenoisingMixin, HCMPipeline):
         steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         sampling = Sampling(num_inference_steps=steps, guidance_scale=guidance_scale)
         sampling.check(self.scheduler.config.num_train_timesteps)
-        labels = self.draw_labels(batch_size, generator, one_of(conditions, class_labels))
+        labels = self.draw_labels(batch_size, generator, one_of(conditions=conditions, class_labels=class_labels))
         latents = self._denoise(
             {"latents": self._draw_noise(batch_size, generator), "labels": labels},
             lambda timestep, latents, labels: self._predict(latents, timestep, labels, guidance_scale).to(

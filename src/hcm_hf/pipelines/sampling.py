@@ -78,7 +78,7 @@ class Sampling:
                 name = "class_labels" if self.conditions is None else "conditions"
                 raise InputError(f"{name} {asked} given, but this model has no classes; leave it out.")
             return self
-        asked = one_of(self.conditions, self.class_labels)
+        asked = one_of(conditions=self.conditions, class_labels=self.class_labels)
         return replace(self, conditions=pipeline.conditions.complete(asked), class_labels=None)
 
     @property
@@ -102,12 +102,13 @@ class Sampling:
 DEFAULT_SAMPLING = Sampling()
 
 
-def one_of(conditions: object, class_labels: object) -> Any:
-    """Return the one of two arguments that is given; None if none is.
+def one_of(**values: Any) -> Any:
+    """Return the one argument that is given; None if none is.
 
     Raises:
-        InputError: if both are.
+        InputError: if more are.
     """
-    if conditions is not None and class_labels is not None:
-        raise InputError("conditions and class_labels are both given; give one of them.")
-    return class_labels if conditions is None else conditions
+    given = {name: value for name, value in values.items() if value is not None}
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} are both given; give {next(iter(given))}.")
+    return next(iter(given.values()), None)
