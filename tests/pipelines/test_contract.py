@@ -195,7 +195,7 @@ def test_a_loaded_run_keeps_its_notes_where_it_is_saved(run, tmp_path):
 def test_notes_and_licence_go_to_the_hub_with_the_pipeline(run, hub, tmp_path):
     pipeline = HCMPipeline.from_pretrained(run)
     pipeline.push_to_hub("ada/hearts", token="ada-writes")
-    pipeline.save_pretrained(str(tmp_path / "again"), push_to_hub=True, repo_id="ada/again", token="ada-writes")
+    pipeline.save_pretrained(tmp_path / "again", push_to_hub=True, repo_id="ada/again", token="ada-writes")
     for name in ("ada/hearts", "ada/again"):
         files = hub.files("model", name)
         assert (
@@ -318,6 +318,7 @@ def test_a_network_in_training_goes_on_training_also_after_a_fault(kind, load):
         ({"batch_size": 0}, "batch_size is 0; ask for one image or more"),
         ({"output_type": "jpg"}, "Unknown output_type 'jpg'; choose among pil, np, pt, latent"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0; choose from 1 to 1000"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5; choose from 1 to 1000"),
     ],
 )
 def test_arguments_that_the_ddpm_does_not_take_are_named(load, arguments, message):

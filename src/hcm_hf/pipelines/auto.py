@@ -191,7 +191,7 @@ class HCMPipeline(DiffusionPipeline):
             path = Path(save_directory, CONFIG_FILE)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(without_paths(self.training_config), indent=2) + "\n")
-        super().save_pretrained(save_directory, safe_serialization, *arguments, **options)
+        super().save_pretrained(os.fspath(save_directory), safe_serialization, *arguments, **options)
 
     def _upload_folder(self, working_dir: str | os.PathLike, repo_id: str, **options: Any) -> Any:
         """Push a saved pipeline with the licence of the data that it was trained on in its card."""

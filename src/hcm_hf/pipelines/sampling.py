@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from hcm_hf.models.unet import convert_scheduler
@@ -63,10 +64,9 @@ class Sampling:
 
     def check(self, num_train_timesteps: int) -> None:
         """Raise an `InputError` unless a diffusion model can take so many steps, with such guidance."""
-        if not 1 <= self.num_inference_steps <= num_train_timesteps:
-            raise InputError(
-                f"num_inference_steps is {self.num_inference_steps}; choose from 1 to {num_train_timesteps}."
-            )
+        steps, most = self.num_inference_steps, num_train_timesteps
+        if not isinstance(steps, Integral) or not 1 <= steps <= most:
+            raise InputError(f"num_inference_steps is {steps}; choose from 1 to {most}.")
         if self.guidance_scale is not None and not 0 <= self.guidance_scale < math.inf:
             raise InputError(f"guidance_scale is {self.guidance_scale}; give 0 or more, 1 for none.")
 
