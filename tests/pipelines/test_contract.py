@@ -176,6 +176,7 @@ def run(saved, tmp_path):
         output_dir="/home/ada/run",
         teacher="/home/ada/teacher/best",
         dataset_license="cc-by-nc-sa-4.0",
+        token="/home/ada/token",
     )
     (tmp_path / "run" / "training_config.json").write_text(json.dumps(written))
     return tmp_path / "run"

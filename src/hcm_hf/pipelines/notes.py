@@ -34,8 +34,10 @@ def check_training(training: Mapping, path: Path) -> dict:
 
 
 def without_paths(training: Mapping) -> dict:
-    """The notes of a training run without the paths of the machine that it ran on, as they may be published."""
-    kept = {name: value for name, value in training.items() if name not in ("output_dir", "report_to")}
+    """The notes of a training run as they may be published: what is known of them, without paths of the machine."""
+    kept = {name: value for name, value in training.items() if name in _PUBLISHED}
+    if environment := kept.get("environment"):
+        kept["environment"] = {name: environment[name] for name in ("hcm_hf", *_ENVIRONMENT) if name in environment}
     for name in ("dataset", "teacher", "student"):
         if kept.get(name) and parse_repository(kept[name]) is None:
             path = Path(kept[name])
@@ -107,3 +109,4 @@ _OPTIONAL: dict[str, Check] = {
     **{"num_train_slices": _is_whole, "objective": _is_mapping, "finished": lambda value: isinstance(value, bool)},
     **{"progress": _all_of(_PROGRESS), "environment": _or_none(_all_of(_ENVIRONMENT))},
 }
+_PUBLISHED = {*_NEEDED, *_OPTIONAL, "lr_scheduler", "mixed_precision", "num_inference_steps"} - {"output_dir"}
