@@ -145,7 +145,9 @@ class Generator:
     def pipeline(self) -> HCMPipeline:
         """The pipeline; use `load`, which several threads may call."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return HCMPipeline.from_pretrained(self.folder, device=device)
+        pipeline = HCMPipeline.from_pretrained(self.folder, device=device)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
 
     def load(self) -> HCMPipeline:
         """The pipeline, loaded by whoever comes first."""
