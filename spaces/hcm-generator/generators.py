@@ -2,18 +2,16 @@
 
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Event, Lock
-from typing import Any
+from threading import Lock
 
 import numpy as np
 import torch
+from drawing import follow, slerp
 from notes import Notes, read_losses, read_notes, read_reports, read_table
 
 from hcm_hf.data.acdc import GROUPS, LEVELS, PHASES
@@ -271,7 +269,7 @@ class Generator:
             return
         steps = sampling.num_inference_steps
         shown = {round(steps * part / num_previews) for part in range(1, num_previews)}
-        for step, tensors in _follow(pipeline, shown | {steps}, generators, **sampling.arguments):
+        for step, tensors in follow(pipeline, shown | {steps}, generators, **sampling.arguments):
             images, masks = pipeline.decode(tensors["latents"])
             masks = None if masks is None else masks.byte().cpu().numpy()
             labels = tensors["labels"].tolist() if "labels" in tensors else ()
@@ -298,45 +296,6 @@ class Generator:
         if num_codes := sum(network.num_codes):
             latents[:, -num_codes:] = first[:, -num_codes:]
         return pipeline(latents=latents, output_type="np", **sampling.arguments).images[..., 0]
-
-
-def _follow(
-    pipeline: HCMPipeline, steps: Collection[int], generators: list[torch.Generator], **arguments: Any
-) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
-    """Call a diffusion pipeline in a thread, and yield the tensors of some of its steps while it goes on."""
-    found, stopped = SimpleQueue(), Event()
-
-    def note(pipeline: HCMPipeline, step: int, timestep: torch.Tensor, tensors: dict) -> dict:
-        if stopped.is_set():
-            raise CancelledError
-        if step + 1 in steps:
-            found.put((step + 1, dict(tensors)))
-        return tensors
-
-    def call() -> None:
-        arguments["callback_on_step_end_tensor_inputs"] = pipeline._callback_tensor_inputs
-        try:
-            pipeline(len(generators), generators, output_type="latent", callback_on_step_end=note, **arguments)
-        finally:
-            found.put(None)
-
-    with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(call)
-        try:
-            yield from iter(found.get, None)
-        finally:
-            stopped.set()  # whoever asked may have gone
-        done.result()
-
-
-def slerp(first: torch.Tensor, last: torch.Tensor, num: int) -> torch.Tensor:
-    """Latents (num, D) from `first` to `last`, (1, D) each, at even angles."""
-    parts = torch.linspace(0, 1, num).to(first)[:, None]
-    cosine = torch.nn.functional.cosine_similarity(first, last).clamp(-1, 1)
-    angle = torch.arccos(cosine)
-    if angle < 1e-4:
-        return first + parts * (last - first)
-    return (torch.sin((1 - parts) * angle) * first + torch.sin(parts * angle) * last) / torch.sin(angle)
 
 
 def find_generators(

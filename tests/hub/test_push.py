@@ -147,7 +147,7 @@ def test_a_pushed_model_of_masks_is_loaded_equal_and_shows_them(paired_run, hub,
     marked = (shown[34 : 34 + 32 : 2, :32:2] != shown[:32:2, :32:2]).any(-1)
     np.testing.assert_array_equal(marked, drawn.masks[0] > 0)
     card = files["README.md"].decode()
-    assert "(class HCM; sde-dpmsolver++, 3 steps)" in card and 'pipe(batch_size=4, conditions=shown,' in card
+    assert "(class HCM; sde-dpmsolver++, 3 steps)" in card and "pipe(batch_size=4, conditions=shown," in card
     assert "DDPMPipeline.from_pretrained" not in card and ModelCard(card).data.library_name == "hcm_hf"
     assert "| teacher | tuned |" in card and str(paired_run.parent).encode() not in files["training_config.json"]
     assert f"ddpm, recipe distilled, hcm_hf {hcm_hf.__version__}" == hub.commits("model", "ada/hearts")[0]
