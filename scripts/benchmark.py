@@ -294,7 +294,6 @@ def sampling(dataset: Path, num_images: int = 100, batch_size: int = 50) -> None
     """
     import torch
 
-    from hcm_hf.pipelines.auto import prepare_sampling
     from hcm_hf.schedulers import SAMPLERS
 
     resolution = hcm_hf.load_dataset(dataset)["train"][0]["image"].width
@@ -316,11 +315,11 @@ def sampling(dataset: Path, num_images: int = 100, batch_size: int = 50) -> None
 
     print(f"\nmilliseconds per image, batches of {batch_size}, {torch.get_num_threads()} threads")
     for (name, _), pipeline in pipelines.items():
-        if "scheduler" not in pipeline.components:
+        if not pipeline.denoises:
             print(f"{name}: {milliseconds(pipeline):.2f} ms", flush=True)
     for scheduler in SAMPLERS:
-        pipeline = pipelines["ddpm", "paper"]
-        steps = prepare_sampling(pipeline, scheduler=scheduler)[0]["num_inference_steps"]
+        pipeline, sampling = hcm_hf.Sampling(scheduler=scheduler).applied_to(pipelines["ddpm", "paper"])
+        steps = sampling.num_inference_steps
         timed = min(steps, 2)  # a step costs the same wherever it stands
         pipeline(batch_size=2, num_inference_steps=1)
         started = time.perf_counter()
@@ -331,9 +330,9 @@ def sampling(dataset: Path, num_images: int = 100, batch_size: int = 50) -> None
         with torch.autocast(pipeline.device.type, dtype, enabled=dtype != torch.float32):
             for calls in (1, 2, 4, 10, 20, 50):
                 for sampler in ("ddpm", "sde-dpmsolver++") if calls < 10 else ("sde-dpmsolver++",):
-                    prepare_sampling(pipelines["ddpm", "tuned"], scheduler=sampler)
+                    tuned, _ = hcm_hf.Sampling(scheduler=sampler).applied_to(pipelines["ddpm", "tuned"])
                     beside = milliseconds(pipelines["dcgan", "paper"])
-                    taken = milliseconds(pipelines["ddpm", "tuned"], num_inference_steps=calls)
+                    taken = milliseconds(tuned, num_inference_steps=calls)
                     print(
                         f"ddpm, tuned, {sampler}, {calls} calls, {dtype}: {taken:.2f} ms, {taken / beside:.1f} times "
                         f"the DCGAN ({beside:.2f} ms)",

@@ -14,7 +14,6 @@ from hcm_hf.data.acdc import AXES, LEVELS
 from hcm_hf.evaluation.images import read_split
 from hcm_hf.generation.images import image_generator
 from hcm_hf.pipelines.conditions import join_labels
-from hcm_hf.pipelines.paired import PairedDDPMPipeline
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.pictures import draw_masks, write_rows
 
@@ -42,7 +41,7 @@ def main(
         raise InputError("Name one or more models with --models, each with another folder name.")
     pipelines = {Path(name).name: hcm_hf.HCMPipeline.from_pretrained(name) for name in models}
     for name, pipeline in pipelines.items():
-        if not isinstance(pipeline, PairedDDPMPipeline):
+        if not pipeline.makes_masks:
             raise InputError(
                 f"--models {name} makes no segmentations; name a ddpm of recipe tuned or a student of it."
             )
@@ -57,7 +56,7 @@ def main(
         rows[f"real {asked}"] = pair_rows(real.images[chosen], np.maximum(real.masks[chosen], 0))
         for name, pipeline in pipelines.items():
             generators = [image_generator(seed, index) for index in range(columns)]
-            output = pipeline(columns, generators, class_labels=asked, output_type="np")
+            output = pipeline(columns, generators, conditions=pipeline.conditions.complete(asked), output_type="np")
             rows[f"{name} {asked}"] = pair_rows(output.images[..., 0], output.masks)
     write_rows(rows, output_file)
     print(f"figure: {output_file}")

@@ -57,10 +57,7 @@ def main(
         groups=groups,
         encoder=encoder,
         num_images=num_images,
-        class_labels=class_labels,
-        scheduler=scheduler,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
+        sampling=hcm_hf.Sampling(None, class_labels, scheduler, num_inference_steps, guidance_scale),
         paper_compat=paper_compat,
         seed=seed,
     )

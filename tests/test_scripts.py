@@ -98,7 +98,7 @@ def test_from_patients_to_a_report(tmp_path, script_here):
         ),
         (
             ("generate.py", "--model", "DDPM", "--output_dir", "OUT", "--guidance_scale", "2"),
-            "--guidance_scale 2.0 given, but this diffusion model has no classes",
+            "guidance_scale 2.0 given, but this diffusion model has no classes",
         ),
         (("sweep_steps.py", "--model", "nowhere", "--output_dir", "OUT"), "--model nowhere does not exist"),
         (("generate.py", "--model", "DDPM", "--output_dir", "OUT", "--scheduler", "x"), "Unknown scheduler 'x'"),

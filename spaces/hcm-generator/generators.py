@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
@@ -12,17 +11,17 @@ from threading import Lock
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
+from drawing import follow, slerp
 from notes import Notes, read_losses, read_notes, read_reports, read_table
 
 from hcm_hf.data.acdc import GROUPS, LEVELS, PHASES
 from hcm_hf.generation.images import image_generator
 from hcm_hf.hub.push import METRICS_FILE
 from hcm_hf.hub.serving import one_line
-from hcm_hf.models.unet import denoise, split_pairs
-from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, prepare_sampling
+from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model
 from hcm_hf.pipelines.conditions import OPEN, Conditions
-from hcm_hf.pipelines.paired import PairedDDPMPipeline
+from hcm_hf.pipelines.ddpm import DDPMPipeline
+from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.schedulers import SAMPLERS
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE
@@ -34,7 +33,7 @@ from hcm_hf.utils.names import CONFIG_FILE
 MOST_IMAGES, MOST_STEPS, MOST_CALLS = 64, 1000, 3200  # of one request; calls are images times steps
 MOST_GUIDANCE = 5
 LARGEST_SEED = 2**31 - 1
-DEFAULT_SCHEDULER, DEFAULT_STEPS = "ddpm", 50  # of a diffusion model that has none of its own
+DEFAULT_SCHEDULER, DEFAULT_STEPS = "ddpm", DDPMPipeline.preview_steps  # offered for the study's DDPM
 NOTHING = Conditions({}, (1.0,), {})
 SERVED: dict[str, "Generator"] = {}  # a process that is lent a GPU inherits them, where arguments must be pickled
 LARGEST_SIDE, MOST_CATEGORIES = 512, 100  # of what is served
@@ -141,12 +140,14 @@ class Generator:
         return str(self.folder)
 
     @cached_property
-    def pipeline(self) -> DiffusionPipeline:
+    def pipeline(self) -> HCMPipeline:
         """The pipeline; use `load`, which several threads may call."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return HCMPipeline.from_pretrained(self.folder, device=device)
+        pipeline = HCMPipeline.from_pretrained(self.folder, device=device)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
 
-    def load(self) -> DiffusionPipeline:
+    def load(self) -> HCMPipeline:
         """The pipeline, loaded by whoever comes first."""
         with self._lock:
             return self.pipeline
@@ -160,26 +161,22 @@ class Generator:
     @property
     def denoises(self) -> bool:
         """Whether it takes steps, and a scheduler."""
-        return "scheduler" in self.load().components
+        return self.load().denoises
 
     @property
     def sampling(self) -> tuple[str | None, int | None]:
         """The scheduler and number of steps of a diffusion model, unless others are asked for."""
-        if not self.denoises:
-            return None, None
-        config = self.load().config
-        return config.get("sampler", DEFAULT_SCHEDULER), config.get("num_inference_steps", DEFAULT_STEPS)
+        return self.load().sampling_defaults.scheduler, self.load().preview_steps
 
     @property
     def has_own_sampling(self) -> bool:
         """Whether that is what it was trained or tuned for."""
-        return "sampler" in self.load().config
+        return self.denoises and self.load().sampling_defaults.num_inference_steps == self.load().preview_steps
 
     @property
     def conditions(self) -> Conditions:
         """What can be asked for; of a model that makes masks too."""
-        pipeline = self.load()
-        return pipeline.conditions if isinstance(pipeline, PairedDDPMPipeline) else NOTHING
+        return self.load().conditions if self.denoises else NOTHING
 
     def ask(self, answers: Mapping[str, str | None]) -> str | None:
         """What a pipeline takes as `class_labels`.
@@ -190,16 +187,14 @@ class Generator:
         Raises:
             InputError: if the model has no such question or answer.
         """
-        axes, defaults = self.conditions.axes, self.conditions.defaults
+        axes = self.conditions.axes
         for axis, answer in answers.items():
             if answer is None or axis in axes and answer in (OPEN, *axes[axis]):
                 continue
             if axis not in axes:
                 raise InputError(f"{axis} {answer!r} given, but {self.name} cannot be asked for a {axis}.")
             raise InputError(f"{axis} is {answer!r}; choose among {', '.join((OPEN, *axes[axis]))}.")
-        chosen = {axis: answers.get(axis) or defaults.get(axis, OPEN) for axis in axes}
-        opened = [OPEN] if any(chosen[axis] == OPEN for axis in defaults) else []  # else the default would hold
-        return " ".join(opened + [answer for answer in chosen.values() if answer != OPEN]) or None
+        return " ".join(self.conditions.complete(answers).values()) or None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -214,7 +209,7 @@ class Generator:
     @property
     def num_codes(self) -> tuple[int, int]:
         """Number of values of the categorical code, and of continuous codes."""
-        return (0, 0) if self.denoises else self.load().network.num_codes
+        return self.load().num_codes
 
     def try_out(self) -> None:
         """Draw an image, and look at all that the page will say of this model.
@@ -253,44 +248,33 @@ class Generator:
         request.check()
         self._prepare(request)
 
-    def _prepare(self, request: Request) -> tuple[DiffusionPipeline, dict]:
-        """A pipeline of the request's own, with its scheduler, and the arguments of a call."""
-        pipeline = self.load()
-        if not self.denoises:  # raises for a scheduler, a class or a code that the network does not have
-            pipeline.network.set_codes(pipeline.network.sample_latents(1), request.category, request.continuous)
-            settings = request.class_labels, request.scheduler, request.num_inference_steps, request.guidance_scale
-            return pipeline, prepare_sampling(pipeline, *settings)[0]
-        if (request.category, request.continuous) != (None, None):
+    def _prepare(self, request: Request) -> tuple[HCMPipeline, Sampling]:
+        """A pipeline that samples as the request says, and its settings in full."""
+        pipeline, codes = self.load(), (request.category, request.continuous)
+        if not self.denoises:  # raises for a code that the network does not have
+            pipeline.network.set_codes(pipeline.network.sample_latents(1), *codes)
+        elif codes != (None, None):
             raise InputError(f"Codes given, but {self.name} has no codes.")
-        pipeline = copy(pipeline)
-        scheduler, steps = request.scheduler or self.sampling[0], request.num_inference_steps or self.sampling[1]
+        steps = request.num_inference_steps or self.sampling[1]
         Request(self.name, request.num_images, num_inference_steps=steps).check()
-        return pipeline, prepare_sampling(pipeline, request.class_labels, scheduler, steps, request.guidance_scale)[0]
+        labels, scheduler = request.class_labels, request.scheduler
+        return Sampling(None, labels, scheduler, steps, request.guidance_scale).applied_to(pipeline)
 
     def _steps(self, request: Request, generators: list[torch.Generator], num_previews: int) -> Iterator[Drawing]:
-        pipeline, arguments = self._prepare(request)
+        pipeline, sampling = self._prepare(request)
         if not self.denoises:
             latents = pipeline.network.sample_latents(len(generators), generators)
             latents = pipeline.network.set_codes(latents, request.category, request.continuous)
-            yield Drawing(pipeline(latents=latents, output_type="np", **arguments).images[..., 0])
+            yield Drawing(pipeline(latents=latents, output_type="np", **sampling.arguments).images[..., 0])
             return
-        conditions = ()
-        if self.conditions.axes:
-            labels = pipeline.draw_labels(len(generators), generators, arguments.pop("class_labels"))
-            conditions = [self.conditions.describe(label) for label in labels.tolist()]
-            denoised = pipeline.denoise(labels, generators, **arguments)
-        else:
-            denoised = denoise(pipeline.unet, pipeline.scheduler, len(generators), generators, **arguments)
-        steps = arguments["num_inference_steps"]
+        steps = sampling.num_inference_steps
         shown = {round(steps * part / num_previews) for part in range(1, num_previews)}
-        for step, images in enumerate(denoised, 1):
-            if step in shown or step == steps:
-                images, masks = images.float().cpu(), None
-                if conditions:
-                    images, masks = split_pairs(images, pipeline.config.patch_size)
-                    masks = masks.byte().numpy()
-                images = (images[:, 0] / 2 + 0.5).clamp(0, 1).numpy()
-                yield Drawing(images, step / steps, masks, conditions)
+        for step, tensors in follow(pipeline, shown | {steps}, generators, **sampling.arguments):
+            images, masks = pipeline.decode(tensors["latents"])
+            masks = None if masks is None else masks.byte().cpu().numpy()
+            labels = tensors["labels"].tolist() if "labels" in tensors else ()
+            conditions = [self.conditions.describe(label) for label in labels]
+            yield Drawing(images[:, 0].cpu().numpy(), step / steps, masks, conditions)
 
     def interpolate(self, request: Request, other_seed: int) -> np.ndarray:
         """Images (N, H, W) on the great circle between the latents of two seeds.
@@ -304,24 +288,14 @@ class Generator:
         if self.denoises:
             raise InputError(f"{self.name} is a diffusion model: its images do not follow one latent each.")
         self.check(request)
-        pipeline, arguments = self._prepare(request)
+        pipeline, sampling = self._prepare(request)
         network = pipeline.network
         first, last = (network.sample_latents(1, [image_generator(seed, 0)]) for seed in (request.seed, other_seed))
         first = network.set_codes(first, request.category, request.continuous)
         latents = slerp(first, last, request.num_images)
         if num_codes := sum(network.num_codes):
             latents[:, -num_codes:] = first[:, -num_codes:]
-        return pipeline(latents=latents, output_type="np", **arguments).images[..., 0]
-
-
-def slerp(first: torch.Tensor, last: torch.Tensor, num: int) -> torch.Tensor:
-    """Latents (num, D) from `first` to `last`, (1, D) each, at even angles."""
-    parts = torch.linspace(0, 1, num).to(first)[:, None]
-    cosine = torch.nn.functional.cosine_similarity(first, last).clamp(-1, 1)
-    angle = torch.arccos(cosine)
-    if angle < 1e-4:
-        return first + parts * (last - first)
-    return (torch.sin((1 - parts) * angle) * first + torch.sin(parts * angle) * last) / torch.sin(angle)
+        return pipeline(latents=latents, output_type="np", **sampling.arguments).images[..., 0]
 
 
 def find_generators(

@@ -18,6 +18,7 @@ from hcm_hf.evaluation.parts import PARTS
 from hcm_hf.evaluation.report import Report, Source
 from hcm_hf.evaluation.scoring import evaluate_images, measure_speed, score
 from hcm_hf.generation.images import generate_images
+from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.utils.errors import InputError
 
 
@@ -283,8 +284,9 @@ def test_a_model_with_segmentations_is_made_and_scored_in_one(paired, dataset_di
 
 
 def test_a_group_that_the_dataset_does_not_have_is_refused(paired, dataset_dir, tmp_path):
+    asked = Sampling({"group": "DCM", "phase": "ED"})
     with pytest.raises(InputError, match=r"Split 'train' has no segmented slices like those .* \(DCM\)"):
-        score(tmp_path / "report", model=paired, dataset=dataset_dir, num_images=2, class_labels="DCM ED")
+        score(tmp_path / "report", model=paired, dataset=dataset_dir, num_images=2, sampling=asked)
 
 
 def test_groups_that_are_not_there_are_refused_before_images_are_made(paired, dataset_dir, tmp_path):
@@ -295,7 +297,7 @@ def test_groups_that_are_not_there_are_refused_before_images_are_made(paired, da
 
 def test_guidance_is_for_generating(dataset_dir, tmp_path):
     with pytest.raises(InputError, match="--guidance_scale 2 is for generating"):
-        score(tmp_path / "report", images=tmp_path, dataset=dataset_dir, guidance_scale=2)
+        score(tmp_path / "report", images=tmp_path, dataset=dataset_dir, sampling=Sampling(guidance_scale=2))
 
 
 def named_figures(folder):

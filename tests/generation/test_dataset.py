@@ -17,6 +17,7 @@ from hcm_hf.generation.images import generate_images, image_generator
 from hcm_hf.hub.cards import render_card
 from hcm_hf.hub.push import push_dataset
 from hcm_hf.pipelines.auto import HCMPipeline
+from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
 from hcm_hf.training.objectives.paired import find_labels
@@ -24,7 +25,8 @@ from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.errors import InputError
 
 
-FEW_STEPS = {"class_labels": "any", "num_inference_steps": 2}
+FEW_STEPS = {"sampling": Sampling({"group": "any"}, num_inference_steps=2)}
+ONE_STEP = {"sampling": Sampling(num_inference_steps=1)}
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +123,9 @@ def test_a_model_of_the_synthetic_cohort_gives_free_slices_and_one_of_nowhere_un
         pipeline.save_pretrained(tmp_path / shown)
         if source:
             (tmp_path / shown / "training_config.json").write_text(json.dumps(notes(dataset_source=source)))
-        folder = generate_images(
-            tmp_path / shown, tmp_path / f"of-{shown}", 20, save_dataset=True, num_inference_steps=1
-        )
+        else:
+            (tmp_path / shown / "training_config.json").unlink()
+        folder = generate_images(tmp_path / shown, tmp_path / f"of-{shown}", 20, save_dataset=True, **ONE_STEP)
         split = hcm_hf.load_dataset(folder / "dataset")["train"]
         assert split.info.license == shown and not split.info.citation
 
@@ -138,8 +140,9 @@ def test_a_model_of_the_synthetic_cohort_gives_free_slices_and_one_of_nowhere_un
 def test_what_makes_no_dataset_is_said_before_anything_is_made(
     paired_model, tmp_path, num_images, class_labels, message
 ):
+    asked = Sampling(class_labels=class_labels)
     with pytest.raises(InputError, match=message):
-        generate_images(paired_model, tmp_path / "images", num_images, class_labels=class_labels, save_dataset=True)
+        generate_images(paired_model, tmp_path / "images", num_images, sampling=asked, save_dataset=True)
     assert not (tmp_path / "images").exists()
 
 
@@ -156,9 +159,9 @@ def test_labels_that_a_model_does_not_know_are_not_invented(paired_model, tmp_pa
     with pytest.raises(
         InputError, match="--save_dataset needs the group of each slice, and this model knows phase: ED"
     ):
-        generate_images(tmp_path / "model", tmp_path / "images", 60, save_dataset=True, num_inference_steps=1)
+        generate_images(tmp_path / "model", tmp_path / "images", 60, save_dataset=True, **ONE_STEP)
     assert not (tmp_path / "images").exists()
-    folder = generate_images(tmp_path / "model", tmp_path / "images", 2, num_inference_steps=1)
+    folder = generate_images(tmp_path / "model", tmp_path / "images", 2, **ONE_STEP)
     assert read_pairs(folder).groups.tolist() == [-1, -1] and (read_pairs(folder).phases >= 0).all()
     untrained = build_tiny("ddpm", recipe="tuned").pipeline()
     untrained.save_pretrained(tmp_path / "untrained")

@@ -17,8 +17,10 @@ from hcm_hf.data.dataset import load_dataset
 from hcm_hf.generation import images as generation
 from hcm_hf.generation.images import find_images, generate_images, image_generator
 from hcm_hf.models import DCGANGenerator
-from hcm_hf.pipelines.auto import HCMPipeline, LatentPipeline, hash_model
+from hcm_hf.pipelines.auto import HCMPipeline, hash_model
+from hcm_hf.pipelines.latent import LatentPipeline
 from hcm_hf.pipelines.paired import PairedDDPMPipeline
+from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.utils.errors import InputError
 from hcm_hf.version import __version__
 
@@ -91,14 +93,14 @@ def ddpm(tmp_path_factory):
 
 def test_a_diffusion_model_denoises_as_told_and_says_so(ddpm, tmp_path):
     few = {"scheduler": "dpmsolver++", "num_inference_steps": 3}
-    whole = pictures(generate_images(ddpm, tmp_path / "whole", num_images=5, batch_size=5, **few))
-    parts = pictures(generate_images(ddpm, tmp_path / "parts", num_images=5, batch_size=2, **few))
+    whole = pictures(generate_images(ddpm, tmp_path / "whole", num_images=5, batch_size=5, sampling=Sampling(**few)))
+    parts = pictures(generate_images(ddpm, tmp_path / "parts", num_images=5, batch_size=2, sampling=Sampling(**few)))
     assert whole == parts
     line = json.loads((tmp_path / "whole" / "manifest.jsonl").read_text().splitlines()[0])
     assert (line["scheduler"], line["num_inference_steps"]) == ("dpmsolver++", 3)
     for change in ({"scheduler": "ddim"}, {"num_inference_steps": 4}):
         with pytest.raises(InputError, match="whole holds images with (scheduler|num_inference_steps)"):
-            generate_images(ddpm, tmp_path / "whole", num_images=5, **few | change)
+            generate_images(ddpm, tmp_path / "whole", num_images=5, sampling=Sampling(**few | change))
     assert pictures(tmp_path / "whole") == whole
 
 
@@ -106,15 +108,17 @@ def test_a_class_goes_into_images_and_manifest(tmp_path):
     build_tiny("acgan").pipeline().save_pretrained(tmp_path / "model")
     folders = {label: tmp_path / str(label) for label in (None, "HCM", "NOR")}
     images = {
-        label: pictures(generate_images(tmp_path / "model", folder, 2, class_labels=label))
+        label: pictures(generate_images(tmp_path / "model", folder, 2, sampling=Sampling(class_labels=label)))
         for label, folder in folders.items()
     }
     assert images[None] == images["HCM"] != images["NOR"]
     noted = [json.loads((folder / "manifest.jsonl").read_text().splitlines()[0]) for folder in folders.values()]
     assert [line["class"] for line in noted] == ["HCM", "HCM", "NOR"]
-    generate_images(tmp_path / "model", folders[None], 3, class_labels="HCM")  # goes on: it is the default
-    with pytest.raises(InputError, match="Unknown class_labels 'ABC'; choose among DCM, HCM"):
-        generate_images(tmp_path / "model", tmp_path / "abc", 2, class_labels="ABC")
+    generate_images(
+        tmp_path / "model", folders[None], 3, sampling=Sampling({"group": "HCM"})
+    )  # goes on: it is the default
+    with pytest.raises(InputError, match="class_labels 'ABC': unknown 'ABC'; choose among group: DCM, HCM"):
+        generate_images(tmp_path / "model", tmp_path / "abc", 2, sampling=Sampling(class_labels="ABC"))
     assert not (tmp_path / "abc").exists()
 
 
@@ -187,8 +191,8 @@ def test_bad_arguments_write_nothing(model, tmp_path):
         ({"batch_size": 0}, "batch_size is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"num_images": 40_000, "save_nifti": True}, "--save_nifti takes 32767 images at most"),
-        ({"class_labels": "HCM"}, "class_labels HCM given, but DCGANGenerator has no classes"),
-        ({"guidance_scale": 2.0}, "--guidance_scale 2.0 given, but this model is no diffusion model"),
+        ({"sampling": Sampling(class_labels="HCM")}, "class_labels HCM given, but this model has no classes"),
+        ({"sampling": Sampling(guidance_scale=2.0)}, "guidance_scale 2.0 given, but this model is no diffusion model"),
         ({"save_dataset": True}, "--save_dataset needs a model that makes masks"),
         ({"model": tmp_path / "nowhere"}, "nowhere does not exist"),
     ]:
@@ -225,7 +229,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
 
 # Slices with their segmentations.
 
-FEW_STEPS = {"class_labels": "any", "num_inference_steps": 3}
+FEW_STEPS = {"sampling": Sampling({"group": "any"}, num_inference_steps=3)}
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +250,7 @@ def test_masks_and_manifest_hold_what_the_pipeline_makes(pairs, paired_model):
     lines = [json.loads(line) for line in (pairs / "manifest.jsonl").read_text().splitlines()]
     assert len({tuple(line[axis] for axis in ("group", "phase", "level")) for line in lines}) > 4
     for index, line in enumerate(lines):
-        output = pipeline(1, image_generator(0, index), output_type="np", **FEW_STEPS)
+        output = pipeline(1, image_generator(0, index), output_type="np", **FEW_STEPS["sampling"].arguments)
         np.testing.assert_array_equal(read_mask(pairs / line["mask"]), output.masks[0])
         np.testing.assert_allclose(np.load(pairs / f"{index:06}.npy"), output.images[0], atol=1e-5)
         assert line.items() >= output.conditions[0].items()
@@ -287,7 +291,9 @@ def test_masks_become_a_label_volume_in_the_place_of_the_images(pairs):
 
 def test_what_is_asked_for_is_shown_and_goes_into_the_settings(paired_model, tmp_path):
     def made(name, **arguments):
-        folder = generate_images(paired_model, tmp_path / name, 6, num_inference_steps=2, **arguments)
+        folder = generate_images(
+            paired_model, tmp_path / name, 6, sampling=Sampling(**{"num_inference_steps": 2} | arguments)
+        )
         return folder, [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
 
     default, lines = made("default")
@@ -300,7 +306,7 @@ def test_what_is_asked_for_is_shown_and_goes_into_the_settings(paired_model, tmp
         ({"guidance_scale": 3.0}, "default holds images with guidance_scale 1.0, not 3.0"),
         ({"class_labels": "any"}, "default holds images with class HCM, not any"),
         ({"class_labels": "HCM NOR"}, "class_labels 'HCM NOR' names two of group"),
-        ({"guidance_scale": -1.0}, "--guidance_scale is -1.0; give 0 or more"),
+        ({"guidance_scale": -1.0}, "guidance_scale is -1.0; give 0 or more"),
     ]:
         before = pictures(default)
         with pytest.raises(InputError, match=message):
@@ -345,8 +351,8 @@ def test_labels_are_those_that_the_images_were_made_with(paired_model, tmp_path,
             shown[np.rint(image[..., 0] * 255).astype(np.uint8).tobytes()] = conditions
         return output
 
-    def drawn(pipeline, batch_size, generator=None, class_labels=None):
-        return draw(pipeline, batch_size, None, class_labels)  # never twice the same
+    def drawn(pipeline, batch_size, generator=None, asked=None):
+        return draw(pipeline, batch_size, None, asked)  # never twice the same
 
     monkeypatch.setattr(PairedDDPMPipeline, "__call__", noted)
     with monkeypatch.context() as patch:

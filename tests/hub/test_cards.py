@@ -120,7 +120,7 @@ def test_a_stock_pipeline_says_how_diffusers_loads_it():
 def test_a_model_that_makes_masks_says_what_can_be_asked_for_and_what_that_means():
     training = TRAINING | {"family": "ddpm", "recipe": "tuned"}
     card = render_card("user/hearts", training, "hcm_hf", figures=("samples.png",), num_samples=32, axes=AXES)
-    assert 'pipe(batch_size=4, class_labels="HCM ED mid"' in card and "output.masks" in card
+    assert 'shown = {"group": "HCM", "phase": "ED", "level": "mid"}' in card and "output.masks" in card
     for axis, answers in AXES.items():
         assert f"| {axis} | {', '.join(answers)} |" in card and f"`{axis}`" in card
     assert "it is not a diagnosis" in card and "No doctor has drawn or seen them" in card and "2 mm per pixel" in card

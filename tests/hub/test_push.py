@@ -27,7 +27,9 @@ from hcm_hf.evaluation.scoring import score
 from hcm_hf.generation.images import generate_images, image_generator
 from hcm_hf.hub.push import push_dataset, push_model, push_space
 from hcm_hf.models.unet import build_unet
-from hcm_hf.pipelines.auto import HCMPipeline, LatentPipeline, find_pipeline, hash_model, prepare_sampling
+from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model
+from hcm_hf.pipelines.latent import LatentPipeline
+from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.schedulers import linear_schedule
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
@@ -105,9 +107,7 @@ def test_pushed_and_loaded_is_equal(family, run, hub, fresh):
     with Image.open(io.BytesIO(files["samples.png"])) as grid:  # eight in a row, each pixel twice as large
         shown = np.asarray(grid)[:32:2, :32:2].astype(int)
     steps = {"num_inference_steps": 50} if family == "ddpm" else {}
-    drawn = HCMPipeline.from_pretrained(run(family))
-    if family == "ddpm":
-        prepare_sampling(drawn, **steps)
+    drawn, _ = Sampling(**steps).applied_to(HCMPipeline.from_pretrained(run(family)))
     first = drawn(32, generator=sources, output_type="np", **steps).images[0, ..., 0]
     assert np.abs(shown - np.rint(first * 255)).max() <= 1
 
@@ -148,7 +148,7 @@ def test_a_pushed_model_of_masks_is_loaded_equal_and_shows_them(paired_run, hub,
     marked = (shown[34 : 34 + 32 : 2, :32:2] != shown[:32:2, :32:2]).any(-1)
     np.testing.assert_array_equal(marked, drawn.masks[0] > 0)
     card = files["README.md"].decode()
-    assert "(class HCM; sde-dpmsolver++, 3 steps)" in card and 'class_labels="HCM ED mid"' in card
+    assert "(class HCM; sde-dpmsolver++, 3 steps)" in card and "pipe(batch_size=4, conditions=shown," in card
     assert "DDPMPipeline.from_pretrained" not in card and ModelCard(card).data.library_name == "hcm_hf"
     assert "| teacher | tuned |" in card and str(paired_run.parent).encode() not in files["training_config.json"]
     assert f"ddpm, recipe distilled, hcm_hf {hcm_hf.__version__}" == hub.commits("model", "ada/hearts")[0]

@@ -4,7 +4,7 @@ import torch
 
 from hcm_hf.data.acdc import GROUPS
 from hcm_hf.models import ACGANDiscriminator, ACGANGenerator
-from hcm_hf.pipelines.auto import LatentPipeline
+from hcm_hf.pipelines.latent import LatentPipeline
 from hcm_hf.utils.errors import InputError
 
 

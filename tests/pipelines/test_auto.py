@@ -2,17 +2,18 @@ import json
 import subprocess
 import sys
 
+import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMPipeline
+from diffusers import DDIMScheduler
 from PIL import Image
 from safetensors.torch import load_file
 from tiny import TINY, build_tiny, sample
 
 import hcm_hf
 from hcm_hf.models import LATENT_MODELS, DCGANGenerator
-from hcm_hf.pipelines.auto import HCMPipeline, LatentPipeline, prepare_sampling
+from hcm_hf.pipelines import DDPMPipeline, HCMPipeline, LatentPipeline, Sampling
 from hcm_hf.schedulers import SAMPLERS, convert_scheduler, linear_schedule
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.errors import InputError
@@ -72,7 +73,8 @@ def test_plain_diffusers_loads_the_ddpm(tmp_path):
     before.save_pretrained(tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())
     assert {value[0] for value in index.values() if isinstance(value, list)} == {"diffusers"}
-    after = DDPMPipeline.from_pretrained(tmp_path)
+    after = diffusers.DDPMPipeline.from_pretrained(tmp_path)
+    assert type(after) is diffusers.DDPMPipeline
     assert after.scheduler.config.num_train_timesteps == 1000
     np.testing.assert_allclose(sample("ddpm", after), sample("ddpm", before), atol=1e-6)
     assert type(HCMPipeline.from_pretrained(tmp_path)) is DDPMPipeline
@@ -81,10 +83,13 @@ def test_plain_diffusers_loads_the_ddpm(tmp_path):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_scheduler_denoises_and_repeats_itself(name):
     pipeline = build_tiny("ddpm").pipeline()
-    arguments, noted = prepare_sampling(pipeline, scheduler=name, num_inference_steps=4)
+    own = pipeline.scheduler
+    pipeline, sampling = Sampling(scheduler=name, num_inference_steps=4).applied_to(given := pipeline)
+    assert given.scheduler is own and given.unet is pipeline.unet
+    arguments = sampling.arguments
     assert type(pipeline.scheduler) is SAMPLERS[name].scheduler
     assert pipeline.scheduler.config.beta_end == 0.02 and arguments == {"num_inference_steps": 4}
-    assert noted == {"class": None, "scheduler": name, "num_inference_steps": 4}
+    assert sampling.noted == {"class": None, "scheduler": name, "num_inference_steps": 4}
     generators = [[torch.Generator().manual_seed(i) for i in range(3)] for _ in range(2)]
     images = [pipeline(3, generator=each, output_type="np", **arguments).images for each in generators]
     np.testing.assert_array_equal(*images)
@@ -95,15 +100,18 @@ def test_every_scheduler_denoises_and_repeats_itself(name):
 
 def test_what_is_sampled_with_is_the_same_whether_it_was_asked_for_or_not():
     pipeline = build_tiny("ddpm").pipeline()
-    assert prepare_sampling(pipeline) == prepare_sampling(pipeline, scheduler="ddpm", num_inference_steps=1000)
+    asked = Sampling(scheduler="ddpm", num_inference_steps=1000)
+    assert Sampling().applied_to(pipeline)[1] == asked.applied_to(pipeline)[1] == asked
     images = []
     for scheduler in (None, "ddpm"):
-        arguments, _ = prepare_sampling(pipeline, scheduler=scheduler, num_inference_steps=7)
-        images.append(pipeline(2, generator=seeded(), output_type="np", **arguments).images)
+        bound, sampling = Sampling(scheduler=scheduler, num_inference_steps=7).applied_to(pipeline)
+        images.append(bound(2, generator=seeded(), output_type="np", **sampling.arguments).images)
     np.testing.assert_array_equal(*images)
-    assert prepare_sampling(pipeline, scheduler="ddim")[0] == {"num_inference_steps": 50}
+    assert Sampling(scheduler="ddim").applied_to(pipeline)[1].arguments == {"num_inference_steps": 50}
     acgan = build_tiny("acgan").pipeline()
-    assert prepare_sampling(acgan) == prepare_sampling(acgan, "HCM") == ({"class_labels": "HCM"}, {"class": "HCM"})
+    for asked in (Sampling(), Sampling({"group": "HCM"}), Sampling(class_labels="HCM"), Sampling(class_labels=1)):
+        sampling = asked.applied_to(acgan)[1]
+        assert (sampling.arguments, sampling.noted) == ({"conditions": {"group": "HCM"}}, {"class": "HCM"})
 
 
 def denoise(name, steps, mean, variance):
@@ -144,8 +152,8 @@ def test_ddim_is_diffusers_ddim_with_the_noise_that_fits_the_clipped_image():
         with torch.no_grad():
             predicted = pipeline.unet(expected, timestep).sample
         expected = scheduler.step(predicted, timestep, expected, use_clipped_model_output=True).prev_sample
-    arguments, _ = prepare_sampling(pipeline, scheduler="ddim")
-    images = pipeline(2, generator=seeded(), output_type="pt", **arguments).images
+    pipeline, sampling = Sampling(scheduler="ddim").applied_to(pipeline)
+    images = pipeline(2, generator=seeded(), output_type="pt", **sampling.arguments).images
     torch.testing.assert_close(images, (expected / 2 + 0.5).clamp(0, 1), atol=1e-4, rtol=0)
 
 
@@ -153,16 +161,16 @@ def test_ddim_is_diffusers_ddim_with_the_noise_that_fits_the_clipped_image():
     ("family", "arguments", "message"),
     [
         ("ddpm", {"scheduler": "euler"}, "Unknown scheduler 'euler'; choose among ddpm, ddim, dpmsolver"),
-        ("ddpm", {"num_inference_steps": 0}, "--num_inference_steps is 0; choose from 1 to 1000"),
-        ("ddpm", {"num_inference_steps": 1001}, "--num_inference_steps is 1001; choose from 1 to 1000"),
-        ("ddpm", {"class_labels": "HCM"}, "class_labels HCM given, but this diffusion model has no classes"),
-        ("vae", {"scheduler": "ddim"}, "--scheduler ddim given, but this model is no diffusion model"),
-        ("gan", {"num_inference_steps": 5}, "--num_inference_steps 5 given, but this model is no diffusion model"),
+        ("ddpm", {"num_inference_steps": 0}, "num_inference_steps is 0; choose from 1 to 1000"),
+        ("ddpm", {"num_inference_steps": 1001}, "num_inference_steps is 1001; choose from 1 to 1000"),
+        ("ddpm", {"class_labels": "HCM"}, "class_labels HCM given, but this model has no classes"),
+        ("vae", {"scheduler": "ddim"}, "scheduler ddim given, but this model is no diffusion model"),
+        ("gan", {"num_inference_steps": 5}, "num_inference_steps 5 given, but this model is no diffusion model"),
     ],
 )
 def test_arguments_of_another_family_are_refused(family, arguments, message):
     with pytest.raises(InputError, match=message):
-        prepare_sampling(build_tiny(family).pipeline(), **arguments)
+        Sampling(**arguments).applied_to(build_tiny(family).pipeline())
 
 
 @every_family

@@ -5,8 +5,9 @@ import pytest
 import torch
 from tiny import build_tiny
 
-from hcm_hf.pipelines.auto import HCMPipeline, hash_model, prepare_sampling
+from hcm_hf.pipelines.auto import HCMPipeline, hash_model
 from hcm_hf.pipelines.paired import PairedDDPMPipeline
+from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.schedulers import SAMPLERS, FineDPMSolverScheduler, convert_scheduler, cosine_schedule
 from hcm_hf.utils.errors import InputError
 
@@ -96,34 +97,47 @@ def test_guidance_of_one_is_none_and_other_scales_are_the_papers_formula(pipelin
 
 
 def test_steps_end_in_what_a_call_returns(pipeline):
-    called = pipeline(2, seeded(), 5, output_type="pt")
-    generator = seeded()
-    labels = pipeline.draw_labels(2, generator)
-    *_, last = (steps := list(pipeline.denoise(labels, generator, 5)))
-    assert len(steps) == 5 and last.shape == (2, 4, 16, 16)
+    steps = []
+
+    def note(pipe, step, timestep, tensors):
+        assert pipe is pipeline and step == len(steps) and timestep == pipe.scheduler.timesteps[step]
+        steps.append(tensors)
+        return {}
+
+    options = {"callback_on_step_end": note, "callback_on_step_end_tensor_inputs": ["latents", "labels"]}
+    called = pipeline(2, seeded(), 5, output_type="pt", **options)
+    last = steps[-1]["latents"]
+    assert len(steps) == pipeline.num_timesteps == 5 and last.shape == (2, 4, 16, 16)
     assert torch.equal((last[:, :1] / 2 + 0.5).clamp(0, 1), called.images)
+    images, masks = pipeline.decode(last)
+    assert torch.equal(images, called.images) and torch.equal(masks, called.masks)
+    shown = [pipeline.conditions.describe(label) for label in steps[-1]["labels"].tolist()]
+    assert shown == called.conditions
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_scheduler_samples_in_few_steps(pipeline, name):
-    arguments, noted = prepare_sampling(pipeline, "NOR", name, 4, guidance_scale=2.0)
+    own = pipeline.scheduler
+    pipeline, sampling = Sampling({"group": "NOR"}, None, name, 4, 2.0).applied_to(given := pipeline)
+    assert given.scheduler is own
     assert type(pipeline.scheduler) is SAMPLERS[name].scheduler
     fresh, _ = convert_scheduler(cosine_schedule(), name)
     for option in ("algorithm_type", "solver_order", "thresholding", "prediction_type", "timestep_spacing"):
         if option in fresh.config:  # whatever it was saved with
             assert pipeline.scheduler.config[option] == fresh.config[option]
-    assert noted == {"class": "NOR", "scheduler": name, "num_inference_steps": 4, "guidance_scale": 2.0}
-    output = pipeline(2, seeded(), output_type="np", **arguments)
+    assert sampling.noted == {"class": "NOR", "scheduler": name, "num_inference_steps": 4, "guidance_scale": 2.0}
+    output = pipeline(2, seeded(), output_type="np", **sampling.arguments)
     assert np.isfinite(output.images).all() and [one["group"] for one in output.conditions] == ["NOR", "NOR"]
     assert pipeline.scheduler.timesteps[0] == 999
 
 
 def test_the_models_own_sampler_is_the_default(pipeline):
     as_saved = pipeline(2, seeded(), output_type="np").images
-    arguments, noted = prepare_sampling(pipeline)
-    assert noted == {"class": "HCM", "scheduler": "sde-dpmsolver++", "num_inference_steps": 20, "guidance_scale": 1.0}
-    np.testing.assert_array_equal(as_saved, pipeline(2, seeded(), output_type="np", **arguments).images)
-    assert prepare_sampling(pipeline, scheduler="ddpm")[0]["num_inference_steps"] == 1000
+    bound, sampling = Sampling().applied_to(pipeline)
+    noted = {"class": "HCM", "scheduler": "sde-dpmsolver++", "num_inference_steps": 20, "guidance_scale": 1.0}
+    assert sampling.noted == noted
+    np.testing.assert_array_equal(as_saved, bound(2, seeded(), output_type="np", **sampling.arguments).images)
+    assert Sampling(scheduler="ddpm").applied_to(pipeline)[1].num_inference_steps == 1000
 
 
 @pytest.mark.parametrize(
@@ -147,11 +161,11 @@ def test_arguments_of_the_scripts_are_refused_before_anything_is_made(pipeline):
     for arguments, message in [
         ({"class_labels": "HOCM"}, "unknown 'HOCM'"),
         ({"scheduler": "euler"}, "Unknown scheduler 'euler'"),
-        ({"guidance_scale": -2}, "--guidance_scale is -2.0; give 0 or more"),
+        ({"guidance_scale": -2}, "guidance_scale is -2.0; give 0 or more"),
     ]:
         with pytest.raises(InputError, match=message):
-            prepare_sampling(pipeline, **arguments)
+            Sampling(**arguments).applied_to(pipeline)
     with pytest.raises(InputError, match="guidance_scale 2 given, but this diffusion model has no classes"):
-        prepare_sampling(build_tiny("ddpm").pipeline(), guidance_scale=2)
-    with pytest.raises(InputError, match="--guidance_scale 2 given, but this model is no diffusion model"):
-        prepare_sampling(build_tiny("dcgan").pipeline(), guidance_scale=2)
+        Sampling(guidance_scale=2).applied_to(build_tiny("ddpm").pipeline())
+    with pytest.raises(InputError, match="guidance_scale 2 given, but this model is no diffusion model"):
+        Sampling(guidance_scale=2).applied_to(build_tiny("dcgan").pipeline())

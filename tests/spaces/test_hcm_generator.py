@@ -25,6 +25,7 @@ from tiny import build_tiny, tiny_families
 from hcm_hf.evaluation.scoring import score
 from hcm_hf.generation.images import generate_images
 from hcm_hf.hub.push import push_model, push_space
+from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
 from hcm_hf.training.recipes import FAMILIES
@@ -118,7 +119,7 @@ def test_every_family_draws_and_repeats_itself(family, page, runs, tmp_path):
         page.evaluate("document.querySelector('#time textarea, #time input').value = ''")
     assert len(images[0]) == 3 and images[0] == images[1]
     steps = {"scheduler": "ddpm", "num_inference_steps": 50} if family == "ddpm" else {}
-    folder = generate_images(runs / family, tmp_path / "images", num_images=3, **steps)
+    folder = generate_images(runs / family, tmp_path / "images", num_images=3, sampling=Sampling(**steps))
     for index, data in enumerate(images[0]):  # those of generate.py, each pixel 16 times as large
         shown = np.asarray(Image.open(io.BytesIO(data)).convert("L"))[::16, ::16].astype(int)
         assert np.abs(shown - np.asarray(Image.open(folder / f"{index:06d}.png")).astype(int)).max() <= 1
@@ -390,9 +391,7 @@ def test_the_api_gives_the_pairs_of_generate(asked, class_labels, settings, clie
         tmp_path / "images",
         num_images=5,
         seed=7,
-        class_labels=class_labels,
-        guidance_scale=asked.get("guidance_scale"),
-        **settings,
+        sampling=Sampling(class_labels=class_labels, guidance_scale=asked.get("guidance_scale"), **settings),
     )
     manifest = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
     shared = ("file", "mask", "group", "phase", "level", "seed", "scheduler", "num_inference_steps")
@@ -453,6 +452,16 @@ def test_a_student_takes_its_own_number_of_calls(app, tmp_path):
     assert len(list(handlers.compare(0, "unipc", 2000, progress=lambda _: None))) == 1  # they are for other models
     free, guided = (app["Request"]("student", 2, guidance_scale=scale) for scale in (None, 3))
     assert app["seconds_needed"](generator.key, guided) == 2 * app["seconds_needed"](generator.key, free)
+
+
+def test_nothing_is_drawn_for_a_visitor_who_has_left(app, runs):
+    generator, calls = app["find_generators"](runs / "ddpm")[0]["ddpm"], []
+    own = generator.load().scheduler
+    generator.load().unet.register_forward_hook(lambda *_: calls.append(True))
+    drawings = generator.draw(app["Request"]("ddpm", 1, scheduler="ddim", num_inference_steps=800))
+    assert next(drawings).done == 1 / 8
+    drawings.close()  # waits for the step that is on its way
+    assert 100 <= len(calls) < 800 and generator.load().scheduler is own
 
 
 def test_what_is_left_open_is_said_as_generate_takes_it(app, runs):

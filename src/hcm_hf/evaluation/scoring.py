@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from diffusers import DDPMPipeline, DiffusionPipeline
+from diffusers import DDPMPipeline
 from tqdm.auto import tqdm
 
 from hcm_hf.data.dataset import load_dataset
@@ -28,7 +28,8 @@ from hcm_hf.evaluation.parts.masks import asked_groups, check_pairs
 from hcm_hf.evaluation.parts.similarity import similarity_rows
 from hcm_hf.evaluation.report import REPORT_FILE, Artefact, EncoderInfo, Report, Rows, Source, Speed
 from hcm_hf.generation.images import SETTINGS_FILE, generate_images
-from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
+from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, read_training
+from hcm_hf.pipelines.sampling import DEFAULT_SAMPLING, Sampling
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import require_empty, write_bytes
@@ -48,10 +49,7 @@ def score(
     groups: Sequence[str] = ("HCM",),
     encoder: str | Path | None = None,
     num_images: int = 1000,
-    class_labels: str | None = None,
-    scheduler: str | None = None,
-    num_inference_steps: int | None = None,
-    guidance_scale: float | None = None,
+    sampling: Sampling = DEFAULT_SAMPLING,
     paper_compat: bool = False,
     seed: int = 0,
 ) -> Report:
@@ -68,10 +66,7 @@ def score(
         encoder: folder of an encoder trained on this dataset, see scripts/train_encoder.py; without one the parts
             that need it are left out.
         num_images: number of images to generate with `model`.
-        class_labels: their class, see `generate_images`.
-        scheduler: of a diffusion model, see `generate_images`.
-        num_inference_steps: of a diffusion model, see `generate_images`.
-        guidance_scale: of a diffusion model with classes, see `generate_images`.
+        sampling: how to generate them, see `Sampling`.
         paper_compat: see `evaluate_images`.
         seed: of generation, pairs and resamples.
 
@@ -84,13 +79,7 @@ def score(
     output_dir = Path(output_dir)
     if images is None and model is None:
         raise InputError("Give --images, or --model to generate them with.")
-    sampling = {
-        "class_labels": class_labels,
-        "scheduler": scheduler,
-        "num_inference_steps": num_inference_steps,
-        "guidance_scale": guidance_scale,
-    }
-    for argument, value in sampling.items():
+    for argument, value in vars(sampling).items():
         if images is not None and value is not None:
             raise InputError(f"--{argument} {value} is for generating; the images of --images are made already.")
     at_least("seed", seed, 0)
@@ -103,7 +92,7 @@ def score(
     if not any((output_dir / name).exists() for name in (REPORT_FILE, "images", PARTS_FOLDER)):
         require_empty(output_dir, "--output_dir")
     if images is None:
-        images = generate_images(model, output_dir / "images", num_images, seed=seed, **sampling)
+        images = generate_images(model, output_dir / "images", num_images, seed=seed, sampling=sampling)
     generated = GeneratedImages(*read_images(images), read_pairs(images))
     source = generated.source
     if model is not None and source.model_hash not in (None, hash_model(folder)):
@@ -124,7 +113,7 @@ def score(
         generated,
         replace(reference, seen_groups=written.get("groups")),
         encoder=loaded,
-        model=pipeline if isinstance(pipeline, DDPMPipeline) else None,
+        model=pipeline if pipeline is not None and pipeline.predicts_noise else None,
         paper_compat=paper_compat,
         seed=seed,
         output_dir=output_dir,
@@ -133,7 +122,7 @@ def score(
         report.left_out["patients"] = (
             "whether the model was trained on held-out patients: neither the images nor a model say whom it has seen."
         )
-    if pipeline is not None and (source.scheduler is not None) == ("scheduler" in pipeline.components):
+    if pipeline is not None and (source.scheduler is not None) == pipeline.denoises:
         report.speed = measure_speed(pipeline, source)
     write_grid(heldout.images, generated.images, output_dir / GRID_FILE, seed=seed)
     report.save(output_dir)
@@ -162,7 +151,7 @@ def _noted(images: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def measure_speed(pipeline: DiffusionPipeline, source: Source, batch_size: int = 8) -> Speed:
+def measure_speed(pipeline: HCMPipeline, source: Source, batch_size: int = 8) -> Speed:
     """How long a model takes for images made as these were, on the device that it is on.
 
     Args:
@@ -174,19 +163,19 @@ def measure_speed(pipeline: DiffusionPipeline, source: Source, batch_size: int =
         The speed, in the precision that the images were made in.
     """
     keys = "scheduler", "num_inference_steps", "guidance_scale"
-    steps = {key: value for key, value in vars(source).items() if key in keys and value is not None}
-    arguments, _ = prepare_sampling(pipeline, **steps)
+    sampling = Sampling(**{key: value for key, value in vars(source).items() if key in keys})
+    pipeline, sampling = sampling.applied_to(pipeline)
     pipeline.set_progress_bar_config(disable=True)
     precision = source.mixed_precision
     autocast = torch.autocast(pipeline.device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST)
     for size in (1, batch_size):  # the first call warms up
         started = time.perf_counter()
         with autocast:
-            pipeline(batch_size=size, generator=torch.Generator().manual_seed(0), output_type="np", **arguments)
+            generator = torch.Generator().manual_seed(0)
+            pipeline(batch_size=size, generator=generator, output_type="np", **sampling.arguments)
         seconds = time.perf_counter() - started
-    guided = arguments.get("guidance_scale", 1) != 1
     return Speed(
-        network_calls=arguments.get("num_inference_steps", 1) * (2 if guided else 1),
+        network_calls=sampling.network_calls,
         seconds_per_1000_images=seconds * 1000 / batch_size,
         batch_size=batch_size,
         device=str(pipeline.device),

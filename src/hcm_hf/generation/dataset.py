@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from diffusers import DiffusionPipeline
 from PIL import Image
 
 from hcm_hf.data.acdc import AXES, LEVELS, Patient
@@ -18,7 +17,8 @@ from hcm_hf.data.preparation import (
     split_patients,
 )
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
-from hcm_hf.pipelines.paired import PairedDDPMPipeline
+from hcm_hf.pipelines.auto import HCMPipeline
+from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.hub import parse_repository
 from hcm_hf.version import __version__
@@ -27,23 +27,22 @@ from hcm_hf.version import __version__
 _LEAST = 2  # slices in a split, as training asks of the one for validation
 
 
-def check_labels(pipeline: DiffusionPipeline, class_labels: str | None) -> None:
+def check_labels(pipeline: HCMPipeline, sampling: Sampling) -> None:
     """Raise an `InputError` unless slices of the pipeline come with masks and with labels that it was trained on."""
-    if not isinstance(pipeline, PairedDDPMPipeline):
+    if not pipeline.makes_masks:
         raise InputError("--save_dataset needs a model that makes masks, as ddpm of recipe tuned; leave it out.")
     conditions = pipeline.conditions
     for axis, names in AXES.items():
         if axis not in conditions.axes or not set(conditions.axes[axis]) <= set(names):
             known = "; ".join(f"{axis}: {', '.join(names)}" for axis, names in conditions.axes.items()) or "nothing"
             raise InputError(f"--save_dataset needs the {axis} of each slice, and this model knows {known}.")
-    asked = conditions.allowed(class_labels).tolist()
+    asked = conditions.allowed(sampling.conditions).tolist()
     met = [label for label, frequency in enumerate(conditions.frequencies) if frequency > 0]
     if not any(asked[label] for label in met):
         groups = sorted({conditions.describe(label)["group"] for label in met})
-        shown = " ".join(conditions.defaults.values()) if class_labels is None else class_labels
         raise InputError(
-            f"--save_dataset with class_labels '{shown}': this model has met no such slice, so that the labels would "
-            f"be wrong; it has met those of {', '.join(groups) or 'no group'}."
+            f"--save_dataset with class_labels '{sampling.noted['class']}': this model has met no such slice, so that "
+            f"the labels would be wrong; it has met those of {', '.join(groups) or 'no group'}."
         )
 
 

@@ -22,8 +22,8 @@ from tqdm.auto import tqdm
 
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.generation.dataset import check_labels, plan_dataset, write_dataset
-from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
-from hcm_hf.pipelines.paired import PairedDDPMPipeline, PairedPipelineOutput
+from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model
+from hcm_hf.pipelines.sampling import DEFAULT_SAMPLING, Sampling
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.devices import make_accelerator
 from hcm_hf.utils.errors import InputError
@@ -45,10 +45,7 @@ def generate_images(
     num_images: int = 1000,
     batch_size: int = 32,
     seed: int = 0,
-    class_labels: str | None = None,
-    scheduler: str | None = None,
-    num_inference_steps: int | None = None,
-    guidance_scale: float | None = None,
+    sampling: Sampling = DEFAULT_SAMPLING,
     save_npy: bool = False,
     save_nifti: bool = False,
     save_dataset: bool = False,
@@ -69,14 +66,7 @@ def generate_images(
         num_images: number of images.
         batch_size: images per call of the pipeline; it changes speed and memory, not images.
         seed: image i comes from the generator of (seed, i).
-        class_labels: what the images show, where the model is conditional; by default the model's, HCM. A model that
-            makes segmentations takes "NOR", "HCM ED mid", or "any" for all groups; what is left open is drawn as it
-            was met in training.
-        scheduler: of a diffusion model: "ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++" or "unipc"; by default the
-            model's own.
-        num_inference_steps: calls of a diffusion model per image; by default the model's own number or, with another
-            scheduler than its own, 1000 for ddpm, 50 for ddim and 20 for the others.
-        guidance_scale: of a diffusion model with classes, how closely they are followed; by default 1, no guidance.
+        sampling: what the images show and how they are sampled; by default as the model says.
         save_npy: also save each image as float32 (H, W, 1) in [0, 1], `000000.npy` and so on.
         save_nifti: also save all images as one NIfTI volume (W, H, N), uint8, with the pixel spacing in mm and the
             orientation of ACDC, and all segmentations as another.
@@ -98,17 +88,17 @@ def generate_images(
     state, output_dir = make_accelerator(), Path(output_dir)
     folder = find_pipeline(model)
     pipeline = HCMPipeline.from_pretrained(folder, device=state.device)
-    arguments, sampled_with = prepare_sampling(pipeline, class_labels, scheduler, num_inference_steps, guidance_scale)
-    settings = {"model": str(model), "model_hash": hash_model(folder), "seed": seed} | sampled_with
+    pipeline, sampling = sampling.applied_to(pipeline)
+    settings = {"model": str(model), "model_hash": hash_model(folder), "seed": seed} | sampling.noted
     settings["version"] = __version__
     if state.mixed_precision != "no":
         settings["mixed_precision"] = state.mixed_precision
-    training = read_training(folder)  # whoever scores the images must know what their model has seen
+    training = pipeline.training_config  # whoever scores the images must know what their model has seen
     seen = {key: training[key] for key in ("groups", "train_patients") if key in training}
     if save_dataset:  # what is wrong with it shows before an image is made
-        check_labels(pipeline, class_labels)
+        check_labels(pipeline, sampling)
         generators = [image_generator(seed, index) for index in range(num_images)]
-        drawn = pipeline.draw_labels(num_images, generators, class_labels).tolist()
+        drawn = pipeline.draw_labels(num_images, generators, sampling.conditions).tolist()
         foreseen = [
             _names(index, masked=True) | pipeline.conditions.describe(label) for index, label in enumerate(drawn)
         ]
@@ -116,7 +106,7 @@ def generate_images(
     _check(output_dir, settings)
     state.wait_for_everyone()
 
-    masked = isinstance(pipeline, PairedDDPMPipeline)
+    masked = pipeline.makes_masks
     suffixes = [*([MASK_SUFFIX] if masked else []), ".png", *([".npy"] if save_npy else [])]
     mine = range(state.process_index, num_images, state.num_processes)
     missing = (index for index in mine if not _is_made(output_dir, index, suffixes))
@@ -125,7 +115,7 @@ def generate_images(
         while indices := list(itertools.islice(missing, batch_size)):
             generator = [image_generator(seed, index) for index in indices]
             with state.autocast():
-                output = pipeline(batch_size=len(indices), generator=generator, output_type="np", **arguments)
+                output = pipeline(batch_size=len(indices), generator=generator, output_type="np", **sampling.arguments)
             if not (output_dir / SETTINGS_FILE).exists():  # not before the model has accepted the arguments
                 write_text(output_dir / SETTINGS_FILE, json.dumps(settings | seen, indent=2) + "\n")
             for place, index in enumerate(indices):
@@ -229,7 +219,7 @@ def _encode(output: BaseOutput, place: int, suffix: str) -> bytes:
         Image.fromarray(output.masks[place]).save(buffer, format="PNG")
     else:
         notes = PngInfo()
-        if isinstance(output, PairedPipelineOutput):
+        if "conditions" in output:
             notes.add_text(_SHOWN, json.dumps(output.conditions[place]))
         pixels = np.rint(output.images[place, ..., 0] * 255).astype(np.uint8)
         Image.fromarray(pixels).save(buffer, format="PNG", pnginfo=notes)

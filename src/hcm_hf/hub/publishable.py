@@ -12,11 +12,11 @@ from pathlib import Path
 import datasets
 import safetensors.torch
 import torch
-from diffusers import DiffusionPipeline
 from huggingface_hub import constants
 
 from hcm_hf.data.preparation import PreparationReport
 from hcm_hf.data.schema import FEATURES
+from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.schedulers import SAMPLERS
 from hcm_hf.training.checkpoint import Progress
 from hcm_hf.training.config import TrainingConfig
@@ -70,7 +70,7 @@ def _known(value: Mapping, keys: Mapping[str, Mapping | None]) -> dict:
     }
 
 
-def pipeline_files(folder: Path, pipeline: DiffusionPipeline) -> dict[str, bytes]:
+def pipeline_files(folder: Path, pipeline: HCMPipeline) -> dict[str, bytes]:
     """Return the files of a saved pipeline by path; unchanged if they hold nothing else.
 
     Args:
@@ -80,14 +80,13 @@ def pipeline_files(folder: Path, pipeline: DiffusionPipeline) -> dict[str, bytes
     Raises:
         InputError: if a file is missing, or is a link to another place.
     """
-    component, network = next(
-        (name, part) for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)
-    )
+    component = pipeline.network_name
+    network = pipeline.components[component]
     configs = {
         INDEX_FILE: (*_OF_DIFFUSERS, *(key for key in pipeline.config if key != "_name_or_path")),
         f"{component}/config.json": (*_OF_DIFFUSERS, *_arguments(type(network))),
     }
-    if "scheduler" in pipeline.components:
+    if pipeline.denoises:
         kinds = {type(pipeline.scheduler), *(sampler.scheduler for sampler in SAMPLERS.values())}
         known = (*_OF_DIFFUSERS, *(name for kind in kinds for name in _arguments(kind)))  # one carries another's
         configs["scheduler/scheduler_config.json"] = known

@@ -6,7 +6,6 @@ from tempfile import TemporaryDirectory
 
 import datasets
 import numpy as np
-from diffusers import DiffusionPipeline
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -28,7 +27,8 @@ from hcm_hf.hub.publishable import (
     space_files,
     to_json,
 )
-from hcm_hf.pipelines.auto import ROOT_CONFIG, HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
+from hcm_hf.pipelines.auto import ROOT_CONFIG, HCMPipeline, find_pipeline, hash_model, read_training
+from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.hub import LOGIN, checked_token, explained, read_name
 from hcm_hf.utils.names import CONFIG_FILE
@@ -39,7 +39,6 @@ from hcm_hf.version import __version__
 METRICS_FILE = "metrics.json"
 _SAMPLE_ROWS, _SAMPLE_COLUMNS = 4, 8
 _SAMPLE_SCALE = 2  # of each pixel
-_SAMPLE_STEPS = 50  # of a diffusion model that has no number of its own
 # What a push may replace or remove: what one of this package has written there, and no file of anybody else.
 _OWN_MODEL_FILES = (
     *("model_index.json", METRICS_FILE, LOSSES, SAMPLES, "scheduler/scheduler_config.json"),
@@ -87,14 +86,13 @@ def push_model(
     token = checked_token(token)
     repo_id = check_repository(repo_id, "model", private, token, write=not create_pr)
     pipeline = HCMPipeline.from_pretrained(folder)
-    library = type(pipeline).__module__.partition(".")[0]
     files = pipeline_files(folder, pipeline)
 
     training = _without_paths(known_training(training), token)
     files[CONFIG_FILE] = to_json(training)
-    if library != "diffusers":  # whose downloads are counted by another file
+    if pipeline.library_name != "diffusers":  # whose downloads are counted by another file
         facts = {key: training[key] for key in ("family", "recipe", "resolution")}
-        files[ROOT_CONFIG] = to_json({"library_name": library} | facts)
+        files[ROOT_CONFIG] = to_json({"library_name": pipeline.library_name} | facts)
     if found is not None:
         found = _report_without_paths(found, repo_id, token)
         files[METRICS_FILE] = to_json(found.to_json())
@@ -104,12 +102,12 @@ def push_model(
     files[CARD] = render_card(
         repo_id,
         training,
-        library_name=library,
+        library_name=pipeline.library_name,
         report=found,
         figures=(*files, SAMPLES),
         num_samples=_SAMPLE_ROWS * _SAMPLE_COLUMNS,
         sampling=sampling,
-        axes=dict(pipeline.config.get("axes", ())),
+        axes=pipeline.conditions.axes if pipeline.makes_masks else {},
     ).encode()
     message = f"{training['family']}, recipe {training['recipe']}, hcm_hf {__version__}"
     target = Target(repo_id, "model", private, revision, create_pr, token)
@@ -276,19 +274,18 @@ def _read_report(path: Path, model: str | Path, model_hash: str) -> Report:
     return report
 
 
-def _samples(pipeline: DiffusionPipeline) -> tuple[Callable[[], bytes], str]:
+def _samples(pipeline: HCMPipeline) -> tuple[Callable[[], bytes], str]:
     """What draws a grid of images of seed 0 as PNG, and how they are made where there is a choice.
 
     Each row of a model that makes masks is followed by the same with its masks.
     """
-    denoises = "scheduler" in pipeline.components
-    steps = pipeline.config.get("num_inference_steps", _SAMPLE_STEPS) if denoises else None
-    arguments, made_with = prepare_sampling(pipeline, num_inference_steps=steps)
+    pipeline, sampling = Sampling(num_inference_steps=pipeline.preview_steps).applied_to(pipeline)
+    made_with = sampling.noted
 
     def draw() -> bytes:
         pipeline.set_progress_bar_config(desc="Samples", leave=False)
         generators = [image_generator(0, index) for index in range(_SAMPLE_ROWS * _SAMPLE_COLUMNS)]
-        output = pipeline(len(generators), generator=generators, output_type="np", **arguments)
+        output = pipeline(len(generators), generator=generators, output_type="np", **sampling.arguments)
         images, masks = output.images[..., 0], output.get("masks")
         if masks is None:
             grid = image_grid(np.split(images, _SAMPLE_ROWS), _SAMPLE_SCALE)
@@ -302,7 +299,7 @@ def _samples(pipeline: DiffusionPipeline) -> tuple[Callable[[], bytes], str]:
             return path.read_bytes()
 
     parts = [f"class {made_with['class']}"] if made_with["class"] else []
-    parts += [f"{made_with['scheduler']}, {made_with['num_inference_steps']} steps"] if denoises else []
+    parts += [f"{made_with['scheduler']}, {made_with['num_inference_steps']} steps"] if pipeline.denoises else []
     return draw, "; ".join(parts)
 
 

@@ -4,13 +4,16 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
+import numpy as np
 import torch
 
 from hcm_hf.utils.errors import InputError
 
 
-OPEN = "any"  # asks for no default
+OPEN = "any"  # leaves a question open, also one with a default
+Asked = Mapping[str, str | None] | str | int | None
 
 
 @dataclass(frozen=True)
@@ -69,62 +72,79 @@ class Conditions:
             answers[axis] = names[index]
         return {axis: answers[axis] for axis in self.axes}
 
-    def allowed(self, class_labels: str | int | None) -> torch.Tensor:
-        """Which labels answer what is asked for: bool (labels,).
+    def complete(self, asked: Asked) -> dict[str, str]:
+        """Return the answers that are asked for, by question, with the defaults for questions that are not answered.
 
         Args:
-            class_labels: answers in any order, separated by spaces or commas ("HCM ED mid", "NOR"), a label, or None.
-                Questions with a default keep it unless they are answered or the word "any" opens them; the others
-                stay open.
+            asked: a mapping such as {"group": "HCM", "phase": "ED"}, in which "any" leaves a question open and None
+                keeps its default; a label; None for the defaults alone; or, for one more release, names in any order
+                as a string ("HCM ED mid").
 
         Raises:
-            InputError: if an answer or label does not exist, or two answer the same question.
+            InputError: if there is no such question, answer or label.
         """
-        if isinstance(class_labels, int) and not isinstance(class_labels, bool):
-            if not 0 <= class_labels < self.null_label:
-                raise InputError(f"class_labels is {class_labels}; choose from 0 to {self.null_label - 1}.")
-            return torch.arange(self.null_label) == class_labels
-        if class_labels is not None and not isinstance(class_labels, str):
-            raise InputError(f"class_labels {class_labels!r} is no name and no whole number.")
-        names = (class_labels or "").replace(",", " ").split()
+        if isinstance(asked, Integral) and not isinstance(asked, bool):
+            if not 0 <= asked < self.null_label:
+                raise InputError(f"class_labels is {asked}; choose from 0 to {self.null_label - 1}.")
+            return self.describe(int(asked))
+        if isinstance(asked, str):
+            asked = self._parse(asked)
+        elif not isinstance(asked, Mapping | None):
+            raise InputError(f"class_labels {asked!r} is no name and no whole number.")
+        given = {axis: answer for axis, answer in (asked or {}).items() if answer is not None}
+        for axis, answer in given.items():
+            if axis not in self.axes:
+                known = f"choose among {', '.join(self.axes)}" if self.axes else "this model takes no conditions"
+                raise InputError(f"conditions name the unknown {axis!r}; {known}.")
+            if answer not in (known := (OPEN, *self.axes[axis])):
+                raise InputError(f"conditions: {axis} is {answer!r}; choose among {', '.join(known)}.")
+        chosen = dict(self.defaults) | given
+        return {axis: chosen[axis] for axis in self.axes if chosen.get(axis, OPEN) != OPEN or axis in self.defaults}
+
+    def _parse(self, names: str) -> dict[str, str]:
+        """The answers in a string, by question; the word "any" opens the questions that have a default."""
+        found = dict.fromkeys(self.defaults, OPEN) if OPEN in names.replace(",", " ").split() else {}
         asked = {}
-        for name in (name for name in names if name != OPEN):
-            axis = next((axis for axis, names in self.axes.items() if name in names), None)
+        for name in (name for name in names.replace(",", " ").split() if name != OPEN):
+            axis = next((axis for axis, answers in self.axes.items() if name in answers), None)
             if axis is None:
-                known = "; ".join(f"{axis}: {', '.join(names)}" for axis, names in self.axes.items())
-                raise InputError(f"class_labels '{class_labels}': unknown '{name}'; choose among {known}.")
+                known = "; ".join(f"{axis}: {', '.join(answers)}" for axis, answers in self.axes.items())
+                raise InputError(f"class_labels '{names}': unknown '{name}'; choose among {known}.")
             if axis in asked:
-                raise InputError(f"class_labels '{class_labels}' names two of {axis}; name one.")
+                raise InputError(f"class_labels '{names}' names two of {axis}; name one.")
             asked[axis] = name
-        answers = asked if OPEN in names else dict(self.defaults) | asked
-        matches = [self.describe(label) for label in range(self.null_label)]
-        return torch.tensor([all(match[axis] == name for axis, name in answers.items()) for match in matches])
+        return found | asked
+
+    def allowed(self, asked: Asked) -> torch.Tensor:
+        """Return which labels answer what is asked for, see `complete`: bool (labels,)."""
+        answers = {axis: answer for axis, answer in self.complete(asked).items() if answer != OPEN}
+        return torch.tensor([answers.items() <= self.describe(label).items() for label in range(self.null_label)])
 
     def draw(
         self,
-        class_labels: str | int | Sequence[str | int] | torch.Tensor | None,
+        asked: Asked | Sequence[Asked] | np.ndarray | torch.Tensor,
         batch_size: int,
         generator: torch.Generator | list[torch.Generator] | None = None,
     ) -> torch.Tensor:
         """Labels (batch_size,), int64, that answer what is asked for; what is left open is drawn as it was met.
 
         Args:
-            class_labels: as in `allowed`, for all images; a list or tensor has one for each.
+            asked: see `complete`, for all images; a list, array or tensor has one entry for each.
             batch_size: number of labels.
             generator: source of randomness, on the CPU; a list gives each label its own.
 
         Raises:
             InputError: as `allowed`, or if their number is wrong.
         """
-        if isinstance(class_labels, torch.Tensor):
-            class_labels = class_labels.tolist()
-        each = class_labels if isinstance(class_labels, Sequence) and not isinstance(class_labels, str) else None
-        if each is not None and len(each) != batch_size:
+        if isinstance(asked, np.ndarray | torch.Tensor):
+            asked = asked.tolist()
+        each = asked if isinstance(asked, Sequence) and not isinstance(asked, str) else [asked] * batch_size
+        if len(each) != batch_size:
             raise InputError(f"class_labels has {len(each)} entries for a batch_size of {batch_size}.")
         frequencies = torch.tensor(self.frequencies, dtype=torch.float64)
         labels = []
         for index in range(batch_size):
-            allowed = self.allowed(class_labels if each is None else each[index])
+            allowed = self.allowed(each[index])
             weights = frequencies * allowed
             weights = weights if weights.sum() > 0 else allowed.double()  # never met: any is as good
             own = generator[index] if isinstance(generator, list) else generator

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hcm_hf.data.identity import read_identities
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.hub import parse_repository
 from hcm_hf.utils.names import FAMILY_NAMES
 
 
@@ -30,6 +31,18 @@ def check_training(training: Mapping, path: Path) -> dict:
     if (odd := _odd(training, _NEEDED | _OPTIONAL)) is not None:
         raise InputError(f"{path} is damaged: its '{odd}' makes no sense; copy the model's run again.")
     return dict(training) | {"train_patients": read_identities(training["train_patients"], str(path))}
+
+
+def without_paths(training: Mapping) -> dict:
+    """The notes of a training run as they may be published: what is known of them, without paths of the machine."""
+    kept = {name: value for name, value in training.items() if name in _PUBLISHED}
+    if environment := kept.get("environment"):
+        kept["environment"] = {name: environment[name] for name in ("hcm_hf", *_ENVIRONMENT) if name in environment}
+    for name in ("dataset", "teacher", "student"):
+        if kept.get(name) and parse_repository(kept[name]) is None:
+            path = Path(kept[name])
+            kept[name] = path.parent.name if path.name == "best" else path.name
+    return kept
 
 
 def _odd(value: Mapping, checks: Mapping[str, Check]) -> str | None:
@@ -101,3 +114,4 @@ _OPTIONAL: dict[str, Check] = {
     },
     **{"progress": _all_of(_PROGRESS), "environment": _or_none(_all_of(_ENVIRONMENT))},
 }
+_PUBLISHED = {*_NEEDED, *_OPTIONAL, "lr_scheduler", "mixed_precision", "num_inference_steps"} - {"output_dir"}

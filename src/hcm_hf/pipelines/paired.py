@@ -1,23 +1,24 @@
 """The pipeline of the tuned diffusion model and its students: slices with their segmentations, as asked for."""
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, SchedulerMixin, UNet2DModel
+from diffusers import SchedulerMixin, UNet2DModel
 from diffusers.utils import BaseOutput
-from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from hcm_hf.models.unet import PAIR_CHANNELS, split_pairs, use_plain_attention
-from hcm_hf.pipelines.conditions import Conditions
-from hcm_hf.pipelines.saved import LARGEST
+from hcm_hf.pipelines.auto import INDEX_FILE, HCMPipeline, call_unet
+from hcm_hf.pipelines.conditions import Asked, Conditions
+from hcm_hf.pipelines.denoising import Callback, DenoisingMixin, Generators
+from hcm_hf.pipelines.sampling import Sampling, one_of
+from hcm_hf.pipelines.saved import LARGEST, load_scheduler
+from hcm_hf.schedulers import SAMPLERS
 from hcm_hf.utils.errors import InputError
-
-
-OUTPUT_TYPES = ("pil", "np", "pt")
 
 
 @dataclass
@@ -36,7 +37,7 @@ class PairedPipelineOutput(BaseOutput):
     conditions: list[dict[str, str | None]]
 
 
-class PairedDDPMPipeline(DiffusionPipeline):
+class PairedDDPMPipeline(DenoisingMixin, HCMPipeline):
     """Slices with their segmentations from noise, for a group, phase and part of the heart.
 
     Args:
@@ -49,6 +50,12 @@ class PairedDDPMPipeline(DiffusionPipeline):
         sampler: the name in `SAMPLERS` that the scheduler goes by.
         num_inference_steps: calls of the network by default.
     """
+
+    network_name = "unet"
+    network_classes = {"UNet2DModel": UNet2DModel}
+    saved_options = ("axes", "frequencies", "defaults", "patch_size", "sampler", "num_inference_steps")
+    makes_masks = True
+    _callback_tensor_inputs = ["latents", "labels"]
 
     def __init__(
         self,
@@ -72,14 +79,27 @@ class PairedDDPMPipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps,
         )
 
+    @classmethod
+    def _build(cls, folder: Path, index: dict, network: UNet2DModel) -> "PairedDDPMPipeline":
+        if (sampler := index["sampler"]) not in SAMPLERS:
+            raise InputError(f"{INDEX_FILE} names the sampler {sampler!r}; choose among {', '.join(SAMPLERS)}.")
+        scheduler = load_scheduler(SAMPLERS[sampler].scheduler, folder / "scheduler")
+        pipeline = cls(network, scheduler, **{name: index[name] for name in cls.saved_options})
+        pipeline.check()
+        return pipeline
+
+    @staticmethod
+    def _call_once(network: UNet2DModel) -> torch.Tensor:
+        return call_unet(use_plain_attention(network), torch.zeros(1, dtype=torch.long))
+
     @property
     def conditions(self) -> Conditions:
-        """What can be asked for."""
+        """See `HCMPipeline.conditions`."""
         return Conditions(dict(self.config.axes), self.config.frequencies, self.config.defaults)
 
     @property
     def sample_size(self) -> int:
-        """Pixels a side of the slices."""
+        """See `HCMPipeline.sample_size`."""
         return self.unet.config.sample_size * self.config.patch_size
 
     def check(self) -> None:
@@ -105,104 +125,101 @@ class PairedDDPMPipeline(DiffusionPipeline):
         if not isinstance(config.num_inference_steps, int) or not 1 <= config.num_inference_steps <= most:
             raise InputError(f"its num_inference_steps is {config.num_inference_steps}; it must be from 1 to {most}.")
 
+    @property
+    def sampling_defaults(self) -> Sampling:
+        """Those that it was saved with."""
+        config = self.config
+        return Sampling(scheduler=config.sampler, num_inference_steps=config.num_inference_steps, guidance_scale=1.0)
+
+    @property
+    def preview_steps(self) -> int:
+        """See `HCMPipeline.preview_steps`."""
+        return self.config.num_inference_steps
+
     @torch.no_grad()
     def __call__(
         self,
         batch_size: int = 1,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generators = None,
         num_inference_steps: int | None = None,
-        class_labels: str | int | Sequence[str | int] | torch.Tensor | None = None,
+        class_labels: str | int | Sequence[str | int] | np.ndarray | torch.Tensor | None = None,
         guidance_scale: float = 1.0,
         output_type: str = "pil",
         return_dict: bool = True,
+        conditions: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+        callback_on_step_end: Callback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> PairedPipelineOutput | tuple:
         """Generate slices with their segmentations.
 
         Args:
             batch_size: number of slices.
-            generator: source of randomness, of labels that are left open and of noise; a list gives each slice its
-                own, so that it does not depend on the others.
-            num_inference_steps: calls of the network; by default the model's own number.
-            class_labels: what to show, for all slices or a list with one entry each: names such as "HCM ED mid",
-                "NOR", "ES apex", or the label's index. What is left open is drawn as it was met in training;
-                without a group, HCM.
+            generator: source of randomness, of open conditions and of noise; a list gives each slice its own, so
+                that it does not depend on the others.
+            num_inference_steps: sampling steps; by default the model's own number.
+            class_labels: what to show as a label, or a list or array with one entry each, of labels or names. A
+                string of names, "HCM ED mid", is the old form of `conditions` and will go.
             guidance_scale: weight w of classifier-free guidance (https://huggingface.co/papers/2207.12598):
                 null + w (labelled - null). 1 is none; above it labels are followed more closely, at a second call of
                 the network per step and less variety.
-            output_type: "pil", "np" or "pt", see `PairedPipelineOutput`.
+            output_type: "pil", "np", "pt" or "latent", see `PairedPipelineOutput`.
             return_dict: whether to return a `PairedPipelineOutput` or a tuple of its parts.
+            conditions: what to show, {"group": "HCM", "phase": "ED", "level": "mid"}, for all slices or a list with
+                one entry each. What is not named keeps its default, which the group has; what is open, or "any", is
+                drawn as often as it occurred in training.
+            callback_on_step_end: called after each step, `callback(pipeline, step, timestep, tensors)`; it returns
+                the tensors, which it may replace.
+            callback_on_step_end_tensor_inputs: the tensors that it gets: "latents", which `decode` shows, and
+                "labels".
 
         Raises:
             InputError: if an argument does not fit the model; it names the argument.
         """
-        if output_type not in OUTPUT_TYPES:
-            raise InputError(f"Unknown output_type '{output_type}'; choose among {', '.join(OUTPUT_TYPES)}.")
-        labels = self.draw_labels(batch_size, generator, class_labels)
-        steps = self.denoise(labels, generator, num_inference_steps, guidance_scale)
-        bar = self.progress_bar(steps, total=num_inference_steps or self.config.num_inference_steps)
-        pairs = deque(bar, maxlen=1).pop()
+        self._check_output_type(output_type)
+        if isinstance(class_labels, str):
+            warnings.warn("class_labels as a string is deprecated; give conditions.", FutureWarning, stacklevel=3)
+        steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        sampling = Sampling(num_inference_steps=steps, guidance_scale=guidance_scale)
+        sampling.check(self.scheduler.config.num_train_timesteps)
+        labels = self.draw_labels(batch_size, generator, one_of(conditions=conditions, class_labels=class_labels))
+        latents = self._denoise(
+            {"latents": self._draw_noise(batch_size, generator), "labels": labels},
+            lambda timestep, latents, labels: self._predict(latents, timestep, labels, guidance_scale).to(
+                latents.dtype
+            ),
+            steps,
+            generator,
+            callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
+        )
+        self.maybe_free_model_hooks()
 
-        images, masks = split_pairs(pairs.float(), self.config.patch_size)
-        images = (images / 2 + 0.5).clamp(0, 1)
-        if output_type != "pt":
-            images, masks = images.permute(0, 2, 3, 1).cpu().numpy(), masks.byte().cpu().numpy()
+        images, masks = latents, None
+        if output_type != "latent":
+            images, masks = split_pairs(latents.float(), self.config.patch_size)
+            images = self._convert(images, output_type)
+        if output_type in ("np", "pil"):
+            masks = masks.byte().cpu().numpy()
         if output_type == "pil":
-            images, masks = self.numpy_to_pil(images), [Image.fromarray(mask) for mask in masks]
-        conditions = [self.conditions.describe(label) for label in labels.tolist()]
-        output = PairedPipelineOutput(images=images, masks=masks, conditions=conditions)
-        return output if return_dict else (images, masks, conditions)
+            masks = [Image.fromarray(mask) for mask in masks]
+        shown = [self.conditions.describe(label) for label in labels.tolist()]
+        output = PairedPipelineOutput(images=images, masks=masks, conditions=shown)
+        return output if return_dict else (images, masks, shown)
+
+    def decode(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what latents show: images (B, 1, H, W) in [0, 1] and masks (B, H, W), int64."""
+        images, masks = split_pairs(latents.float(), self.config.patch_size)
+        return self._convert(images, "pt"), masks
 
     def draw_labels(
         self,
         batch_size: int,
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        class_labels: str | int | Sequence[str | int] | torch.Tensor | None = None,
+        generator: Generators = None,
+        asked: Asked | Sequence[Asked] | np.ndarray | torch.Tensor = None,
     ) -> torch.Tensor:
-        """The labels (B,) of the slices to make; the arguments are those of a call."""
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; ask for one image or more.")
-        if isinstance(generator, list) and len(generator) != batch_size:
-            raise InputError(f"generator has {len(generator)} entries for a batch_size of {batch_size}.")
-        return self.conditions.draw(class_labels, batch_size, generator).to(self.unet.device)
-
-    def denoise(
-        self,
-        labels: torch.Tensor,
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        num_inference_steps: int | None = None,
-        guidance_scale: float = 1.0,
-    ) -> Iterator[torch.Tensor]:
-        """What a call makes, after each of its steps, as `split_pairs` takes it; the last has no noise left.
-
-        Args:
-            labels: of `draw_labels`, (B,).
-            generator: as in a call, like the other arguments.
-            num_inference_steps: calls of the network.
-            guidance_scale: of classifier-free guidance.
-
-        Raises:
-            InputError: if an argument does not fit the model.
-        """
-        steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
-        most = self.scheduler.config.num_train_timesteps
-        if not 1 <= steps <= most:
-            raise InputError(f"num_inference_steps is {steps}; choose from 1 to {most}.")
-        if not 0 <= guidance_scale < float("inf"):
-            raise InputError(f"guidance_scale is {guidance_scale}; give 0 or more, 1 for none.")
-        unet, scheduler = self.unet, self.scheduler
-        shape = (len(labels), unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-        pairs = randn_tensor(shape, generator=generator, device=unet.device, dtype=unet.dtype)
-        scheduler.set_timesteps(steps)
-        training = unet.training
-        unet.eval()
-        try:
-            for timestep in scheduler.timesteps:
-                with torch.no_grad():  # not around the whole: the caller goes on in between
-                    predicted = self._predict(pairs, timestep, labels, guidance_scale).to(pairs.dtype)
-                    pairs = scheduler.step(predicted, timestep, pairs, generator=generator).prev_sample
-                yield pairs
-        finally:
-            unet.train(training)
+        """Draw the labels (B,) of the slices to make; the arguments are those of a call, `asked` its conditions."""
+        self._check_batch(batch_size, generator)
+        return self.conditions.draw(asked, batch_size, generator).to(self._execution_device)
 
     def _predict(
         self, pairs: torch.Tensor, timestep: torch.Tensor, labels: torch.Tensor, guidance_scale: float

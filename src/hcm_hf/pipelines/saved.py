@@ -25,7 +25,6 @@ from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import explained
 
 
-WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 MOST_JSON_BYTES = 8 * 2**20
 MOST_HEADER_BYTES = 4 * 2**20  # of a file of weights
 MOST_OPERATIONS = 1e12  # floating-point operations of one call for one image; 64 px take 1e9
@@ -97,22 +96,23 @@ def _flat(option: object) -> Iterator[object]:
 
 def load_network(
     network_class: type[ModelMixin],
-    folder: Path,
+    path: Path,
     call: Callable[[ModelMixin], torch.Tensor],
-    torch_dtype: torch.dtype | None = None,
+    dtype: torch.dtype,
 ) -> ModelMixin:
     """Load a network in eval mode, with exactly the weights that its configuration asks for.
 
     Args:
         network_class: its class.
-        folder: holds `config.json` and the weights.
+        path: of the weights; `config.json` is beside them.
         call: calls the network once, for one image (1, C, H, W).
-        torch_dtype: of the weights; by default float32.
+        dtype: of the weights.
 
     Raises:
         InputError: if a number is beyond its bound, the weights are of another network, damaged, not floating-point
             or not finite, or the network does not make images of its `sample_size`.
     """
+    folder = path.parent
     options = read_json(folder / "config.json")
     check_options(options, f"{folder.name}/config.json")
     known = inspect.signature(network_class).parameters
@@ -120,16 +120,14 @@ def load_network(
         network = network_class(**{name: value for name, value in options.items() if name in known}).eval()
         _check_call(network, call)
 
-    path = folder / WEIGHTS_FILE
     if not path.is_file():
-        raise InputError(f"its weights are not in one file, {folder.name}/{WEIGHTS_FILE}; save it so.")
+        raise InputError(f"its weights are not in one file, {folder.name}/{path.name}; save it so.")
     wanted = network.state_dict()
     _check_size(path, wanted)
     _check_hash(path)
     _check_header(path, wanted)
     with explained(path):
         state = load_file(path)
-    dtype = torch_dtype or torch.float32
     state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     for name, tensor in state.items():
         if not tensor.isfinite().all():

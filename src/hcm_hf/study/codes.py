@@ -58,9 +58,9 @@ def examine_codes(
     at_least("seed", seed, 0)
     folder = find_pipeline(model)
     pipeline = HCMPipeline.from_pretrained(folder)
-    network = pipeline.components.get("network")
-    if network is None or not any(network.num_codes):
+    if not any(pipeline.num_codes):
         raise InputError(f"--model {model} has no codes; name an InfoGAN.")
+    network = pipeline.network
     loaded = load_encoder(encoder)
     if loaded.network.config.sample_size != network.config.sample_size:
         raise InputError(

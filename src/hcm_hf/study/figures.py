@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw
 
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.evaluation.images import read_images, read_split
-from hcm_hf.pipelines.auto import HCMPipeline, LatentPipeline
+from hcm_hf.pipelines.auto import HCMPipeline
+from hcm_hf.pipelines.latent import LatentPipeline
 from hcm_hf.training.curves import loss_curves
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE, METRICS_FILE

@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ from hcm_hf.evaluation.kept import PARTS_FOLDER
 from hcm_hf.evaluation.report import REPORT_FILE, Report
 from hcm_hf.evaluation.scoring import score
 from hcm_hf.generation.images import MANIFEST_FILE, SETTINGS_FILE, find_images, generate_images
-from hcm_hf.pipelines.auto import hash_model, prepare_sampling
+from hcm_hf.pipelines.auto import hash_model
+from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.study.figures import draw_figures
 from hcm_hf.study.plan import ENVIRONMENT_FILE, Plan, read_json
 from hcm_hf.study.results import render_tables, summarize
@@ -167,9 +169,9 @@ class Family(Training):
         self.encoder = encoder
         self.image_dir, self.report_dir = plan.work_dir / "images" / family, plan.work_dir / "reports" / family
         pipeline = self.build().pipeline()
-        names = ("scheduler", "num_inference_steps") if "scheduler" in pipeline.components else ()
-        self.sampling = {name: plan.settings[name] for name in names if plan.settings[name] is not None}
-        prepare_sampling(pipeline, **self.sampling)  # bad settings are found now, not after the training
+        names = ("scheduler", "num_inference_steps") if pipeline.denoises else ()
+        self.sampling = Sampling(**{name: plan.settings[name] for name in names})
+        self.sampling.applied_to(pipeline)  # bad settings are found now, not after the training
 
     def stages(self) -> list[Stage]:
         """Return what there is to do, in order."""
@@ -182,7 +184,8 @@ class Family(Training):
     def is_generated(self) -> bool:
         """Whether all images are there, and the model of the finished run made them."""
         settings = read_json(self.image_dir / SETTINGS_FILE)
-        if not settings or settings | self.sampling != settings:
+        asked = {name: value for name, value in vars(self.sampling).items() if value is not None}
+        if not settings or settings | asked != settings:
             return False
         if not self.is_trained() or settings["model_hash"] != hash_model(self.run_dir):
             return False
@@ -203,7 +206,8 @@ class Family(Training):
             shutil.rmtree(self.image_dir)
         accelerator.wait_for_everyone()
         seed = self.plan.settings["seed"]
-        generate_images(self.run_dir, self.image_dir, self.plan.num_images, BATCH_SIZE, seed=seed, **self.sampling)
+        num_images = self.plan.num_images
+        generate_images(self.run_dir, self.image_dir, num_images, BATCH_SIZE, seed=seed, sampling=self.sampling)
 
     def generation_left(self) -> float:
         """Estimate for the images that are missing."""
@@ -215,15 +219,14 @@ class Family(Training):
         """Seconds per image, from a batch of new networks and two sampling steps."""
         pipeline = self.build().pipeline().to(self.plan.accelerator.device)
         pipeline.set_progress_bar_config(disable=True)
-        arguments, _ = prepare_sampling(pipeline, **self.sampling)
+        pipeline, sampling = self.sampling.applied_to(pipeline)
         repeated = 1.0
-        if "num_inference_steps" in arguments:
-            timed = min(arguments["num_inference_steps"], 2)
-            repeated = arguments["num_inference_steps"] / timed
-            arguments["num_inference_steps"] = timed
+        if steps := sampling.num_inference_steps:
+            sampling = replace(sampling, num_inference_steps=min(steps, 2))
+            repeated = steps / sampling.num_inference_steps
 
         def sample() -> None:
-            pipeline(batch_size=BATCH_SIZE, output_type="np", **arguments)
+            pipeline(batch_size=BATCH_SIZE, output_type="np", **sampling.arguments)
 
         sample()  # the first one allocates
         return measure(sample) * repeated / BATCH_SIZE

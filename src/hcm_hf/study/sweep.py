@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from diffusers import DiffusionPipeline
 
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.evaluation.encoder import load_encoder
@@ -15,7 +15,8 @@ from hcm_hf.evaluation.scoring import measure_speed, score
 from hcm_hf.evaluation.tables import brief, cell, markdown_table
 from hcm_hf.generation.images import generate_images
 from hcm_hf.metrics.bootstrap import Number
-from hcm_hf.pipelines.auto import HCMPipeline, prepare_sampling
+from hcm_hf.pipelines.auto import HCMPipeline
+from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import write_text
 from hcm_hf.utils.hub import parse_repository
@@ -80,14 +81,13 @@ def sweep_steps(
     if not all(names is None or len(names) > 0 for names in (schedulers, steps, seeds, groups)):
         raise InputError("Name one or more of each with --schedulers, --steps, --seeds and --groups.")
     pipeline = HCMPipeline.from_pretrained(model)
-    classes = pipeline.config.get("axes") or ("network" in pipeline.components and pipeline.network.class_names)
-    if not pipeline.config.get("axes") and len(groups) > 1:
+    if not pipeline.makes_masks and len(groups) > 1:
         raise InputError(f"--groups {' '.join(groups)}: this model makes no masks, whose walls to compare; name one.")
-    asked = {group: {"class_labels": group} if classes else {} for group in groups}
+    asked = {group: {"group": group} if "group" in pipeline.conditions.axes else None for group in groups}
     settings = _list_settings(pipeline, schedulers, steps)
     for one in settings.values():
         for group in groups:  # what cannot be is found before the first image
-            prepare_sampling(pipeline, **one, **asked[group])
+            replace(one, conditions=asked[group]).applied_to(pipeline)
     splits = load_dataset(dataset)
     encoder_hash = None if encoder is None else load_encoder(encoder).hash
     rows: dict[str, list[dict[str, Number]]] = {}
@@ -149,15 +149,15 @@ def sweep_steps(
 
 
 def _list_settings(
-    pipeline: DiffusionPipeline, schedulers: Sequence[str] | None, steps: Sequence[int] | None
-) -> dict[str, dict]:
-    """Arguments of `prepare_sampling` by the name of the row."""
-    if "scheduler" not in pipeline.components:
+    pipeline: HCMPipeline, schedulers: Sequence[str] | None, steps: Sequence[int] | None
+) -> dict[str, Sampling]:
+    """How to sample, by the name of the row."""
+    if not pipeline.denoises:
         if schedulers or steps:
             raise InputError("--schedulers and --steps are for diffusion models, and this is none; leave them out.")
-        return {ONCE: {}}
+        return {ONCE: Sampling()}
     return {
-        f"{name}-{count}": {"scheduler": name, "num_inference_steps": count}
+        f"{name}-{count}": Sampling(scheduler=name, num_inference_steps=count)
         for name in schedulers or SCHEDULERS
         for count in steps or STEPS
     }

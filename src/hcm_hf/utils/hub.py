@@ -110,6 +110,7 @@ def download(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
 ) -> Path:
     """Download files of a repository into the cache of the Hub's client, unless they are there.
 
@@ -120,6 +121,9 @@ def download(
         revision: branch, tag or commit; by default `main`.
         token: token for a private repository; by default that of `hf auth login`.
         cache_dir: cache folder; by default the client's.
+        token: for a private repository; by default that of `hf auth login`.
+        cache_dir: by default the client's.
+        local_files_only: whether to look into the cache alone.
 
     Returns:
         The folder of the repository at that revision.
@@ -135,6 +139,7 @@ def download(
             revision=revision,
             token=token,
             cache_dir=cache_dir,
+            local_files_only=local_files_only,
             allow_patterns=list(patterns),
         )
     except (*HUB_ERRORS, OSError, ValueError, RuntimeError, TypeError) as error:  # TypeError: from an odd card

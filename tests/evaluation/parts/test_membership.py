@@ -6,7 +6,8 @@ import torch
 from diffusers import UNet2DModel
 
 from hcm_hf.evaluation.parts.membership import denoising_errors, untrained
-from hcm_hf.models.unet import build_scheduler, build_unet
+from hcm_hf.models.unet import build_unet
+from hcm_hf.schedulers import linear_schedule
 
 
 class Knowing:
@@ -19,7 +20,7 @@ class Knowing:
         self.shown, self.timesteps, self.noise = 0, [], []
 
     def __call__(self, noisy, timesteps):
-        alpha = build_scheduler().alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        alpha = linear_schedule().alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         images = self.images[self.shown % len(self.images) :][: len(noisy)]
         self.shown += len(noisy)
         self.timesteps += timesteps.tolist()
@@ -42,7 +43,7 @@ def unet():
 @pytest.mark.parametrize("error", [0.0, 0.5])
 def test_denoising_errors_are_the_squares_of_what_is_wrong(images, error):
     knowing = Knowing(images, error)
-    errors = denoising_errors(knowing, build_scheduler(), images, batch_size=2)
+    errors = denoising_errors(knowing, linear_schedule(), images, batch_size=2)
     assert errors.shape == (5,)
     np.testing.assert_allclose(errors, error**2, atol=1e-5)
     assert knowing.timesteps == [200] * 5 + [400] * 5 + [600] * 5
@@ -50,28 +51,28 @@ def test_denoising_errors_are_the_squares_of_what_is_wrong(images, error):
 
 def test_every_image_has_a_noise_of_its_own_at_every_level(images):
     knowing = Knowing(np.repeat(images[:1], 4, axis=0))
-    denoising_errors(knowing, build_scheduler(), np.repeat(images[:1], 4, axis=0))
+    denoising_errors(knowing, linear_schedule(), np.repeat(images[:1], 4, axis=0))
     noise = torch.stack(knowing.noise).flatten(1)
     assert (torch.corrcoef(noise) - torch.eye(12)).abs().max() < 0.3  # of 256 pixels: their deviation is .06
     assert abs(noise.mean()) < 0.1 and noise.std().item() == pytest.approx(1, abs=0.1)
 
 
 def test_denoising_errors_are_a_function_of_the_seed_and_not_of_the_batches(unet, images):
-    first = denoising_errors(unet, build_scheduler(), images, seed=3)
+    first = denoising_errors(unet, linear_schedule(), images, seed=3)
     torch.manual_seed(9)
-    np.testing.assert_array_equal(denoising_errors(unet, build_scheduler(), images, seed=3), first)
+    np.testing.assert_array_equal(denoising_errors(unet, linear_schedule(), images, seed=3), first)
     for batch_size in (1, 2, 5):
         np.testing.assert_allclose(
-            denoising_errors(unet, build_scheduler(), images, seed=3, batch_size=batch_size), first, rtol=1e-4
+            denoising_errors(unet, linear_schedule(), images, seed=3, batch_size=batch_size), first, rtol=1e-4
         )
-    assert (denoising_errors(unet, build_scheduler(), images, seed=4) != first).all()
+    assert (denoising_errors(unet, linear_schedule(), images, seed=4) != first).all()
     assert (first > 0).all() and len(np.unique(first)) == 5
 
 
 def test_one_who_has_seen_images_errs_less_on_them(unet, images):
     """A network that answers the noise of one image is right about that one alone."""
     mixed = np.concatenate([images[:2], images[:2][::-1]])
-    errors = denoising_errors(Knowing(np.concatenate([images[:2], images[:2]])), build_scheduler(), mixed)
+    errors = denoising_errors(Knowing(np.concatenate([images[:2], images[:2]])), linear_schedule(), mixed)
     assert errors[:2].max() < 1e-4 < 0.01 < errors[2:].min()
 
 

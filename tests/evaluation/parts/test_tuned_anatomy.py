@@ -50,7 +50,7 @@ def test_hcm_prompts_give_thicker_walls_than_healthy_ones(tmp_path, monkeypatch)
             48,
             torch.Generator().manual_seed(0),
             num_inference_steps=10,
-            class_labels=f"{group} ED",
+            conditions={"group": group, "phase": "ED"},
             guidance_scale=1.5,
             output_type="np",
         )

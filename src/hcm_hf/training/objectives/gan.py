@@ -15,7 +15,7 @@ from hcm_hf.data.augmentation import NUM_CHANGES, change_images
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.metrics import distribution
 from hcm_hf.models import LatentModel
-from hcm_hf.pipelines.auto import LatentPipeline
+from hcm_hf.pipelines.latent import LatentPipeline
 from hcm_hf.training.objectives.base import Objective
 
 

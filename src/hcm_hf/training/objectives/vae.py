@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from hcm_hf.data.augmentation import augment_batch
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.models import VAE, MixtureVAE
-from hcm_hf.pipelines.auto import LatentPipeline
+from hcm_hf.pipelines.latent import LatentPipeline
 from hcm_hf.training.objectives.base import Objective
 
 
