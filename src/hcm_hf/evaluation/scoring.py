@@ -58,26 +58,30 @@ def score(
     paper_compat: bool = False,
     seed: int = 0,
 ) -> dict:
-    """Score generated images and write `report.json`, `report.md` and figures; finished parts survive an interruption.
+    """Score generated images against real slices of training and held-out patients.
+
+    Writes `report.json`, `report.md` and figures. Run again after an interruption, it keeps the parts that are there.
 
     Args:
         output_dir: a new folder, or one with a report on the same images, which is written anew.
         images: folder of generated images, with their segmentations where their model makes them.
-        model: a model to generate them with, into `images` inside `output_dir`; with `images` the model that made
-            them. The study's DDPM is also asked what it remembers of its training patients.
-        dataset: the prepared dataset that the model was trained on; by default the synthetic cohort.
+        model: folder or repository (user/name) of a model to generate the images with, into OUTPUT_DIR/images; with
+            images, the model that made them. The test of what the study's DDPM remembers needs the model.
+        dataset: folder of the prepared dataset that the model was trained on; by default the synthetic cohort.
         split: the held-out split.
         groups: the ACDC groups to compare with.
-        encoder: folder of an encoder trained on this dataset, see scripts/train_encoder.py; without one the parts
-            that need it are left out.
-        features: other extractors to measure distances with, see `load_extractor`.
-        num_images: number of images to generate with `model`.
-        class_labels: their class, see `generate_images`.
-        scheduler: of a diffusion model, see `generate_images`.
-        num_inference_steps: of a diffusion model, see `generate_images`.
-        guidance_scale: of a diffusion model with classes, see `generate_images`.
-        paper_compat: see `evaluate_images`.
-        seed: of generation, pairs and resamples.
+        encoder: folder of the encoder trained on that dataset, see train_encoder; without one, distances of
+            distributions and anatomy are left out.
+        features: other features to measure distances in: inception, dinov2 (needs hcm_hf[features]).
+        num_images: number of images to generate.
+        class_labels: their class, where the model is conditional.
+        scheduler: a diffusion model's sampler: ddpm, ddim, dpmsolver++, sde-dpmsolver++ or unipc; by default the
+            model's own.
+        num_inference_steps: sampling steps of a diffusion model; by default the model's own number for its own
+            scheduler, else 1000 for ddpm, 50 for ddim and 20 for the others.
+        guidance_scale: classifier-free guidance of a diffusion model with classes; by default 1, no guidance.
+        paper_compat: also score with a wrong data range, labelled as an artefact, to show what it gives.
+        seed: seed of generation, pairs and resamples.
 
     Returns:
         The report.

@@ -48,25 +48,26 @@ def sweep_steps(
     split: str = "test",
     groups: Sequence[str] = ("HCM",),
 ) -> Path:
-    """Generate and score images of a model by seed, those of a diffusion model by scheduler and number of steps too.
+    """Measure quality and time of a model for each seed, and of a diffusion model for each sampler and number of steps.
 
-    The folder gets a report in `SCHEDULER-STEPS/GROUP-SEED` for each, in `once/GROUP-SEED` of models that are called
-    once, and `steps.json` and `steps.md`. What is there is kept, so the same call goes on after an interruption, and
-    schedulers, steps, groups and seeds may be added.
+    The folder gets a report in `SCHEDULER-STEPS/GROUP-SEED` for each setting (`once/GROUP-SEED` for models without
+    sampling steps), `steps.json` and `steps.md`. Run again, it keeps what is there: schedulers, steps, groups and
+    seeds can be added.
 
     Args:
-        model: folder or repository of a model or of its training run.
+        model: folder or repository (user/name) of a model or of its training run.
         output_dir: the folder to write to.
-        dataset: as in `score`.
-        encoder: as in `score`.
-        schedulers: of a diffusion model, names of `SAMPLERS`; `SCHEDULERS` by default.
-        steps: of a diffusion model, calls of the network per image; `STEPS` by default.
-        num_images: images of each.
-        seeds: of the images and of the evaluation; the settings of a seed start from the same noise. Of several, the
-            table gives the mean, with the lowest and the highest.
-        split: the held-out split; choose settings on "validation", as those of "test" are to judge what was chosen.
-        groups: of the images and of the real slices that they are compared with. Of the first all numbers stand in
-            the table, of the others, which a model with groups is asked for, the walls.
+        dataset: folder of the prepared dataset that the model was trained on; by default the synthetic cohort.
+        encoder: folder of the encoder trained on that dataset.
+        schedulers: a diffusion model's samplers: ddpm, ddim, dpmsolver++, sde-dpmsolver++, unipc; by default ddpm and
+            unipc.
+        steps: a diffusion model's numbers of sampling steps; by default 1 2 4 10 20 50.
+        num_images: number of images of each setting.
+        seeds: seeds of images and evaluation; all settings of a seed start from the same noise. With several seeds
+            the table has the mean, the lowest and the highest.
+        split: the held-out split; choose settings on "validation".
+        groups: groups of the images and of the real slices. The table shows all metrics for the first group, and for
+            the others wall thickness only.
 
     Returns:
         The folder.
