@@ -48,7 +48,7 @@ def sweep_steps(
     split: str = "test",
     groups: Sequence[str] = ("HCM",),
 ) -> Path:
-    """Measure quality and time of a model for each seed, and of a diffusion model for each sampler and number of steps.
+    """Measure quality and time of a model by seed, and of a diffusion model by sampler and number of steps.
 
     The folder gets a report in `SCHEDULER-STEPS/GROUP-SEED` for each setting (`once/GROUP-SEED` for models without
     sampling steps), `steps.json` and `steps.md`. Run again, it keeps what is there: schedulers, steps, groups and
