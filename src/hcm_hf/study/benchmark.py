@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import os
 import resource
 import statistics
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -66,11 +68,8 @@ def benchmark(
         prepare_dataset(cohort, folder / "dataset", num_proc=num_proc)
         if "preparation" in only:
             copies = (folder / f"copy-{index}" for index in itertools.count())
-            plain, ours = in_turn(
-                rounds,
-                lambda: prepare_plainly(cohort),
-                lambda: prepare_dataset(cohort, next(copies), num_proc=num_proc),
-            )
+            here = partial(prepare_dataset, num_proc=num_proc)
+            plain, ours = in_turn(rounds, partial(prepare_plainly, cohort), lambda: here(cohort, next(copies)))
             print(f"prepare_dataset: {ours:.2f} s, plainly {plain:.2f} s, {plain / ours:.2f} times as fast")
         if "training" in only:
             training_steps(folder / "dataset", folder, rounds, num_steps)
@@ -80,13 +79,9 @@ def benchmark(
             similarity(folder / "dataset", rounds)
             reports(folder / "dataset", folder)
     if "startup" in only:
-        for name, command in (
-            ("import hcm_hf", ["-c", "import hcm_hf"]),
-            ("train --help", command_line("train", "-h")),
-        ):
-            bare, whole = in_turn(
-                rounds, lambda: run_python(["-c", "pass"]), lambda command=command: run_python(command)
-            )
+        commands = {"import hcm_hf": ["-c", "import hcm_hf"], "train --help": command_line("train", "--help")}
+        for name, command in commands.items():
+            bare, whole = in_turn(rounds, partial(run_python, ["-c", "pass"]), partial(run_python, command))
             print(f"{name}: {whole:.2f} s, {whole / bare:.1f} times an empty Python ({bare:.2f} s)")
 
 
@@ -200,7 +195,7 @@ def our_step_time(name: str, key: str, dataset: Path, output_dir: Path, num_slic
         dataset=str(dataset),
         output_dir=str(output_dir),
         groups=("HCM",),
-        num_epochs=-(-num_steps // -(-num_slices // recipe.train_batch_size)),
+        num_epochs=math.ceil(num_steps / math.ceil(num_slices / recipe.train_batch_size)),
         checkpointing_epochs=1000,
         sample_epochs=1000,
     )
