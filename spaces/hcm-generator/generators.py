@@ -23,8 +23,8 @@ from hcm_hf.models.paired import split_pairs
 from hcm_hf.models.unet import SAMPLERS, denoise
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, prepare_sampling
 from hcm_hf.pipelines.conditions import OPEN, Conditions
-from hcm_hf.pipelines.notes import CONFIG_FILE
 from hcm_hf.pipelines.paired import PairedDDPMPipeline
+from hcm_hf.training.config import CONFIG_FILE
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE
 from hcm_hf.utils.errors import InputError

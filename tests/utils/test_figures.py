@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -5,11 +6,16 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import build_tiny
 
+from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.figures import (
     STRUCTURE_COLORS,
     draw_masks,
     image_grid,
+    loss_curves,
+    plot_losses,
+    write_controls,
     write_grid,
     write_rows,
 )
@@ -21,6 +27,35 @@ def test_grid_places_rows_and_columns():
     assert pixels.shape == (17, 26)
     assert (pixels[:8, :8] == 0).all() and (pixels[9:, :8] == 128).all()
     assert (pixels[8] == 255).all() and (pixels[9:, 18:] == 255).all()
+
+
+TRAINING = [{"step": s, "epoch": -(-s // 4), "a_loss": 1 / s, "b_loss": 2 / s} for s in range(1, 13)]
+VALIDATION = [{"step": s, "epoch": s // 4, "validation_loss": 1 + abs(s - 8)} for s in (4, 8, 12)]
+
+
+def test_losses_are_in_one_plot_and_the_best_epoch_is_marked():
+    above, below = plot_losses(TRAINING, VALIDATION).axes
+    assert [text.get_text() for text in above.get_legend().get_texts()] == ["a", "b"]
+    means = [line for line in above.lines if not line.get_label().startswith("_")]
+    np.testing.assert_allclose(means[0].get_ydata(), [np.mean([1 / s for s in range(e, e + 4)]) for e in (1, 5, 9)])
+    curve, marker = below.lines
+    assert curve.get_xydata().tolist() == [[1, 5], [2, 1], [3, 5]]
+    assert marker.get_xydata().tolist() == [[2, 1]] and marker.get_label() == "best: 1 at epoch 2"
+
+
+def test_loss_curves_are_written_with_and_without_a_validation(tmp_path):
+    for records in (TRAINING, TRAINING + VALIDATION):
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        loss_curves(tmp_path / "metrics.jsonl", tmp_path / "losses.png")
+        with Image.open(tmp_path / "losses.png") as picture:
+            assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 20
+
+
+def test_no_losses_is_an_error(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(InputError, match="metrics.jsonl holds no training loss"):
+        loss_curves(tmp_path / "metrics.jsonl", tmp_path / "losses.png")
+    assert not (tmp_path / "losses.png").exists()
 
 
 def test_comparison_grid_has_a_real_row_above_the_generated_ones(tmp_path):
@@ -41,6 +76,18 @@ def test_rows_are_labelled_and_in_order(tmp_path):
     labels, images = pixels[:, :20], pixels[:, 20:]
     assert (images[:128, :128] == 0).all() and (images[:128, 260:] == 255).all() and (images[-128:, :128] == 128).all()
     assert (labels[:128] < 128).any() and (labels[130:] < 128).any()  # something is written beside each
+
+
+@pytest.mark.parametrize(("family", "rows"), [("infogan", 3), ("acgan", 5)])
+def test_controls_have_a_row_each(family, rows, tmp_path):
+    assert write_controls(build_tiny(family).pipeline(), tmp_path / "controls.png", num_images=4)
+    with Image.open(tmp_path / "controls.png") as picture:
+        assert picture.height == rows * 128 + (rows - 1) * 2
+
+
+def test_without_controls_there_is_no_figure(tmp_path):
+    assert not write_controls(build_tiny("dcgan").pipeline(), tmp_path / "controls.png")
+    assert not list(tmp_path.iterdir())
 
 
 def test_masks_are_outlined_in_the_colours_of_their_structures():

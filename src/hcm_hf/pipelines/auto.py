@@ -12,9 +12,10 @@ from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, ImagePipel
 from hcm_hf.models import LATENT_MODELS, LatentModel
 from hcm_hf.models.paired import use_plain_attention
 from hcm_hf.models.unet import SAMPLERS, convert_scheduler
-from hcm_hf.pipelines.notes import CONFIG_FILE, check_training
+from hcm_hf.pipelines.notes import check_training
 from hcm_hf.pipelines.paired import OUTPUT_TYPES, PairedDDPMPipeline
 from hcm_hf.pipelines.saved import check_options, load_network, load_scheduler, read_json
+from hcm_hf.training.config import CONFIG_FILE
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.hub import download, first_line, parse_repository
 

@@ -5,11 +5,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hcm_hf.data.identity import read_identities
+from hcm_hf.training.config import FAMILY_NAMES
 from hcm_hf.utils.errors import InputError
 
-
-CONFIG_FILE = "training_config.json"  # what a training run writes of itself, in its folder and beside each pipeline
-FAMILY_NAMES = ("vae", "gan", "dcgan", "acgan", "infogan", "ddpm")
 
 Check = Callable[[object], bool]
 _LARGEST = 1e15

@@ -5,17 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.evaluation.images import read_images, read_split
 from hcm_hf.evaluation.report import brief, cell, markdown_table
 from hcm_hf.pipelines.auto import HCMPipeline, LatentPipeline
-from hcm_hf.training.curves import loss_curves
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE, METRICS_FILE
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.figures import write_rows
+from hcm_hf.utils.figures import loss_curves, write_controls, write_rows
 from hcm_hf.version import __version__
 
 
@@ -240,25 +238,3 @@ def draw_figures(
     rows = {"real": [real[chosen]]} | {family: [generated[:columns]] for family, generated in drawn.items()}
     write_rows(rows, output_dir / "families.png")
     return output_dir
-
-
-def write_controls(pipeline: LatentPipeline, figure_file: str | Path, num_images: int = 10, seed: int = 0) -> bool:
-    """Write one row for each thing that a user can control: InfoGAN's codes, AC-GAN's classes.
-
-    Args:
-        pipeline: the model.
-        figure_file: the PNG file to write.
-        num_images: images in a row, where the network does not say how many.
-        seed: of the latents that the rows have in common.
-
-    Returns:
-        Whether there was something to write: a network without controls has no such figure.
-    """
-    latents = pipeline.network.sample_latents(num_images, torch.Generator().manual_seed(seed))
-    rows = {
-        name: [pipeline(latents=row, class_labels=label, output_type="np").images[..., 0]]
-        for name, (row, label) in pipeline.network.controls(latents).items()
-    }
-    if rows:
-        write_rows(rows, figure_file)
-    return bool(rows)

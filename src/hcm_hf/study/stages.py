@@ -23,10 +23,9 @@ from hcm_hf.evaluation.report import REPORT_FILE, write_report
 from hcm_hf.evaluation.scoring import score
 from hcm_hf.generation.images import MANIFEST_FILE, SETTINGS_FILE, find_images, generate_images
 from hcm_hf.pipelines.auto import hash_model, prepare_sampling
-from hcm_hf.pipelines.notes import CONFIG_FILE
 from hcm_hf.study.plan import ENVIRONMENT_FILE, Plan, read_json
 from hcm_hf.study.results import draw_figures, render_tables, summarize
-from hcm_hf.training.config import TrainingConfig
+from hcm_hf.training.config import CONFIG_FILE, TrainingConfig
 from hcm_hf.training.loop import train
 from hcm_hf.training.objectives.study import Objective
 from hcm_hf.training.recipes import find_family

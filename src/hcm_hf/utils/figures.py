@@ -1,6 +1,7 @@
-"""Pictures: grids of images, masks in colour, empty figures."""
+"""Pictures: grids of images and loss curves."""
 
 import io
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
+from hcm_hf.pipelines.auto import LatentPipeline
+from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import write_bytes
 
 
@@ -112,6 +116,28 @@ def write_rows(rows: Mapping[str, Sequence[np.ndarray]], figure_file: str | Path
     save_png(canvas, figure_file)
 
 
+def write_controls(pipeline: LatentPipeline, figure_file: str | Path, num_images: int = 10, seed: int = 0) -> bool:
+    """Write one row for each thing that a user can control: InfoGAN's codes, AC-GAN's classes.
+
+    Args:
+        pipeline: the model.
+        figure_file: the PNG file to write.
+        num_images: images in a row, where the network does not say how many.
+        seed: of the latents that the rows have in common.
+
+    Returns:
+        Whether there was something to write: a network without controls has no such figure.
+    """
+    latents = pipeline.network.sample_latents(num_images, torch.Generator().manual_seed(seed))
+    rows = {
+        name: [pipeline(latents=row, class_labels=label, output_type="np").images[..., 0]]
+        for name, (row, label) in pipeline.network.controls(latents).items()
+    }
+    if rows:
+        write_rows(rows, figure_file)
+    return bool(rows)
+
+
 def new_figure(width: float, height: float) -> "Figure":
     """An empty figure to be saved, of so many inches; it has no backend and needs none."""
     backend = os.environ.pop("MPLBACKEND", None)
@@ -125,3 +151,62 @@ def new_figure(width: float, height: float) -> "Figure":
             with suppress(ValueError):  # a notebook names one that is installed for its own Python alone
                 matplotlib.rcParams["backend"] = backend
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def loss_curves(metrics_file: str | Path, figure_file: str | Path) -> None:
+    """Plot a run's losses by epoch: training losses together, the validation loss below with its best epoch marked.
+
+    Args:
+        metrics_file: a run's metrics.jsonl.
+        figure_file: the picture to write.
+
+    Raises:
+        InputError: if the metrics hold no training loss.
+    """
+    records = [json.loads(line) for line in Path(metrics_file).read_text(encoding="utf-8").splitlines()]
+    training = [record for record in records if "validation_loss" not in record]
+    validation = [record for record in records if "validation_loss" in record]
+    if not training:
+        raise InputError(f"{metrics_file} holds no training loss; train for a step or more.")
+    buffer = io.BytesIO()
+    plot_losses(training, validation).savefig(buffer, dpi=120, format="png")
+    write_bytes(figure_file, buffer.getvalue())
+
+
+def plot_losses(training: list[dict], validation: list[dict]) -> "Figure":
+    """The figure of `loss_curves`.
+
+    Args:
+        training: records of metrics.jsonl with the losses of a step, one or more.
+        validation: records with a validation loss; may be empty.
+    """
+    steps_per_epoch = validation[0]["step"] / validation[0]["epoch"] if validation else 1
+    unit = "epoch" if validation else "step"
+    figure = new_figure(7, 5.5)
+    above, below = figure.subplots(2, 1, sharex=True)
+    steps = np.array([record["step"] for record in training]) / steps_per_epoch
+    for name in (name for name in training[0] if name.endswith("_loss")):
+        values = np.array([record[name] for record in training])
+        line = above.plot(steps, values, alpha=0.25, linewidth=0.8)[0]
+        above.plot(*_means(steps, values), color=line.get_color(), label=name.removesuffix("_loss"))
+    above.set_ylabel("training loss")
+    above.legend()
+    if validation:
+        steps = np.array([record["step"] for record in validation]) / steps_per_epoch
+        values = np.array([record["validation_loss"] for record in validation])
+        best = values.argmin()
+        label = f"best: {values[best]:.4g} at {unit} {steps[best]:g}"
+        below.plot(steps, values, color="tab:green")
+        below.plot(steps[best], values[best], "o", color="tab:red", label=label)
+        below.set_yscale("log" if values.max() > 10 * values.min() > 0 else "linear")
+        below.legend()
+    below.set_ylabel("validation loss (lower is better)")
+    below.set_xlabel(unit)
+    return figure
+
+
+def _means(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means within whole units of `steps`."""
+    units = np.ceil(steps).astype(int)
+    names = np.unique(units)
+    return names, np.array([values[units == name].mean() for name in names])
