@@ -24,11 +24,11 @@ from hcm_hf.models.unet import SAMPLERS, denoise
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, prepare_sampling
 from hcm_hf.pipelines.conditions import OPEN, Conditions
 from hcm_hf.pipelines.paired import PairedDDPMPipeline
-from hcm_hf.training.config import CONFIG_FILE
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.hub import download, first_line, parse_repository
+from hcm_hf.utils.names import CONFIG_FILE
 
 
 MOST_IMAGES, MOST_STEPS, MOST_CALLS = 64, 1000, 3200  # of one request; calls are images times steps

@@ -10,10 +10,11 @@ from hcm_hf.hub.cards import render_card
 from hcm_hf.hub.push import push_model
 from hcm_hf.pipelines.auto import HCMPipeline, read_training
 from hcm_hf.training.checkpoint import Progress
-from hcm_hf.training.config import FAMILY_NAMES, TrainingConfig
+from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.names import FAMILY_NAMES
 
 
 def test_the_families_are_those_that_exist():

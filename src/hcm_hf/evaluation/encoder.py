@@ -17,8 +17,8 @@ from hcm_hf.metrics.anatomy import dice
 from hcm_hf.metrics.memorization import precedence
 from hcm_hf.metrics.protocols import bootstrap_draws, mean_over_pairs, number, resample
 from hcm_hf.models import SliceEncoder
-from hcm_hf.training.config import CONFIG_FILE
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.names import CONFIG_FILE
 
 
 _BATCH_SIZE = 64

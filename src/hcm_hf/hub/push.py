@@ -28,10 +28,10 @@ from hcm_hf.hub.publishable import (
     to_json,
 )
 from hcm_hf.pipelines.auto import ROOT_CONFIG, HCMPipeline, find_pipeline, hash_model, prepare_sampling, read_training
-from hcm_hf.training.config import CONFIG_FILE
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.figures import draw_masks, image_grid, save_png
 from hcm_hf.utils.hub import LOGIN, checked_token, explained, read_name
+from hcm_hf.utils.names import CONFIG_FILE
 from hcm_hf.version import __version__
 
 

@@ -54,8 +54,6 @@ class ACGANGenerator(LatentModel):
         classes = F.one_hot(class_labels, len(self.config.class_names))  # (B, classes)
         return self.body(torch.cat([latents, classes.to(latents)], dim=1))  # (B, 1, H, W)
 
-    forward = decode
-
     @property
     def class_names(self) -> tuple[str, ...]:
         """See `LatentModel.class_names`."""

@@ -49,8 +49,6 @@ class DCGANGenerator(LatentModel):
             hidden = block(hidden)  # (B, C / 2, 2 H, 2 W)
         return torch.tanh(self.to_image(hidden))  # (B, 1, H, W)
 
-    forward = decode
-
 
 class DCGANDiscriminator(ModelMixin, ConfigMixin):
     """Images (B, 1, sample_size, sample_size) in [-1, 1] to logits (B,), positive where an image looks real.

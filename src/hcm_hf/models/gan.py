@@ -36,8 +36,6 @@ class GANGenerator(LatentModel):
         images = torch.tanh(self.to_image(hidden))  # (B, H W)
         return images.unflatten(1, (1, self.config.sample_size, self.config.sample_size))
 
-    forward = decode
-
 
 class GANDiscriminator(ModelMixin, ConfigMixin):
     """Images (B, 1, sample_size, sample_size) in [-1, 1] to logits (B,), positive where an image looks real.

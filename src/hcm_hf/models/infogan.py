@@ -96,8 +96,6 @@ class InfoGANGenerator(LatentModel):
         """Latents (B, latent_dim) to images (B, 1, H, W) in [-1, 1]; `class_labels` have no part in it."""
         return self.body(latents)
 
-    forward = decode
-
     def controls(self, latents: torch.Tensor) -> dict[str, tuple[torch.Tensor, None]]:
         """Rows that differ from the first of `latents` in one code: what each code does.
 

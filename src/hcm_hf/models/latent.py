@@ -86,3 +86,7 @@ class LatentModel(ModelMixin, ConfigMixin):
     def decode(self, latents: torch.Tensor, class_labels: torch.Tensor | None = None) -> torch.Tensor:
         """Turn latents (B, latent_dim) into images (B, 1, sample_size, sample_size) in [-1, 1]."""
         raise NotImplementedError(f"{type(self).__name__} does not define decode.")
+
+    def forward(self, latents: torch.Tensor, class_labels: torch.Tensor | None = None) -> torch.Tensor:
+        """Decode; what is called, so that hooks and `torch.compile` see it."""
+        return self.decode(latents, class_labels)

@@ -15,7 +15,7 @@ from hcm_hf.models.latent import LatentModel
 class VAE(LatentModel):
     """Images to the mean and log-variance of their latents, and latents (B, latent_dim) back to images.
 
-    >>> reconstructions = vae(images)  # (B, 1, H, W) in [-1, 1], as `images`
+    >>> reconstructions = vae.reconstruct(images)  # (B, 1, H, W) in [-1, 1], as `images`
 
     Args:
         sample_size: pixels a side, a power of two, at least 8.
@@ -54,7 +54,7 @@ class VAE(LatentModel):
             hidden = torch.relu(block(hidden))  # (B, C / 2, 2 H, 2 W)
         return torch.tanh(self.to_image(hidden))  # (B, 1, H, W)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
         """The reconstruction of images (B, 1, H, W) from the mean of their latents, in the same shape and range."""
         mean, _ = self.encode(images)
         return self.decode(mean)

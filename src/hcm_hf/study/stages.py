@@ -25,13 +25,14 @@ from hcm_hf.generation.images import MANIFEST_FILE, SETTINGS_FILE, find_images, 
 from hcm_hf.pipelines.auto import hash_model, prepare_sampling
 from hcm_hf.study.plan import ENVIRONMENT_FILE, Plan, read_json
 from hcm_hf.study.results import draw_figures, render_tables, summarize
-from hcm_hf.training.config import CONFIG_FILE, TrainingConfig
+from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
 from hcm_hf.training.objectives.study import Objective
 from hcm_hf.training.recipes import find_family
 from hcm_hf.training.run import LOSS_FIGURE, METRICS_FILE
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import write_bytes, write_text
+from hcm_hf.utils.names import CONFIG_FILE
 from hcm_hf.version import __version__
 
 

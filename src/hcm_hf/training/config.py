@@ -5,10 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
-CONFIG_FILE = "training_config.json"  # what a training run writes of itself, in its folder and beside each pipeline
-FAMILY_NAMES = ("vae", "gan", "dcgan", "acgan", "infogan", "ddpm")
-
-
 # Learning rates over a training, as parts of the first, by the part of it that is done.
 RATES = {"constant": lambda done: 1.0, "linear": lambda done: 1.0 - done}
 

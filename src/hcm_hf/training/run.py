@@ -16,12 +16,13 @@ from hcm_hf.data.dataset import read_preparation
 from hcm_hf.data.identity import Identities, read_identities
 from hcm_hf.data.slices import SliceBatch, Slices
 from hcm_hf.training.checkpoint import STATE_FILE, TrainingState
-from hcm_hf.training.config import CONFIG_FILE, Recipe, TrainingConfig
+from hcm_hf.training.config import Recipe, TrainingConfig
 from hcm_hf.utils.devices import describe_environment
 from hcm_hf.utils.errors import Diverged, InputError
 from hcm_hf.utils.figures import image_grid, loss_curves, save_png
 from hcm_hf.utils.files import explained, replacing, require_empty, restore, write_text
 from hcm_hf.utils.hub import parse_repository
+from hcm_hf.utils.names import CONFIG_FILE
 from hcm_hf.version import __version__
 
 
