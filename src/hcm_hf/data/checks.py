@@ -44,7 +44,8 @@ def examine(name: str, volumes: Sequence[Volume]) -> tuple[Callable[[Volume], Vo
                 f"{before.file} and {after.file} hold the same voxels as {before.phase} and {after.phase}; copy the "
                 "missing one again or correct Info.cfg."
             )
-    turned, notes = [], []
+    turned: list[int] = []
+    notes: list[str] = []
     if sum(map(_depth, volumes)) > 0:
         turned.append(2)
         notes.append("slices go from apex to base; turned")
@@ -95,13 +96,19 @@ def _check_size(volume: Volume) -> None:
 
 
 def _check_labels(volume: Volume) -> None:
-    ring = _contact(volume.mask, LV, MYOCARDIUM)
-    outside = _contact(volume.mask, LV, 0) + _contact(volume.mask, LV, RV)
-    if (volume.mask == LV).any() and (ring <= outside or ring <= _contact(volume.mask, RV, MYOCARDIUM)):
+    ring = _contact(_labels(volume), LV, MYOCARDIUM)
+    outside = _contact(_labels(volume), LV, 0) + _contact(_labels(volume), LV, RV)
+    if (_labels(volume) == LV).any() and (ring <= outside or ring <= _contact(_labels(volume), RV, MYOCARDIUM)):
         raise InputError(
             f"The mask of {volume.file} has label 3 outside the ring of label 2; number the structures as ACDC: 1 "
             "RV cavity, 2 myocardium, 3 LV cavity (M&Ms has 1 and 3 the other way round)."
         )
+
+
+def _labels(volume: Volume) -> np.ndarray:
+    """The mask of a labelled volume."""
+    assert volume.mask is not None
+    return volume.mask
 
 
 def _contact(mask: np.ndarray, first: int, second: int) -> int:
@@ -119,7 +126,7 @@ def _odd_sizes(volumes: Sequence[Volume]) -> list[str]:
     if len({(volume.spacing, volume.image.shape) for volume in volumes}) > 1:
         notes.append("ED and ES differ in voxel size or shape")
     for volume in volumes:
-        marked = [np.flatnonzero(volume.mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+        marked = [np.flatnonzero(_labels(volume).any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
         width, height, length = (
             (one[-1] - one[0] + 1) * size for one, size in zip(marked, volume.spacing, strict=True)
         )
@@ -132,7 +139,7 @@ def _odd_sizes(volumes: Sequence[Volume]) -> list[str]:
 
 def _depth(volume: Volume) -> float:
     """Where the marked area lies, from -1 for the first marked slice to 1 for the last; below 0 in ACDC."""
-    area = volume.mask.astype(bool).sum((0, 1))
+    area = _labels(volume).astype(bool).sum((0, 1))
     marked = np.flatnonzero(area)
     middle, reach = (marked[0] + marked[-1]) / 2, max(1, marked[-1] - marked[0]) / 2
     return float((area * (np.arange(len(area)) - middle)).sum() / area.sum() / reach)
@@ -140,7 +147,7 @@ def _depth(volume: Volume) -> float:
 
 def _side(volume: Volume) -> float:
     """Distance in x, mm, from the left to the right ventricle's cavity; not a number without both."""
-    centres = [np.argwhere(volume.mask == label)[:, 0] for label in (RV, LV)]
+    centres = [np.argwhere(_labels(volume) == label)[:, 0] for label in (RV, LV)]
     if not all(map(len, centres)):
         return np.nan
     return float((centres[0].mean() - centres[1].mean()) * volume.spacing[0])
@@ -155,16 +162,16 @@ def _is_canonical(volume: Volume) -> bool:
 
 
 def _mean(volume: Volume, label: int) -> float:
-    marked = volume.mask == label
+    marked = _labels(volume) == label
     return float(volume.image[marked].mean()) if marked.any() else (np.inf if label == LV else -np.inf)
 
 
 def _cavity(volume: Volume) -> float:
-    return float(np.count_nonzero(volume.mask == LV) * np.prod(volume.spacing))
+    return float(np.count_nonzero(_labels(volume) == LV) * np.prod(volume.spacing))
 
 
 def _turn(volume: Volume, axes: list[int]) -> Volume:
     if not axes:
         return volume
-    mask = None if volume.mask is None else np.flip(volume.mask, axes)
-    return replace(volume, image=np.flip(volume.image, axes), mask=mask)
+    mask = None if volume.mask is None else np.flip(volume.mask, tuple(axes))
+    return replace(volume, image=np.flip(volume.image, tuple(axes)), mask=mask)

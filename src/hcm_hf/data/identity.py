@@ -16,7 +16,7 @@ TEXTURE_SIZE = 64  # pixels a side of the crop that textures are taken from
 
 def hash_voxels(voxels: np.ndarray) -> str:
     """SHA-256 of voxel values, whatever type and order in memory they are stored in; 64 hexadecimal digits."""
-    return hashlib.sha256(np.ascontiguousarray(voxels, dtype=np.float32)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(voxels, dtype=np.float32).data).hexdigest()
 
 
 def identify(patients: Sequence[str], volumes: Sequence[str]) -> Identities:

@@ -5,7 +5,7 @@ import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import nibabel
 import numpy as np
@@ -88,15 +88,15 @@ def read_nifti(path: AnyPath, ndim: int) -> Nifti:
         voxels = voxels[..., 0]
     if voxels.ndim != ndim or 0 in voxels.shape:
         raise InputError(f"{path} has shape {voxels.shape}; {ndim} dimensions are needed.")
-    spacing = tuple(float(size) for size in file.header.get_zooms()[:3])
+    x, y, z = spacing = tuple(float(size) for size in file.header.get_zooms()[:3])
     if not all(0 < size < np.inf for size in spacing):
         raise InputError(f"{path} gives the voxel size {spacing} mm; positive numbers are needed.")
     placed = file.header["sform_code"] > 0 or file.header["qform_code"] > 0
     description = bytes(file.header["descrip"]).split(b"\0")[0].decode("ascii", "replace")
-    return Nifti(voxels, spacing, file.affine if placed else None, description)
+    return Nifti(voxels, (x, y, z), file.affine if placed else None, description)
 
 
-def _load(stream: BinaryIO) -> nibabel.Nifti1Image:
+def _load(stream: IO[bytes]) -> nibabel.Nifti1Image:
     """The image in a stream, of which no more is kept than the header asks for."""
     start = stream.read(2)
     rest = _Rest(start, stream)
@@ -130,7 +130,7 @@ def _count_bytes(header: nibabel.Nifti1Header) -> int:
     return count * header.get_data_dtype().itemsize
 
 
-def _check_end(content: BinaryIO) -> None:
+def _check_end(content: gzip.GzipFile | "_Rest") -> None:
     """Read on to the checksum at the end of a compressed stream; what is not compressed any more is passed over."""
     left = MOST_BYTES
     try:
@@ -146,7 +146,7 @@ def _check_end(content: BinaryIO) -> None:
 class _Rest(io.RawIOBase):
     """A stream whose first bytes have been read already; the members of a `.zip` cannot always go back."""
 
-    def __init__(self, start: bytes, stream: BinaryIO):
+    def __init__(self, start: bytes, stream: IO[bytes]):
         self._start, self._stream = start, stream
 
     def read(self, size: int = -1) -> bytes:

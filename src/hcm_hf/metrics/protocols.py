@@ -156,14 +156,14 @@ def compare_rows(
     train, held = (_Reference(split, np.random.default_rng((seed, i))) for i, split in enumerate((training, heldout)))
     size = reference_size(training.patients, heldout.patients)
     n_train, n_held = len(np.unique(train.codes[:size])), held.draws.shape[1]
-    rows = {}
+    rows: dict[str, dict] = {}
     for name, one in offered.items():
         count = real_per_image if len(one.images) > 1 else len(held.codes)
         other = one.patients[:, None] != held.patients
         pairs = random_pairs(other, count, np.random.default_rng((seed, 2)))
         matched = other & (other.cumsum(1) <= size)  # the first so many of other patients
         as_many = np.broadcast_to(matched.any(1, keepdims=True), (len(other), size))
-        n = {"n_generated": len(one.images)}
+        n: dict[str, int] = {"n_generated": len(one.images)}
         n_random = {**n, "n_real": len(held.codes), "n_patients": held.draws.shape[1]}
         to_train = _in_chunks(similarity, one.images, train.images[:size], advance)
         to_held = _in_chunks(similarity, one.images, held.images, advance)
@@ -178,18 +178,20 @@ def compare_rows(
                 compared = {"n_generated": len(np.unique(chosen[:, 0]))}  # without those that match no real slice
                 row[f"{label}_{protocol}"] = number(*means, bounds, protocol=protocol, **n_random | compared)
             best = mean_of_best(sign * to_train[label], as_many, train.codes[:size], train.draws)
-            counts = {"protocol": "best_train", **n, "n_real": size, "n_patients": n_train}
-            row[f"{label}_best_train"] = number(sign * best[0], sign * best[1], bounds, **counts)
+            counts = {**n, "n_real": size, "n_patients": n_train}
+            signed = sign * best[0], sign * best[1]
+            row[f"{label}_best_train"] = number(*signed, bounds, protocol="best_train", **counts)
             other_best = mean_of_best(sign * to_held[label], matched, held.codes, held.draws)
-            counts = {"protocol": "best_heldout", **n, "n_real": size, "n_patients": n_held}
-            row[f"{label}_best_heldout"] = number(sign * other_best[0], sign * other_best[1], bounds, **counts)
-            counts = {"protocol": "copy_gap", **n, "n_real": 2 * size, "n_patients": n_train + n_held}
+            counts = {**n, "n_real": size, "n_patients": n_held}
+            signed = sign * other_best[0], sign * other_best[1]
+            row[f"{label}_best_heldout"] = number(*signed, bounds, protocol="best_heldout", **counts)
+            counts = {**n, "n_real": 2 * size, "n_patients": n_train + n_held}
             gap = best[0] - other_best[0], best[1] - other_best[1]
-            row[f"{label}_copy_gap"] = number(*gap, (-np.inf, np.inf), **counts)
+            row[f"{label}_copy_gap"] = number(*gap, (-np.inf, np.inf), protocol="copy_gap", **counts)
         if max_shift is not None:
             peaks = cc_max_shift(one.images, held.images, pairs, max_shift, device)
             means = mean_over_pairs(peaks, held.codes[pairs[:, 1]], held.draws)
-            row["cc_max_shift_random"] = number(*means, (-1.0, 1.0), protocol="random", **n_random)
+            row["cc_max_shift_random"] = number(means[0], means[1], (-1.0, 1.0), protocol="random", **n_random)
     return rows
 
 

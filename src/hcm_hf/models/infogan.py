@@ -69,7 +69,8 @@ class InfoGANGenerator(LatentModel):
     def split_latents(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Latents (B, latent_dim) to noise, the categorical code (B, num_categories) and the continuous ones."""
         codes = [self.config.num_categories, self.config.num_continuous]
-        return torch.split(latents, [self.config.latent_dim - sum(codes), *codes], dim=1)
+        noise, category, continuous = torch.split(latents, [self.config.latent_dim - sum(codes), *codes], dim=1)
+        return noise, category, continuous
 
     @property
     def num_codes(self) -> tuple[int, int]:
@@ -96,7 +97,7 @@ class InfoGANGenerator(LatentModel):
         """Latents (B, latent_dim) to images (B, 1, H, W) in [-1, 1]; `class_labels` have no part in it."""
         return self.body(latents)
 
-    def controls(self, latents: torch.Tensor) -> dict[str, tuple[torch.Tensor, None]]:
+    def controls(self, latents: torch.Tensor) -> dict[str, tuple[torch.Tensor, str | None]]:
         """Rows that differ from the first of `latents` in one code: what each code does.
 
         The categorical code takes its values in turn, each continuous one goes from -1 to 1 in ten steps.

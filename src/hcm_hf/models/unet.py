@@ -12,6 +12,7 @@ from diffusers import (
     UNet2DModel,
     UniPCMultistepScheduler,
 )
+from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from hcm_hf.utils.errors import InputError
@@ -61,7 +62,14 @@ def build_scheduler() -> DDPMScheduler:
 class UniPCScheduler(UniPCMultistepScheduler):
     """UniPC, https://huggingface.co/papers/2302.04867, with the `generator` that `DDPMPipeline` passes to a step."""
 
-    def step(self, model_output, timestep, sample, generator=None, return_dict=True):
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: int | torch.Tensor,
+        sample: torch.Tensor,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        return_dict: bool = True,
+    ) -> SchedulerOutput | tuple[torch.Tensor, ...]:
         """One step; it is deterministic and leaves `generator` alone. See `UniPCMultistepScheduler.step`."""
         return super().step(model_output, timestep, sample, return_dict=return_dict)
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import datasets
 import nibabel
@@ -120,7 +120,7 @@ def prepare_plainly(acdc: Path) -> None:
     from skimage.transform import resize
 
     for path in sorted(acdc.rglob("*_frame??.nii.gz")):
-        file, mask = nibabel.load(path), nibabel.load(str(path).replace(".nii.gz", "_gt.nii.gz"))
+        file, mask = map(nibabel.Nifti1Image.from_filename, (path, str(path).replace(".nii.gz", "_gt.nii.gz")))
         volume, labels = file.get_fdata(dtype=np.float32), np.asarray(mask.dataobj)
         low, high = np.percentile(volume, (0.5, 99.5))
         spacing = file.header.get_zooms()
@@ -176,7 +176,7 @@ def our_step_time(name: str, key: str, dataset: Path, output_dir: Path, num_slic
     recipe = family.recipes[key]
     starts: list[float] = []
 
-    def timed_build(*arguments: int, **options: object) -> torch.nn.Module:
+    def timed_build(*arguments: int, **options: object) -> Any:
         objective = recipe.build(*arguments, **options)
         losses = objective.losses
 
@@ -212,7 +212,7 @@ def step_time(starts: Iterable[float]) -> float:
 
 
 def bare_loop(
-    objective: torch.nn.Module, split: datasets.Dataset, slices: Slices, recipe: Recipe, num_steps: int
+    objective: Any, split: datasets.Dataset, slices: Slices, recipe: Recipe, num_steps: int
 ) -> Iterator[float]:
     """Our own losses in the barest of loops; yields the time at the start of each step."""
     optimizers = {
@@ -228,7 +228,7 @@ def bare_loop(
 
 
 def dcgan_example(
-    objective: torch.nn.Module, split: datasets.Dataset, slices: Slices, recipe: Recipe, num_steps: int
+    objective: Any, split: datasets.Dataset, slices: Slices, recipe: Recipe, num_steps: int
 ) -> Iterator[float]:
     """The plain PyTorch DCGAN loop: no gradient penalty, no class or code losses, images decoded as they come."""
     generator, discriminator = objective.generator, objective.discriminator
@@ -255,7 +255,7 @@ def dcgan_example(
 
 
 def diffusers_example(
-    objective: torch.nn.Module, split: datasets.Dataset, slices: Slices, recipe: Recipe, num_steps: int
+    objective: Any, split: datasets.Dataset, slices: Slices, recipe: Recipe, num_steps: int
 ) -> Iterator[float]:
     """The loop of diffusers' unconditional training example with its settings, images decoded as they come."""
     model, scheduler = objective.unet, objective.scheduler
@@ -319,7 +319,7 @@ def sampling(dataset: Path, num_images: int = 100, batch_size: int = 50) -> None
         steps = prepare_sampling(study, scheduler=scheduler)[0]["num_inference_steps"]
         timed = min(steps, 2)  # all steps cost the same
         study(batch_size=2, num_inference_steps=1)
-        taken = seconds(lambda timed=timed: study(batch_size, num_inference_steps=timed))
+        taken = seconds(partial(study, batch_size, num_inference_steps=timed))
         taken *= 1000 / batch_size * steps / timed
         print(f"ddpm, paper, {scheduler}, {steps} calls: {taken:.0f} ms (from {timed} calls)", flush=True)
     for dtype in (torch.float32, torch.bfloat16):
@@ -344,12 +344,12 @@ def similarity(dataset: Path, rounds: int, num_generated: int = 1000, num_sample
     generated = noisy(real, num_generated)
     first, second = generated[:num_sampled], real[:num_sampled]
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-    tensors = [torch.from_numpy(images)[:, None] for images in (first, second)]
+    left, right = (torch.from_numpy(images)[:, None] for images in (first, second))
     ours, one_by_one, batched = in_turn(
         rounds,
         lambda: ssim_matrix(generated, real),
         lambda: [structural_similarity(x, y, **options) for x, y in zip(first, second, strict=True)],
-        lambda: structural_similarity_index_measure(*tensors, data_range=1.0),
+        lambda: structural_similarity_index_measure(left, right, data_range=1.0),
     )
     one_by_one, batched = (one * len(generated) * len(real) / num_sampled for one in (one_by_one, batched))
     print(

@@ -22,7 +22,7 @@ PACKAGES = (
 )
 
 
-def make_accelerator(**options) -> Accelerator:
+def make_accelerator(**options: object) -> Accelerator:
     """An `Accelerator` as in a fresh process; it also joins those of `torchrun` on a machine without a GPU.
 
     What is not among `options` is what `accelerate launch` was told. Accelerate itself would take it from the one made

@@ -191,7 +191,7 @@ def _explain(error: Exception, path: str | Path | zipfile.Path | None, doing: st
     reason = str(error) or type(error).__name__
     if number in _ADVICE:
         named = _named(error)
-        if path is None or (doing == "write" and named and not _is_at(named, Path(path).absolute())):
+        if path is None or (doing == "write" and named and not _is_at(named, Path(str(path)).absolute())):
             doing, path = "use", named  # not what is written, but something else that is needed
         elif doing == "read":
             path = named or path
@@ -215,5 +215,6 @@ def _is_at(named: Path, path: Path) -> bool:
 
 def _named(error: Exception) -> Path | None:
     """The file that the system says it was about."""
-    known = isinstance(error, OSError) and isinstance(error.filename, (str, bytes, os.PathLike))
-    return Path(os.fsdecode(error.filename)).absolute() if known else None
+    if isinstance(error, OSError) and isinstance(error.filename, (str, bytes, os.PathLike)):
+        return Path(os.fsdecode(error.filename)).absolute()
+    return None

@@ -90,7 +90,7 @@ def checked_token(token: str | bool | None) -> str | bool | None:
     if token is False:
         return False
     given = isinstance(token, str)
-    found = token.strip() if given else get_token()
+    found = token.strip() if isinstance(token, str) else get_token()
     if found is not None and not _TOKEN.fullmatch(found):
         whose = "The token that was given" if given else "The token of `hf auth login` or HF_TOKEN"
         fault = "holds a character that no token has" if found else "is empty"
@@ -196,9 +196,10 @@ def explain(error: BaseException, repo_id: str, repo_type: str = "model", revisi
     return f"the {repo_type} {repo_id} cannot be had ({first_line(error.__cause__ or error)})."
 
 
-def _said(error: HfHubHTTPError) -> str:
+def _said(error: BaseException) -> str:
     """The Hub's own reason where it gave one."""
-    return (error.server_message or first_line(error)).strip().partition("\n")[0].rstrip(".")
+    reason = error.server_message if isinstance(error, HfHubHTTPError) else None
+    return (reason or first_line(error)).strip().partition("\n")[0].rstrip(".")
 
 
 def page_of(repo_id: str, repo_type: str) -> str:

@@ -55,7 +55,7 @@ def map_processes(function: Callable, *iterables: Iterable, num_proc: int) -> It
 
 
 @contextmanager
-def stop_signals(handle: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
+def stop_signals(handle: Callable[[int, FrameType | None], None]) -> Iterator[dict[signal.Signals, Any]]:
     """Have the signals that ask to stop handled within the block, and as before after it; yields what that was.
 
     Those that this process was told to ignore, as `nohup` tells it of SIGHUP, stay ignored; those with a handler that
