@@ -59,10 +59,12 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'hcm_hf' has no attribute '{name}'")
-    return vars(importlib.import_module(f"hcm_hf.{_MODULES[name]}"))[name]
+if not TYPE_CHECKING:  # type checkers know the names from above, and say so of others
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module 'hcm_hf' has no attribute '{name}'")
+        return vars(importlib.import_module(f"hcm_hf.{_MODULES[name]}"))[name]
 
 
 def __dir__() -> list[str]:

@@ -116,7 +116,7 @@ def _contact(mask: np.ndarray, first: int, second: int) -> int:
     one, other = mask == first, mask == second
     along_x = (one[1:] & other[:-1]) | (other[1:] & one[:-1])
     along_y = (one[:, 1:] & other[:, :-1]) | (other[:, 1:] & one[:, :-1])
-    return np.count_nonzero(along_x) + np.count_nonzero(along_y)
+    return int(np.count_nonzero(along_x) + np.count_nonzero(along_y))
 
 
 def _odd_sizes(volumes: Sequence[Volume]) -> list[str]:

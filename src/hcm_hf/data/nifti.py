@@ -130,7 +130,7 @@ def _count_bytes(header: nibabel.Nifti1Header) -> int:
     return count * header.get_data_dtype().itemsize
 
 
-def _check_end(content: gzip.GzipFile | "_Rest") -> None:
+def _check_end(content: "gzip.GzipFile | _Rest") -> None:
     """Read on to the checksum at the end of a compressed stream; what is not compressed any more is passed over."""
     left = MOST_BYTES
     try:

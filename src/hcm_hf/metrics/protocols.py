@@ -174,24 +174,24 @@ def compare_rows(
         rows[name] = row = {}
         for label, (sign, bounds) in ((label, (metric.sign, metric.bounds)) for label, metric in METRICS.items()):
             for protocol, chosen in sampled.items():
-                means = mean_over_pairs(to_held[label][tuple(chosen.T)], held.codes[chosen[:, 1]], held.draws)
+                mean, means = mean_over_pairs(to_held[label][tuple(chosen.T)], held.codes[chosen[:, 1]], held.draws)
                 compared = {"n_generated": len(np.unique(chosen[:, 0]))}  # without those that match no real slice
-                row[f"{label}_{protocol}"] = number(*means, bounds, protocol=protocol, **n_random | compared)
+                row[f"{label}_{protocol}"] = number(mean, means, bounds, protocol=protocol, **n_random | compared)
             best = mean_of_best(sign * to_train[label], as_many, train.codes[:size], train.draws)
             counts = {**n, "n_real": size, "n_patients": n_train}
-            signed = sign * best[0], sign * best[1]
-            row[f"{label}_best_train"] = number(*signed, bounds, protocol="best_train", **counts)
+            mean, means = sign * best[0], sign * best[1]
+            row[f"{label}_best_train"] = number(mean, means, bounds, protocol="best_train", **counts)
             other_best = mean_of_best(sign * to_held[label], matched, held.codes, held.draws)
             counts = {**n, "n_real": size, "n_patients": n_held}
-            signed = sign * other_best[0], sign * other_best[1]
-            row[f"{label}_best_heldout"] = number(*signed, bounds, protocol="best_heldout", **counts)
+            mean, means = sign * other_best[0], sign * other_best[1]
+            row[f"{label}_best_heldout"] = number(mean, means, bounds, protocol="best_heldout", **counts)
             counts = {**n, "n_real": 2 * size, "n_patients": n_train + n_held}
-            gap = best[0] - other_best[0], best[1] - other_best[1]
-            row[f"{label}_copy_gap"] = number(*gap, (-np.inf, np.inf), protocol="copy_gap", **counts)
+            mean, means = best[0] - other_best[0], best[1] - other_best[1]
+            row[f"{label}_copy_gap"] = number(mean, means, (-np.inf, np.inf), protocol="copy_gap", **counts)
         if max_shift is not None:
             peaks = cc_max_shift(one.images, held.images, pairs, max_shift, device)
-            means = mean_over_pairs(peaks, held.codes[pairs[:, 1]], held.draws)
-            row["cc_max_shift_random"] = number(means[0], means[1], (-1.0, 1.0), protocol="random", **n_random)
+            mean, means = mean_over_pairs(peaks, held.codes[pairs[:, 1]], held.draws)
+            row["cc_max_shift_random"] = number(mean, means, (-1.0, 1.0), protocol="random", **n_random)
     return rows
 
 

@@ -15,9 +15,9 @@ from hcm_hf.models.unet import SAMPLERS, convert_scheduler
 from hcm_hf.pipelines.notes import check_training
 from hcm_hf.pipelines.paired import OUTPUT_TYPES, PairedDDPMPipeline
 from hcm_hf.pipelines.saved import check_options, load_network, load_scheduler, read_json
-from hcm_hf.training.config import CONFIG_FILE
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.hub import download, first_line, parse_repository
+from hcm_hf.utils.names import CONFIG_FILE
 
 
 _INDEX_FILE = "model_index.json"

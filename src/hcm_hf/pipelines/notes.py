@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hcm_hf.data.identity import read_identities
-from hcm_hf.training.config import FAMILY_NAMES
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.names import FAMILY_NAMES
 
 
 Check = Callable[[object], bool]

@@ -120,7 +120,7 @@ def prepare_plainly(acdc: Path) -> None:
     from skimage.transform import resize
 
     for path in sorted(acdc.rglob("*_frame??.nii.gz")):
-        file, mask = map(nibabel.Nifti1Image.from_filename, (path, str(path).replace(".nii.gz", "_gt.nii.gz")))
+        file, mask = (nibabel.Nifti1Image.from_filename(name) for name in (str(path), f"{str(path)[:-7]}_gt.nii.gz"))
         volume, labels = file.get_fdata(dtype=np.float32), np.asarray(mask.dataobj)
         low, high = np.percentile(volume, (0.5, 99.5))
         spacing = file.header.get_zooms()
