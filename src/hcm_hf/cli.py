@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -116,7 +116,14 @@ def main(name: str | None = None) -> None:
         command = COMMANDS.get(name.replace("-", "_"))
         if command is None:
             raise InputError(f"There is no command '{name}'; choose among {', '.join(COMMANDS)}.")
-        run(command, arguments, program)
+        module, _, function = command.function.partition(":")
+        _call(vars(import_module(f"hcm_hf.{module}"))[function], arguments, program, command.shows)
+
+
+def run(function: Callable[..., object]) -> None:
+    """Run a function that is in no table as the command of this process; a Space's page is started so."""
+    with _exit_status():
+        _call(function, sys.argv[1:])
 
 
 def describe() -> str:
@@ -127,13 +134,17 @@ def describe() -> str:
     return "\n".join([usage, "", "Synthetic cardiac MRI.", "", "commands:", *lines, "", EXIT_STATUS])
 
 
-def run(command: Command, arguments: Sequence[str], program: str | None = None) -> None:
-    """Parse a command's arguments, call its function and print what it shows."""
+def _call(
+    function: Callable[..., object],
+    arguments: Sequence[str],
+    program: str | None = None,
+    shows: Mapping[str, str] | None = None,
+) -> None:
+    """Parse the arguments of a function, call it, and print what it made or returned."""
     import tyro  # not needed for `hcm-hf --help`
 
-    module, _, function = command.function.partition(":")
     call = tyro.cli(
-        deferred(vars(import_module(f"hcm_hf.{module}"))[function]),
+        deferred(function),
         prog=program,
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes,),
@@ -145,9 +156,9 @@ def run(command: Command, arguments: Sequence[str], program: str | None = None) 
     except InputError as error:
         error.args = (with_flags(str(error), given),)
         raise
-    if not command.shows and result is not None:
+    if not shows and result is not None:
         print(result)
-    for label, template in command.shows.items():
+    for label, template in (shows or {}).items():
         path = template.format(**given, result=result)
         if Path(path).exists():
             print(f"{label}: {path}")

@@ -20,7 +20,9 @@ def test_moments_latents_and_reconstructions_have_their_shapes(vae):
 
 def test_an_image_is_reconstructed_alone_as_among_others(vae):
     images = torch.rand(3, 1, 16, 16) * 2 - 1
-    torch.testing.assert_close(vae.train().reconstruct(images)[1:2], vae.reconstruct(images[1:2]))  # no layer mixes images
+    torch.testing.assert_close(
+        vae.train().reconstruct(images)[1:2], vae.reconstruct(images[1:2])
+    )  # no layer mixes images
 
 
 @pytest.mark.parametrize("sample_size", [8, 64, 128])
