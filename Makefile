@@ -51,6 +51,8 @@ style: $(INSTALLED)
 quality: $(INSTALLED)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/lint-imports setup.cfg
+	$(BIN)/mypy
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "hcm_hf needs Python 3.10 or newer; name one with make PYTHON=python3.11")'
