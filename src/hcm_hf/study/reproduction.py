@@ -51,7 +51,7 @@ def reproduce(
         resolution: pixels a side; by default the dataset's, else 64.
         num_images: generated images of each family.
         num_epochs: cuts every training to as many epochs.
-        scheduler: sampler of diffusion models: ddpm, ddim, dpmsolver++, sde-dpmsolver++ or unipc; by default the recipe's.
+        scheduler: of diffusion models: ddpm, ddim, dpmsolver++, sde-dpmsolver++ or unipc; by default the recipe's.
         num_inference_steps: of diffusion models; by default the recipe's, for the study's DDPM 50.
         seed: of training, generation and evaluation. The split of the patients does not depend on it.
         mixed_precision: of training, as accelerate has it; runs that are finished stay as they are.
