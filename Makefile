@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 SOURCES := src scripts spaces tests
 # accelerate gives a process one CPU thread unless told otherwise.
 RUN = $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-	--num_cpu_threads_per_process $(shell $(BIN)/python -c 'from hcm_hf.process import count_cores; print(count_cores())')
+	--num_cpu_threads_per_process $(shell $(BIN)/python -c 'from hcm_hf.utils.process import count_cores; print(count_cores())')
 DEMO_EPOCHS := 80
 # ACDC is a folder or a .zip, ARGUMENTS what else scripts/reproduce.py takes: ARGUMENTS='--families vae dcgan'.
 ACDC :=
@@ -51,6 +51,8 @@ style: $(INSTALLED)
 quality: $(INSTALLED)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/lint-imports setup.cfg
+	$(BIN)/mypy
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "hcm_hf needs Python 3.10 or newer; name one with make PYTHON=python3.11")'

@@ -1,4 +1,4 @@
-"""Measure what this package costs against the plain way; prints ratios of medians over alternating runs.
+"""python scripts/benchmark.py --acdc ACDC/database"""
 
 python scripts/benchmark.py --acdc ACDC/database
 python scripts/benchmark.py --acdc ACDC/database --only evaluation
@@ -424,4 +424,4 @@ def child(arguments: list) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    run(main)
+    main("benchmark")

@@ -1,4 +1,4 @@
-"""Draw slices with their segmentations, real and generated, as rows of one figure.
+"""python scripts/draw_pairs.py --models runs/ddpm-tuned --dataset data/acdc-64 --output_file pairs.png"""
 
 python scripts/draw_pairs.py --models runs/ddpm-tuned --dataset data/acdc-64 --output_file pairs.png
 """
@@ -68,4 +68,4 @@ def pair_rows(images: np.ndarray, masks: np.ndarray) -> list[np.ndarray]:
 
 
 if __name__ == "__main__":
-    run(main)
+    main("draw_pairs")

@@ -1,4 +1,4 @@
-"""Generate images into a folder; run the same command again to continue.
+"""python scripts/generate.py --model runs/dcgan --output_dir images/dcgan"""
 
 python scripts/generate.py --model runs/dcgan --output_dir images/dcgan
 python scripts/generate.py --model runs/ddpm --output_dir images/ddpm --scheduler ddim --num_inference_steps 50
@@ -61,4 +61,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    main("generate")

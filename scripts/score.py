@@ -1,4 +1,4 @@
-"""Score generated images against real slices of training and held-out patients.
+"""python scripts/score.py --images images/dcgan --dataset data/acdc-64 --output_dir reports/dcgan"""
 
 python scripts/score.py --images images/dcgan --dataset data/acdc-64 --encoder runs/encoder --output_dir reports/dcgan
 python scripts/score.py --model runs/dcgan --dataset data/acdc-64 --output_dir reports/dcgan    # generates 1,000 first
@@ -65,4 +65,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    main("score")

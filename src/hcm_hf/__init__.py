@@ -6,14 +6,43 @@
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from hcm_hf.version import __version__
 
 
-# The public names and where they live: imported on first use, so that `import hcm_hf` is quick.
-_PUBLIC = {
-    "DCGANGenerator": "models",
-    "FAMILIES": "training.recipes",
+if TYPE_CHECKING:
+    from hcm_hf.data.dataset import load_dataset, prepare_dataset
+    from hcm_hf.data.phantom import write_cohort
+    from hcm_hf.evaluation.scoring import score
+    from hcm_hf.generation.images import generate_images
+    from hcm_hf.hub.push import push_dataset, push_model, push_space
+    from hcm_hf.pipelines.auto import HCMPipeline
+    from hcm_hf.study.reproduction import reproduce
+    from hcm_hf.training.config import TrainingConfig
+    from hcm_hf.training.loop import train
+    from hcm_hf.utils.errors import InputError
+
+
+__all__ = [
+    "HCMPipeline",
+    "InputError",
+    "TrainingConfig",
+    "__version__",
+    "generate_images",
+    "load_dataset",
+    "prepare_dataset",
+    "push_dataset",
+    "push_model",
+    "push_space",
+    "reproduce",
+    "score",
+    "train",
+    "write_cohort",
+]
+
+# Where they live: imported on first use, so that `import hcm_hf` is quick.
+_MODULES = {
     "HCMPipeline": "pipelines.auto",
     "InputError": "utils.errors",
     "LatentPipeline": "pipelines.latent",
@@ -31,19 +60,17 @@ _PUBLIC = {
     "push_space": "hub.push",
     "reproduce": "study.reproduction",
     "score": "evaluation.scoring",
-    "sweep_steps": "study.sweep",
     "train": "training.loop",
     "write_cohort": "data.phantom",
-    "write_ruler": "study.planted",
 }
 
-__all__ = ["__version__", *_PUBLIC]
 
+if not TYPE_CHECKING:  # type checkers know the names from above, and say so of others
 
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'hcm_hf' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"hcm_hf.{_PUBLIC[name]}"), name)
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module 'hcm_hf' has no attribute '{name}'")
+        return vars(importlib.import_module(f"hcm_hf.{_MODULES[name]}"))[name]
 
 
 def __dir__() -> list[str]:

@@ -313,7 +313,7 @@ def test_a_server_that_is_busy_twice_is_asked_again(run, hub, fresh):
 
 def test_a_download_that_breaks_is_resumed(hub, fresh):
     torch.manual_seed(0)
-    big = hcm_hf.DCGANGenerator(16, latent_dim=6, base_channels=640)
+    big = DCGANGenerator(16, latent_dim=6, base_channels=640)
     LatentPipeline(big).save_pretrained(fresh["cache_dir"].parent / "big")
     folder = fresh["cache_dir"].parent / "big"
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

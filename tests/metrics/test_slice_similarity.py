@@ -45,7 +45,7 @@ def test_the_numbers_of_reports_are_those_of_the_library_bit_for_bit(metric, pro
 
 
 def test_reports_do_without_the_library_and_its_folders():
-    code = "import sys, hcm_hf; hcm_hf.score, hcm_hf.reproduce, hcm_hf.sweep_steps; print('evaluate' in sys.modules)"
+    code = "import sys, hcm_hf, hcm_hf.study.sweep; hcm_hf.score, hcm_hf.reproduce; print('evaluate' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 

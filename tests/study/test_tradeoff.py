@@ -192,7 +192,8 @@ def test_the_script_writes_a_whole_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["draw_tradeoff.py", *map(str, arguments)])
     runpy.run_path(str(ROOT / "scripts" / "draw_tradeoff.py"), run_name="__main__")
     table = figure.with_suffix(".md")
-    assert capsys.readouterr().out == f"figure: {figure} (5 settings)\ntable: {table}\n"
+    assert capsys.readouterr().out == f"figure: {figure}\ntable: {table}\n"
+    assert table.read_text().count("\n|") == 5 + 3  # settings; head, rule and real patients
     assert set(figure.parent.iterdir()) == {figure, table} and figure.stat().st_size < 150_000
     with Image.open(figure) as picture:
         picture.load()

@@ -1,14 +1,10 @@
-import errno
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
-from hcm_hf.cli import run
 from hcm_hf.utils import process
-from hcm_hf.utils.errors import Diverged, InputError, Interrupted
+from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.process import STOP_SIGNALS, count_cores, map_processes, stop_signals
 
 
@@ -58,41 +54,3 @@ def test_a_signal_that_was_ignored_stays_ignored(number):
             os.kill(os.getpid(), number)
     finally:
         signal.signal(number, before)
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "said"),
-    [
-        (InputError("Bad."), 2, "error: Bad.\n"),
-        (Diverged("Worse."), 1, "error: Worse.\n"),
-        (Interrupted("Later.", signal.SIGHUP), 129, "Later.\n"),
-        (OSError(errno.EIO, "", "/x"), 2, "error: Cannot use /x (Input/output error); look after its disk.\n"),
-    ],
-)
-def test_the_status_tells_what_went_wrong(error, status, said, monkeypatch, capsys):
-    def main() -> None:
-        raise error
-
-    monkeypatch.setattr(sys, "argv", ["main"])
-    with pytest.raises(SystemExit) as end:
-        run(main)
-    assert end.value.code == status and capsys.readouterr().err == said
-
-
-@pytest.mark.parametrize("number", STOP_SIGNALS)
-def test_a_command_that_a_signal_stops_says_so_by_its_status(number, tmp_path):
-    """And what it has half written is removed."""
-    code = f"""
-import os, time
-from hcm_hf.cli import run
-from hcm_hf.utils.files import replacing
-def main() -> None:
-    with replacing({str(tmp_path / "result")!r}) as temporary:
-        temporary.write_text("half")
-        os.kill(os.getpid(), {int(number)})
-        time.sleep(30)
-run(main)
-"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (128 + number, "Interrupted; nothing is half-written.\n")
-    assert not list(tmp_path.iterdir())

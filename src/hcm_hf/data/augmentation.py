@@ -4,6 +4,7 @@ There are no flips: the side of the right ventricle is anatomy.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -44,7 +45,7 @@ def augment(
     shifts = 2 * SHIFT * across, 2 * SHIFT * down  # the grid is 2 wide
     matrix = torch.stack([cosine, -sine, shifts[0], sine, cosine, shifts[1]], dim=1).view(-1, 2, 3)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-    options = {"padding_mode": "border", "align_corners": False}
+    options: dict[str, Any] = {"padding_mode": "border", "align_corners": False}
     if interpolation == "spectral":
         half_pixel = 1 / (2 * images.shape[-1])  # where twice as many pixels have their centres
         moved = F.grid_sample(_double(images), grid - half_pixel, mode="bicubic", **options)

@@ -46,7 +46,8 @@ def examine(name: str, volumes: Sequence[Volume]) -> tuple[Callable[[Volume], Vo
                 f"{before.file} and {after.file} hold the same voxels as {before.phase} and {after.phase}; copy the "
                 "missing one again or correct Info.cfg."
             )
-    turned, notes = [], []
+    turned: list[int] = []
+    notes: list[str] = []
     if sum(map(_depth, volumes)) > 0:
         turned.append(2)
         notes.append("slices go from apex to base; turned")
@@ -97,13 +98,19 @@ def _check_size(volume: Volume) -> None:
 
 
 def _check_labels(volume: Volume) -> None:
-    ring = _contact(volume.mask, LV, MYOCARDIUM)
-    outside = _contact(volume.mask, LV, 0) + _contact(volume.mask, LV, RV)
-    if (volume.mask == LV).any() and (ring <= outside or ring <= _contact(volume.mask, RV, MYOCARDIUM)):
+    ring = _contact(_labels(volume), LV, MYOCARDIUM)
+    outside = _contact(_labels(volume), LV, 0) + _contact(_labels(volume), LV, RV)
+    if (_labels(volume) == LV).any() and (ring <= outside or ring <= _contact(_labels(volume), RV, MYOCARDIUM)):
         raise InputError(
             f"The mask of {volume.file} has label 3 outside the ring of label 2; number the structures as ACDC: 1 "
             "RV cavity, 2 myocardium, 3 LV cavity (M&Ms has 1 and 3 the other way round)."
         )
+
+
+def _labels(volume: Volume) -> np.ndarray:
+    """The mask of a labelled volume."""
+    assert volume.mask is not None
+    return volume.mask
 
 
 def _contact(mask: np.ndarray, first: int, second: int) -> int:
@@ -111,7 +118,7 @@ def _contact(mask: np.ndarray, first: int, second: int) -> int:
     one, other = mask == first, mask == second
     along_x = (one[1:] & other[:-1]) | (other[1:] & one[:-1])
     along_y = (one[:, 1:] & other[:, :-1]) | (other[:, 1:] & one[:, :-1])
-    return np.count_nonzero(along_x) + np.count_nonzero(along_y)
+    return int(np.count_nonzero(along_x) + np.count_nonzero(along_y))
 
 
 def _odd_sizes(volumes: Sequence[Volume]) -> list[str]:
@@ -121,7 +128,7 @@ def _odd_sizes(volumes: Sequence[Volume]) -> list[str]:
     if len({(volume.spacing, volume.image.shape) for volume in volumes}) > 1:
         notes.append("ED and ES differ in voxel size or shape")
     for volume in volumes:
-        marked = [np.flatnonzero(volume.mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+        marked = [np.flatnonzero(_labels(volume).any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
         width, height, length = (
             (one[-1] - one[0] + 1) * size for one, size in zip(marked, volume.spacing, strict=True)
         )
@@ -173,11 +180,11 @@ def _fit(volume: Volume) -> float:
 
 
 def _cavity(volume: Volume) -> float:
-    return float(np.count_nonzero(volume.mask == LV) * np.prod(volume.spacing))
+    return float(np.count_nonzero(_labels(volume) == LV) * np.prod(volume.spacing))
 
 
 def _turn(volume: Volume, axes: list[int]) -> Volume:
     if not axes:
         return volume
-    mask = None if volume.mask is None else np.flip(volume.mask, axes)
-    return replace(volume, image=np.flip(volume.image, axes), mask=mask)
+    mask = None if volume.mask is None else np.flip(volume.mask, tuple(axes))
+    return replace(volume, image=np.flip(volume.image, tuple(axes)), mask=mask)

@@ -5,7 +5,7 @@ import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import nibabel
 import numpy as np
@@ -88,12 +88,12 @@ def read_nifti(path: AnyPath, ndim: int) -> Nifti:
         voxels = voxels[..., 0]
     if voxels.ndim != ndim or 0 in voxels.shape:
         raise InputError(f"{path} has shape {voxels.shape}; {ndim} dimensions are needed.")
-    spacing = tuple(float(size) for size in file.header.get_zooms()[:3])
+    x, y, z = spacing = tuple(float(size) for size in file.header.get_zooms()[:3])
     if not all(0 < size < np.inf for size in spacing):
         raise InputError(f"{path} gives the voxel size {spacing} mm; positive numbers are needed.")
     placed = file.header["sform_code"] > 0 or file.header["qform_code"] > 0
     description = bytes(file.header["descrip"]).split(b"\0")[0].decode("ascii", "replace")
-    return Nifti(voxels, spacing, file.affine if placed else None, description)
+    return Nifti(voxels, (x, y, z), file.affine if placed else None, description)
 
 
 def _load(stream: BinaryIO) -> nibabel.Nifti1Image:
@@ -146,7 +146,7 @@ def _check_end(content: BinaryIO) -> None:
 class _Rest(io.RawIOBase):
     """A stream whose first bytes have already been read; members of a `.zip` cannot always seek back."""
 
-    def __init__(self, start: bytes, stream: BinaryIO):
+    def __init__(self, start: bytes, stream: IO[bytes]):
         self._start, self._stream = start, stream
 
     def read(self, size: int = -1) -> bytes:

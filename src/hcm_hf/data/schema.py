@@ -139,26 +139,26 @@ def check_preparation(value: object, name: str) -> dict:
     Raises:
         InputError: if it is damaged.
     """
+    found: Mapping = value if isinstance(value, Mapping) else {}
 
     def fits(key: str, kind: type | tuple[type, ...]) -> bool:
-        return isinstance(value.get(key), kind) and not isinstance(value.get(key), bool)
+        return isinstance(found.get(key), kind) and not isinstance(found.get(key), bool)
 
     good = (
-        isinstance(value, Mapping)
-        and fits("source", str)
-        and all(fits(key, (int, float)) and 0 < value[key] < 10_000 for key in ("resolution", "pixel_spacing"))
-        and all(fits(key, list) and all(isinstance(one, str) for one in value[key]) for key in ("left_out", "notes"))
+        fits("source", str)
+        and all(fits(key, (int, float)) and 0 < found[key] < 10_000 for key in ("resolution", "pixel_spacing"))
+        and all(fits(key, list) and all(isinstance(one, str) for one in found[key]) for key in ("left_out", "notes"))
         and fits("slices", list)
         and all(
             isinstance(row, Mapping)
             and all(isinstance(row.get(key), str) for key in ("split", "group"))
             and all(isinstance(row.get(key), int) for key in ("patients", "slices", *PHASES, "other"))
-            for row in value["slices"]
+            for row in found["slices"]
         )
-        and isinstance(value.get("generator"), (Mapping, type(None)))
+        and isinstance(found.get("generator"), (Mapping, type(None)))
     )
     if not good:
         raise InputError(f"{name} is damaged; prepare the dataset again.")
-    if value.get("generator") is not None:
-        read_identities(value["generator"].get("train_patients"), f"The generator in {name}")
-    return dict(value)
+    if found.get("generator") is not None:
+        read_identities(found["generator"].get("train_patients"), f"The generator in {name}")
+    return dict(found)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import datasets
 import numpy as np
@@ -12,6 +12,9 @@ from hcm_hf.data.acdc import GROUPS, STRUCTURES
 from hcm_hf.data.identity import Identities, identify
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.pictures import read_picture
+
+
+Indices = Sequence[int] | np.ndarray | torch.Tensor | slice
 
 
 def _alone(values: torch.Tensor) -> torch.Tensor:
@@ -45,7 +48,7 @@ class SliceBatch:
     def to(self, device: torch.device | str) -> "SliceBatch":
         """The same batch on `device`."""
         tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        return replace(self, **tensors)
+        return SliceBatch(**vars(self) | tensors)
 
     def draw(self, sample: Callable[[int], torch.Tensor]) -> torch.Tensor:
         """Draw random numbers for the whole batch with `sample(n)`, and return this process's part.
@@ -77,7 +80,7 @@ class Slices:
         InputError: if no slice of these groups is there.
     """
 
-    def __init__(self, split, groups: Sequence[str]):
+    def __init__(self, split: datasets.Dataset, groups: Sequence[str]):
         names = split.features["group"].names
         wanted = {names.index(group) for group in groups}
         rows = [index for index, group in enumerate(split["group"]) if group in wanted]
@@ -85,7 +88,8 @@ class Slices:
             raise InputError(f"No slice of groups {' '.join(groups)} is in the split '{split.split}'.")
         split = split.select(rows)
         labels = split.remove_columns(["image", "mask"]).to_dict()
-        self.images = torch.from_numpy(np.stack(_decode(split, "image")))  # (N, H, W) uint8
+        images = np.stack([np.asarray(image) for image in _decode(split, "image")])
+        self.images = torch.from_numpy(images)  # (N, H, W) uint8
         blank = np.full(self.images.shape[1:], -1)
         masks = [blank if mask is None else mask for mask in _decode(split, "mask")]
         if any(mask.max() >= len(STRUCTURES) for mask in masks):
@@ -101,7 +105,7 @@ class Slices:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batch(self, indices: Sequence[int] | slice, process_index: int = 0, num_processes: int = 1) -> SliceBatch:
+    def batch(self, indices: Indices, process_index: int = 0, num_processes: int = 1) -> SliceBatch:
         """The slices at `indices`, in that order; they are one process's part of a batch of several."""
         return SliceBatch(
             images=self.images[indices].unsqueeze(1).float() / 127.5 - 1,
@@ -120,12 +124,12 @@ class Slices:
 
     def fingerprint(self) -> str:
         """SHA-256 over pixels and groups: the identity of the data, wherever it is stored."""
-        digest = hashlib.sha256(self.images.numpy())
-        digest.update(self.class_labels.numpy())
+        digest = hashlib.sha256(self.images.numpy().data)
+        digest.update(self.class_labels.numpy().data)
         return digest.hexdigest()
 
 
-def _decode(split, column: str) -> list[np.ndarray | None]:
+def _decode(split: datasets.Dataset, column: str) -> list[np.ndarray | None]:
     """Pixels of a column of pictures, uint8 (H, W) each, or None where there is none."""
     raw = split.cast_column(column, datasets.Image(decode=False))[column]
     return [

@@ -58,9 +58,9 @@ def score(
     Args:
         output_dir: a new folder, or one with a report on the same images, which is written anew.
         images: folder of generated images, with their segmentations where their model makes them.
-        model: a model to generate them with, into `images` inside `output_dir`; with `images` the model that made
-            them. The study's DDPM is also asked what it remembers of its training patients.
-        dataset: the prepared dataset that the model was trained on; by default the synthetic cohort.
+        model: folder or repository (user/name) of a model to generate the images with, into OUTPUT_DIR/images; with
+            images, the model that made them. The test of what the study's DDPM remembers needs the model.
+        dataset: folder of the prepared dataset that the model was trained on; by default the synthetic cohort.
         split: the held-out split.
         groups: the ACDC groups to compare with.
         encoder: folder of an encoder trained on this dataset, see scripts/train_encoder.py; without one the parts

@@ -50,8 +50,9 @@ def generate_images(
     save_nifti: bool = False,
     save_dataset: bool = False,
 ) -> Path:
-    """Generate images into a folder: `000000.png` and so on, and `manifest.jsonl` with one line per image.
+    """Generate images into a folder; run again, it adds what is missing.
 
+    The folder gets `000000.png` and so on, and `manifest.jsonl` with one line per image.
     Where the model makes segmentations, each image has one, `000000_mask.png` with the labels of ACDC (0 background,
     1 right ventricle's cavity, 2 myocardium, 3 left ventricle's cavity), and its line says what both show: `group`,
     `phase` and `level`. The image's PNG says so too, so that images of earlier calls keep their labels.

@@ -86,7 +86,7 @@ def frechet_distance(generated: np.ndarray, real: np.ndarray) -> float:
         _check(name, features, least=features.shape[1] + 1)
     means = generated.mean(0), real.mean(0)
     first, second = (  # covariance = factor.T @ factor
-        np.linalg.qr((features - mean) / np.sqrt(len(features) - 1), mode="r")
+        np.asarray(np.linalg.qr((features - mean) / np.sqrt(len(features) - 1), mode="r"))
         for features, mean in zip((generated, real), means, strict=True)
     )
     # tr (C1 C2)^(1/2), without the root of a rounded eigenvalue, which would keep only half of its digits.

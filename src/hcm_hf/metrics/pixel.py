@@ -6,6 +6,7 @@ Images are floating-point numpy arrays of shape (N, H, W) with values in [0, 1];
 
 from collections.abc import Callable
 from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -15,11 +16,15 @@ from hcm_hf.metrics.slice_similarity import slice_similarity as metric
 from hcm_hf.utils.errors import InputError
 
 
-def _refusing(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def _refusing(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
     """The function, with this package's exception for what cannot be compared."""
 
     @wraps(function)
-    def refusing(*arguments, **options):
+    def refusing(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
         try:
             return function(*arguments, **options)
         except metric.ImageError as error:
@@ -28,8 +33,12 @@ def _refusing(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     return refusing
 
 
-ssim_matrix, cc_matrix, mse_matrix = map(_refusing, (metric.ssim_matrix, metric.cc_matrix, metric.mse_matrix))
-paired, compare_images = map(_refusing, (metric.paired, metric.compare_images))
+ssim_matrix, cc_matrix, mse_matrix = (
+    _refusing(metric.ssim_matrix),
+    _refusing(metric.cc_matrix),
+    _refusing(metric.mse_matrix),
+)
+paired, compare_images = _refusing(metric.paired), _refusing(metric.compare_images)
 
 
 @_refusing

@@ -116,14 +116,14 @@ def compare_rows(
     train, held = (_Reference(split, np.random.default_rng((seed, i))) for i, split in enumerate((training, heldout)))
     size = reference_size(training.patients, heldout.patients)
     n_train, n_held = len(np.unique(train.codes[:size])), held.draws.shape[1]
-    rows = {}
+    rows: dict[str, dict] = {}
     for name, one in offered.items():
         count = real_per_image if len(one.images) > 1 else len(held.codes)
         other = one.patients[:, None] != held.patients
         pairs = random_pairs(other, count, np.random.default_rng((seed, 2)))
         matched = other & (other.cumsum(1) <= size)  # the first so many of other patients
         as_many = np.broadcast_to(matched.any(1, keepdims=True), (len(other), size))
-        n = {"n_generated": len(one.images)}
+        n: dict[str, int] = {"n_generated": len(one.images)}
         n_random = {**n, "n_real": len(held.codes), "n_patients": held.draws.shape[1]}
         to_train = _in_chunks(similarity, one.images, train.images[:size], advance)
         to_held = _in_chunks(similarity, one.images, held.images, advance)
@@ -134,7 +134,7 @@ def compare_rows(
         rows[name] = row = {}
         for label, (sign, bounds) in METRICS.items():
             for protocol, chosen in sampled.items():
-                means = mean_over_pairs(to_held[label][tuple(chosen.T)], held.codes[chosen[:, 1]], held.draws)
+                mean, means = mean_over_pairs(to_held[label][tuple(chosen.T)], held.codes[chosen[:, 1]], held.draws)
                 compared = {"n_generated": len(np.unique(chosen[:, 0]))}  # without those that match no real slice
                 row[f"{label}_{protocol}"] = Number.estimate(*means, bounds, protocol=protocol, **n_random | compared)
             nearest = {

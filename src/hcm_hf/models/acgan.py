@@ -49,7 +49,7 @@ class ACGANGenerator(LatentModel):
             raise ValueError(f"default_class is {default_class!r}; it must be one of class_names.")
         self.body = DCGANGenerator(sample_size, latent_dim + len(class_names), base_channels)
 
-    def decode(self, latents: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
+    def decode(self, latents: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Latents (B, latent_dim) and class indices, int64 (B,), to images (B, 1, H, W) in [-1, 1]."""
         classes = F.one_hot(class_labels, len(self.config.class_names))  # (B, classes)
         return self.body(torch.cat([latents, classes.to(latents)], dim=1))  # (B, 1, H, W)
@@ -87,7 +87,7 @@ class ACGANGenerator(LatentModel):
                 raise InputError(f"Unknown class_labels '{label}'; choose among {', '.join(names)}.")
         return torch.tensor([known.index(label) % len(names) for label in class_labels], device=self.device)
 
-    def controls(self, latents: torch.Tensor) -> dict[str, tuple[torch.Tensor, str]]:
+    def controls(self, latents: torch.Tensor) -> dict[str, tuple[torch.Tensor, str | None]]:
         """One row per class, all from the same latents."""
         return {name: (latents, name) for name in self.config.class_names}
 

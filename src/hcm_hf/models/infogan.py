@@ -69,7 +69,8 @@ class InfoGANGenerator(LatentModel):
     def split_latents(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Latents (B, latent_dim) to noise, the categorical code (B, num_categories) and the continuous ones."""
         codes = [self.config.num_categories, self.config.num_continuous]
-        return torch.split(latents, [self.config.latent_dim - sum(codes), *codes], dim=1)
+        noise, category, continuous = torch.split(latents, [self.config.latent_dim - sum(codes), *codes], dim=1)
+        return noise, category, continuous
 
     @property
     def num_codes(self) -> tuple[int, int]:

@@ -64,15 +64,15 @@ def write_ruler(
     group: str = "HCM",
     seed: int = 0,
 ) -> Path:
-    """Score the planted sets of a dataset as though they had been generated, into `ruler.json` and `ruler.md`.
+    """Score sets of images whose faults are known: copies, damaged copies, the mean image, other diseases.
 
     Args:
-        output_dir: the folder to write to.
-        encoder: folder of an encoder trained on the dataset.
-        dataset: a prepared dataset; by default the synthetic cohort.
+        output_dir: the folder for ruler.md and ruler.json.
+        encoder: folder of the encoder trained on the dataset.
+        dataset: folder of a prepared dataset; by default the synthetic cohort.
         split: the held-out split.
-        group: the group whose generator they stand for.
-        seed: of the sets and of the evaluation.
+        group: the group that the sets are scored as.
+        seed: seed of the sets and of the evaluation.
 
     Returns:
         The folder.

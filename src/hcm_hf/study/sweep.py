@@ -51,14 +51,14 @@ def sweep_steps(
     split: str = "test",
     groups: Sequence[str] = ("HCM",),
 ) -> Path:
-    """Generate and score images of a model by seed, those of a diffusion model by scheduler and number of steps too.
+    """Measure quality and time of a model by seed, and of a diffusion model by sampler and number of steps.
 
-    The folder gets a report in `SCHEDULER-STEPS/GROUP-SEED` for each, in `once/GROUP-SEED` of models that are called
-    once, and `steps.json` and `steps.md`. What is there is kept, so the same call goes on after an interruption, and
-    schedulers, steps, groups and seeds may be added.
+    The folder gets a report in `SCHEDULER-STEPS/GROUP-SEED` for each setting (`once/GROUP-SEED` for models without
+    sampling steps), `steps.json` and `steps.md`. Run again, it keeps what is there: schedulers, steps, groups and
+    seeds can be added.
 
     Args:
-        model: folder or repository of a model or of its training run.
+        model: folder or repository (user/name) of a model or of its training run.
         output_dir: the folder to write to.
         dataset: as in `score`.
         encoder: as in `score`.

@@ -84,11 +84,11 @@ class Entry:
 
 
 def draw_tradeoff(
-    output_file: str | Path,
-    reports: Sequence[tuple[str, str | Path]] = (),
-    sweeps: Sequence[tuple[str, str | Path]] = (),
+    output_file: Path,
+    reports: Sequence[tuple[str, Path]] = (),
+    sweeps: Sequence[tuple[str, Path]] = (),
 ) -> list[Entry]:
-    """Draw quality against time, in four panels: KID, coverage, copies, walls of 15 mm at end diastole.
+    """Draw quality against time of models that have been scored: KID, coverage, copies, thick walls at end diastole.
 
     A point is a model with a setting, its whisker the 95 % interval of the files: over the held-out patients, of walls
     over the images. Of several seeds it is the mean, and the whisker reaches from the lowest to the highest end of
@@ -97,9 +97,9 @@ def draw_tradeoff(
     show end diastole.
 
     Args:
-        output_file: the PNG file to write, and with `.md` for `.png` the table; both replace what is there.
-        reports: as in `collect`.
-        sweeps: as in `collect`.
+        output_file: the PNG file to write; the table beside it has the same name and ends in .md.
+        reports: pairs of a recipe and a report.json in a folder named after its family, or a folder of such folders.
+        sweeps: pairs of a model, as ddpm-tuned, and a steps.json of sweep_steps.
 
     Returns:
         What was drawn.

@@ -204,7 +204,7 @@ def _explain(error: Exception, path: str | Path | zipfile.Path | None, doing: st
     reason = str(error) or type(error).__name__
     if number in _ADVICE:
         named = _named(error)
-        if path is None or (doing == "write" and named and not _is_at(named, Path(path).absolute())):
+        if path is None or (doing == "write" and named and not _is_at(named, Path(str(path)).absolute())):
             doing, path = "use", named  # not what is written, but something else that is needed
         elif doing == "read":
             path = named or path

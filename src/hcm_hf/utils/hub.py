@@ -95,7 +95,7 @@ def checked_token(token: str | bool | None) -> str | bool | None:
     if token is False:
         return False
     given = isinstance(token, str)
-    found = token.strip() if given else get_token()
+    found = token.strip() if isinstance(token, str) else get_token()
     if found is not None and not _TOKEN.fullmatch(found):
         whose = "The token that was given" if given else "The token of `hf auth login` or HF_TOKEN"
         fault = "holds a character that no token has" if found else "is empty"

@@ -9,7 +9,7 @@ Where torch is installed it does the work, faster.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Barrier, Lock
@@ -21,11 +21,13 @@ import numpy as np
 try:
     import torch
 except ImportError:
-    torch = None
+    torch = None  # type: ignore[assignment]
 
 WINDOW = 11  # Wang et al.: 11 x 11 Gaussian window,
 SIGMA = 1.5  # of this standard deviation in pixels,
 K1, K2 = 0.01, 0.03  # and these two stabilising constants
+
+Pixels = Any  # torch.Tensor, or np.ndarray without torch
 
 _CHUNK = 256  # images or pairs at a time
 _PAIRED_CHUNK = 8  # pairs at a time: of every 64 similarities 8 are kept
@@ -95,13 +97,14 @@ def compare_images(
         (N, M) for "all", else (N,), for each metric.
     """
     first, second = (np.asarray(images, np.float32) for images in (first, second))
-    options = {"value_range": value_range, "device": device}
+    options: dict[str, Any] = {"value_range": value_range, "device": device}
     values = {}
-    for name, matrix, more, best in (
+    ways: tuple[tuple[str, Callable, dict[str, Any], Callable], ...] = (
         ("ssim", ssim_matrix, {"data_range": data_range}, np.max),
         ("cc", cc_matrix, {}, np.max),
         ("mse", mse_matrix, {}, np.min),
-    ):
+    )
+    for name, matrix, more, best in ways:
         if protocol == "pairs":
             values[name] = paired(matrix, first, second, **more, **options)
         elif protocol in ("all", "best"):
@@ -179,7 +182,7 @@ def cc_matrix(
     """
     first, second = checked_pair(first, second, value_range)
 
-    def correlations(left: torch.Tensor | np.ndarray, right: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:
+    def correlations(left: Pixels, right: Pixels) -> Pixels:
         return (standardised(left) @ standardised(right).T).clip(-1, 1)
 
     return _filled(correlations, first, second, device)
@@ -204,7 +207,7 @@ def mse_matrix(
     """
     first, second = checked_pair(first, second, value_range)
 
-    def errors(left: torch.Tensor | np.ndarray, right: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:
+    def errors(left: Pixels, right: Pixels) -> Pixels:
         left, right = _rows(left), _rows(right)
         squares = (left**2).mean(1)[:, None] + (right**2).mean(1)
         return (squares - left @ right.T * (2 / left.shape[1])).clip(0)
@@ -230,7 +233,7 @@ def paired(matrix: Callable[..., np.ndarray], first: np.ndarray, second: np.ndar
 
 
 def _filled(
-    block: Callable[..., torch.Tensor | np.ndarray],
+    block: Callable[..., Pixels],
     first: np.ndarray,
     second: np.ndarray,
     device: str | torch.device,
@@ -387,7 +390,7 @@ def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> Non
         torch.matmul(left, right, out=out)
 
 
-def standardised(images: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:
+def standardised(images: Pixels) -> Pixels:
     """Pixels as rows of mean 0 and length 1; rows of zeros for constant images."""
     flat = _rows(images)
     constant = flat.max(1) == flat.min(1) if torch is None else flat.amax(1) == flat.amin(1)
@@ -398,12 +401,12 @@ def standardised(images: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray
     return flat / lengths[:, None]
 
 
-def _rows(images: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:
+def _rows(images: Pixels) -> Pixels:
     """Pixels as rows of float64."""
     return images.reshape(len(images), -1).astype(np.float64) if torch is None else images.double().flatten(1)
 
 
-def tensor(images: np.ndarray, device: str | torch.device) -> torch.Tensor | np.ndarray:
+def tensor(images: np.ndarray, device: str | torch.device) -> Pixels:
     """Images as float32 on a device; without torch as numpy's float64."""
     images = np.ascontiguousarray(images, dtype=np.float32)
     if torch is not None:
@@ -467,16 +470,16 @@ if "evaluate" in sys.modules:  # which loads this file; who needs the functions 
             value_range: tuple[float, float] = (0.0, 1.0),
             average: bool = True,
             device: str = "cpu",
-        ) -> dict[str, float | np.ndarray]:
+        ) -> Mapping[str, float | np.ndarray]:
             """As in the base class; images given here need not go through its table, whose columns have one length."""
-            options = {
+            options: dict[str, Any] = {
                 "protocol": protocol,
                 "data_range": data_range,
                 "value_range": value_range,
                 "average": average,
                 "device": device,
             }
-            if predictions is None and references is None:  # what `add` and `add_batch` have collected
+            if predictions is None or references is None:  # what `add` and `add_batch` have collected
                 return super().compute(**options)
             return self._compute(predictions, references, **options)
 
@@ -484,11 +487,11 @@ if "evaluate" in sys.modules:  # which loads this file; who needs the functions 
             self,
             predictions: np.ndarray,
             references: np.ndarray,
-            protocol: str,
+            protocol: Literal["pairs", "all", "best"],
             data_range: float,
             value_range: tuple[float, float],
             average: bool,
             device: str,
-        ) -> dict[str, float | np.ndarray]:
+        ) -> Mapping[str, float | np.ndarray]:
             values = compare_images(predictions, references, protocol, data_range, value_range, device)
             return {name: float(value.mean()) for name, value in values.items()} if average else values

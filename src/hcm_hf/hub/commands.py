@@ -1,0 +1,88 @@
+"""The commands that end on the Hub: training, with a push of the model, and pushes."""
+
+import os
+from pathlib import Path
+
+from hcm_hf.training.config import TrainingConfig
+from hcm_hf.utils.errors import InputError
+
+
+def train(
+    config: TrainingConfig,
+    push_to_hub: bool = False,
+    hub_model_id: str | None = None,
+    hub_private_repo: bool = False,
+) -> Path:
+    """Train a generator; run the same command again to resume.
+
+    Args:
+        config: what to train.
+        push_to_hub: push the best model to the Hub after the training; log in with `hf auth login` first.
+        hub_model_id: the repository, user/name; by default hcm-FAMILY of your account.
+        hub_private_repo: make a new repository private.
+
+    Returns:
+        The run's folder.
+    """
+    from hcm_hf.hub import push as hub  # slow to import, as the next one
+    from hcm_hf.training import loop
+
+    repo_id, private = hub_model_id or f"hcm-{config.family}", hub_private_repo or None
+    pushes = push_to_hub and os.environ.get("RANK", "0") == "0"  # one of several processes
+    if pushes:
+        repo_id = hub.check_repository(repo_id, "model", private)  # before the training, not after it
+    output_dir = loop.train(config)
+    if pushes:
+        print(f"on the Hub: {hub.push_model(output_dir, repo_id, private=private)}")
+    return output_dir
+
+
+def push(
+    repo_id: str,
+    model: Path | None = None,
+    dataset: Path | None = None,
+    space: Path | None = None,
+    report: Path | None = None,
+    models: tuple[str, ...] = (),
+    private: bool = False,
+    public: bool = False,
+    i_have_the_rights: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Put a model, a dataset or a Space on the Hugging Face Hub in one commit; none where nothing has changed.
+
+    Log in with `hf auth login` first.
+
+    Args:
+        repo_id: the repository, user/name; it is created where it does not exist.
+        model: folder of a training run.
+        dataset: folder of a prepared dataset.
+        space: a folder of spaces/.
+        report: folder of a report on the model; without one its card says "not evaluated".
+        models: repositories of the models that the Space serves, each user/name; by default those of the last push.
+        private: make a new repository private; a dataset's is private anyway.
+        public: make a new repository public.
+        i_have_the_rights: you may publish the patients of this dataset; needed for a public one of real patients.
+        revision: a branch; created where it does not exist.
+        create_pr: open a pull request instead of committing.
+
+    Returns:
+        The address of the commit, or of the earlier one that holds all this.
+    """
+    if sum(one is not None for one in (model, dataset, space)) != 1:
+        raise InputError("Give one of --model, --dataset and --space.")
+    if private and public:
+        raise InputError("--private and --public exclude each other; give one.")
+    if report is not None and model is None:
+        raise InputError(f"--report {report} belongs to a --model; leave it out.")
+    if models and space is None:
+        raise InputError(f"--models {' '.join(models)} belongs to a --space; leave it out.")
+    from hcm_hf.hub.push import push_dataset, push_model, push_space  # slow to import
+
+    visibility = True if private else False if public else None
+    if model is not None:
+        return push_model(model, repo_id, report, visibility, revision, create_pr)
+    if space is not None:
+        return push_space(space, repo_id, models or None, visibility, revision, create_pr)
+    return push_dataset(str(dataset), repo_id, not public, i_have_the_rights, revision, create_pr)

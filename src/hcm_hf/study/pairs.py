@@ -1,0 +1,68 @@
+"""Slices with their segmentations, real and generated, in one figure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hcm_hf.data.acdc import AXES, LEVELS
+from hcm_hf.data.dataset import load_dataset
+from hcm_hf.evaluation.images import read_split
+from hcm_hf.generation.images import image_generator
+from hcm_hf.pipelines.auto import HCMPipeline
+from hcm_hf.pipelines.conditions import join_labels
+from hcm_hf.pipelines.paired import PairedDDPMPipeline
+from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.figures import draw_masks, write_rows
+
+
+def draw_pairs(
+    models: Sequence[str],
+    output_file: str | Path,
+    dataset: str | Path | None = None,
+    class_labels: Sequence[str] = ("HCM ED mid", "NOR ED mid"),
+    columns: int = 8,
+    seed: int = 0,
+) -> None:
+    """Draw slices with their segmentations, real and generated, as rows of one figure.
+
+    Args:
+        models: folders or repositories of models that make segmentations, or of their runs.
+        output_file: the PNG file to write.
+        dataset: folder of a prepared dataset, for rows of real slices of held-out patients; by default the synthetic
+            cohort.
+        class_labels: the conditions; each adds a row of slices and a row with segmentations for each model.
+        columns: slices in a row, the first of the seed.
+        seed: seed of the generated slices, which are those of `generate_images`, and of the choice of real slices.
+
+    Raises:
+        InputError: if no model is named, or one makes no segmentations.
+    """
+    if not models or len({Path(name).name for name in models}) < len(models):
+        raise InputError("Name one or more models with --models, each with another folder name.")
+    pipelines = {Path(name).name: HCMPipeline.from_pretrained(name) for name in models}
+    for name, pipeline in pipelines.items():
+        if not isinstance(pipeline, PairedDDPMPipeline):
+            raise InputError(
+                f"--models {name} makes no segmentations; name a ddpm of recipe tuned or a student of it."
+            )
+        pipeline.set_progress_bar_config(disable=True)
+    real = read_split(load_dataset(dataset), "test")
+    answers = (real.groups, real.phases, real.levels % len(LEVELS))
+    labels = join_labels(AXES, dict(zip(AXES, map(torch.tensor, answers), strict=True)))
+    rows = {}
+    for condition in class_labels:
+        allowed = next(iter(pipelines.values())).conditions.allowed(condition)
+        chosen = np.random.default_rng(seed).permutation(np.flatnonzero(allowed[labels]))[:columns]
+        rows[f"real {condition}"] = _pair_rows(real.images[chosen], np.maximum(real.masks[chosen], 0))
+        for name, pipeline in pipelines.items():
+            generators = [image_generator(seed, index) for index in range(columns)]
+            output = pipeline(columns, generators, class_labels=condition, output_type="np")
+            rows[f"{name} {condition}"] = _pair_rows(output.images[..., 0], output.masks)
+    write_rows(rows, output_file)
+
+
+def _pair_rows(images: np.ndarray, masks: np.ndarray) -> list[np.ndarray]:
+    """Slices (N, H, W) in colour, without and with their segmentations."""
+    return [draw_masks(images, shown) for shown in (np.zeros_like(masks), masks)]
