@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hcm_hf.generation.images import generate_images
     from hcm_hf.hub.push import push_dataset, push_model, push_space
     from hcm_hf.pipelines.auto import HCMPipeline
+    from hcm_hf.pipelines.sampling import Sampling
     from hcm_hf.study.reproduction import reproduce
     from hcm_hf.training.config import TrainingConfig
     from hcm_hf.training.loop import train
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HCMPipeline",
     "InputError",
+    "Sampling",
     "TrainingConfig",
     "__version__",
     "generate_images",
@@ -45,13 +47,8 @@ __all__ = [
 _MODULES = {
     "HCMPipeline": "pipelines.auto",
     "InputError": "utils.errors",
-    "LatentPipeline": "pipelines.latent",
-    "PairedDDPMPipeline": "pipelines.paired",
     "Sampling": "pipelines.sampling",
     "TrainingConfig": "training.config",
-    "check_repository": "hub.push",
-    "draw_figures": "study.figures",
-    "examine_codes": "study.codes",
     "generate_images": "generation.images",
     "load_dataset": "data.dataset",
     "prepare_dataset": "data.dataset",

@@ -26,6 +26,7 @@ from hcm_hf.data.slices import Slices
 from hcm_hf.evaluation.scoring import score
 from hcm_hf.generation.images import generate_images, image_generator
 from hcm_hf.hub.push import push_dataset, push_model, push_space
+from hcm_hf.models import DCGANGenerator
 from hcm_hf.models.unet import build_unet
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model
 from hcm_hf.pipelines.latent import LatentPipeline

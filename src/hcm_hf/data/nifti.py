@@ -96,7 +96,7 @@ def read_nifti(path: AnyPath, ndim: int) -> Nifti:
     return Nifti(voxels, (x, y, z), file.affine if placed else None, description)
 
 
-def _load(stream: BinaryIO) -> nibabel.Nifti1Image:
+def _load(stream: IO[bytes]) -> nibabel.Nifti1Image:
     """Read the image in a stream; keep no more of it than the header announces."""
     start = stream.read(2)
     rest = _Rest(start, stream)
@@ -130,7 +130,7 @@ def _count_bytes(header: nibabel.Nifti1Header) -> int:
     return count * header.get_data_dtype().itemsize
 
 
-def _check_end(content: BinaryIO) -> None:
+def _check_end(content: IO[bytes]) -> None:
     """Read on to the checksum at the end of a compressed stream; ignore what is not compressed."""
     left = MOST_BYTES
     try:
