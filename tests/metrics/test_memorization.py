@@ -264,7 +264,7 @@ def crowd(n, seed, patients=0):
     return centres[np.arange(n) % len(centres)] + generator.normal(0, 1, (n, 2)), names
 
 
-def test_authentic_rows_equal_the_definition():
+def test_authenticity_equals_the_definition():
     (train, names), (generated, _) = crowd(30, 0, patients=6), crowd(40, 1)
     near = cdist(generated, train)
     apart = np.where(names[:, None] == names, np.inf, cdist(train, train)).min(1)
@@ -274,7 +274,7 @@ def test_authentic_rows_equal_the_definition():
     assert 0.1 < value < 0.9 and value == expected and resampled.tolist() == [expected] * 2
 
 
-def test_authentic_rows_of_a_resample_are_those_of_the_patients_in_it():
+def test_authenticity_of_a_resample_are_those_of_the_patients_in_it():
     (train, names), (generated, _) = crowd(30, 2, patients=6), crowd(40, 3)
     draws = np.random.default_rng(4).integers(0, 6, (20, 6))
     _, found = authenticity(train, generated, names, draws)
