@@ -180,7 +180,7 @@ def save_splits(splits: datasets.DatasetDict, report: PreparationReport, output_
 
 
 def prepare_dataset(
-    source: str | Path,
+    acdc: str | Path,
     output_dir: str | Path,
     resolution: int = 64,
     groups: Sequence[str] | None = None,
@@ -191,19 +191,19 @@ def prepare_dataset(
     """Build a dataset and save it with its report; `load_dataset` or `datasets.load_from_disk` opens it.
 
     Args:
-        source: the folder or `.zip` in the ACDC layout.
-        output_dir: a new or empty folder.
-        resolution: as in `build_dataset`.
-        groups: as in `build_dataset`.
-        all_frames: as in `build_dataset`.
-        num_proc: as in `build_dataset`.
-        seed: as in `build_dataset`.
+        acdc: the ACDC folder or its .zip, with training/ and testing/ or one tree of patients.
+        output_dir: a new or empty folder for the dataset.
+        resolution: pixels a side of a field of view of 128 mm around the heart.
+        groups: the groups to keep: DCM HCM MINF NOR RV; by default all of them.
+        all_frames: also the frames between ED and ES of patients that have the 4-D cine.
+        num_proc: number of processes that read patients.
+        seed: seed of the split.
 
     Raises:
         InputError: as `build_dataset`, and if `output_dir` is not empty or cannot be written.
     """
     require_empty(output_dir, "output_dir")
-    splits, report = build_dataset(source, resolution, groups, all_frames, num_proc, seed)
+    splits, report = build_dataset(acdc, resolution, groups, all_frames, num_proc, seed)
     save_splits(splits, report, output_dir)
     return report
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from hcm_hf.data import dataset as data
+from hcm_hf.data import preparation as data
 from hcm_hf.utils.calls import arguments_of, deferred
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.process import count_cores

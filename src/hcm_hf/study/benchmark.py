@@ -19,7 +19,6 @@ import datasets
 import nibabel
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from PIL import Image
@@ -28,14 +27,15 @@ from torch.utils.data import DataLoader
 
 from hcm_hf.data.dataset import load_dataset, prepare_dataset
 from hcm_hf.data.phantom import write_cohort
-from hcm_hf.data.slices import Slices
+from hcm_hf.data.slices import SliceBatch, Slices
 from hcm_hf.evaluation.images import read_split
 from hcm_hf.metrics.pixel import ssim_matrix
-from hcm_hf.models.unet import SAMPLERS
-from hcm_hf.pipelines.auto import prepare_sampling
-from hcm_hf.training.config import Recipe, TrainingConfig
+from hcm_hf.pipelines.auto import HCMPipeline
+from hcm_hf.pipelines.sampling import Sampling
+from hcm_hf.schedulers import SAMPLERS
+from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
-from hcm_hf.training.recipes import FAMILIES
+from hcm_hf.training.recipes import FAMILIES, Recipe
 from hcm_hf.utils.process import count_cores
 
 
@@ -150,7 +150,7 @@ def training_steps(dataset: Path, runs: Path, rounds: int, num_steps: int) -> No
         plain = plain if key == "paper" else bare_loop
         times = []
         for index in range(rounds):
-            objective = recipe.build(slices.images.shape[-1], **recipe.objective)
+            objective = recipe.build(slices.images.shape[-1])
             theirs = step_time(plain(objective, split, slices, recipe, num_steps))
             run = runs / f"{name}-{key}-{index}"
             times.append((theirs, our_step_time(name, key, dataset, run, len(slices), num_steps)))
@@ -176,18 +176,12 @@ def our_step_time(name: str, key: str, dataset: Path, output_dir: Path, num_slic
     recipe = family.recipes[key]
     starts: list[float] = []
 
-    def timed_build(*arguments: int, **options: object) -> Any:
-        objective = recipe.build(*arguments, **options)
-        losses = objective.losses
-
-        def timed(batch: object) -> Iterator[tuple[str, torch.Tensor]]:
+    class Timed(recipe.objective):  # type: ignore[name-defined, misc]
+        def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
             starts.append(time.perf_counter())
-            yield from losses(batch)
+            yield from super().losses(batch)
 
-        objective.losses = timed
-        return objective
-
-    timed = dataclasses.replace(recipe, build=timed_build)
+    timed = dataclasses.replace(recipe, objective=Timed)
     FAMILIES[name] = dataclasses.replace(family, recipes=family.recipes | {key: timed})
     config = TrainingConfig(
         family=name,
@@ -297,10 +291,10 @@ def sampling(dataset: Path, num_images: int = 100, batch_size: int = 50) -> None
     pipelines = {}
     for name, key in models():
         recipe = FAMILIES[name].recipes[key]
-        pipelines[name, key] = recipe.build(resolution, **recipe.objective).pipeline()
+        pipelines[name, key] = recipe.build(resolution).pipeline()
         pipelines[name, key].set_progress_bar_config(disable=True)
 
-    def milliseconds(pipeline: DiffusionPipeline, **arguments: int) -> float:
+    def milliseconds(pipeline: HCMPipeline, **arguments: int) -> float:
         def sample() -> None:
             for _ in range(num_images // batch_size):
                 pipeline(batch_size=batch_size, output_type="np", **arguments)
@@ -312,22 +306,23 @@ def sampling(dataset: Path, num_images: int = 100, batch_size: int = 50) -> None
 
     print(f"\nmilliseconds per image, batches of {batch_size}, {torch.get_num_threads()} threads")
     for (name, _), pipeline in pipelines.items():
-        if "scheduler" not in pipeline.components:
+        if not pipeline.denoises:
             print(f"{name}: {milliseconds(pipeline):.2f} ms", flush=True)
     study, tuned, dcgan = pipelines["ddpm", "paper"], pipelines["ddpm", "tuned"], pipelines["dcgan", "paper"]
     for scheduler in SAMPLERS:
-        steps = prepare_sampling(study, scheduler=scheduler)[0]["num_inference_steps"]
+        bound, sampled = Sampling(scheduler=scheduler).applied_to(study)
+        steps = sampled.num_inference_steps or 1
         timed = min(steps, 2)  # all steps cost the same
-        study(batch_size=2, num_inference_steps=1)
-        taken = seconds(partial(study, batch_size, num_inference_steps=timed))
+        bound(batch_size=2, num_inference_steps=1)
+        taken = seconds(partial(bound, batch_size, num_inference_steps=timed))
         taken *= 1000 / batch_size * steps / timed
         print(f"ddpm, paper, {scheduler}, {steps} calls: {taken:.0f} ms (from {timed} calls)", flush=True)
     for dtype in (torch.float32, torch.bfloat16):
         with torch.autocast(tuned.device.type, dtype, enabled=dtype != torch.float32):
             for steps in (1, 2, 4, 10, 20, 50):
                 for sampler in ("ddpm", "sde-dpmsolver++") if steps < 10 else ("sde-dpmsolver++",):
-                    prepare_sampling(tuned, scheduler=sampler)
-                    beside, taken = milliseconds(dcgan), milliseconds(tuned, num_inference_steps=steps)
+                    bound, _ = Sampling(scheduler=sampler).applied_to(tuned)
+                    beside, taken = milliseconds(dcgan), milliseconds(bound, num_inference_steps=steps)
                     ratio = f"{taken / beside:.1f} times the DCGAN ({beside:.2f} ms)"
                     print(f"ddpm, tuned, {sampler}, {steps} calls, {dtype}: {taken:.2f} ms, {ratio}", flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

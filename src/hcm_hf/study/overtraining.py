@@ -64,5 +64,5 @@ def overtrain(
     model = train(config) / "last"  # the best one is not over-trained
     images = generate_images(model, output_dir / "images", num_images, seed=seed)
     report = score(output_dir / "report", images=images, dataset=folder, seed=seed)
-    rate, real = (report["rows"][row]["copy_rate"]["value"] for row in ("generated", "real"))
+    rate, real = (report.rows[row]["copy_rate"].value for row in ("generated", "real"))
     return f"copy rate {rate:.3f} of {num_images} images, {real:.3f} of held-out slices: {output_dir / 'report'}"

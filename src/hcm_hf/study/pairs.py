@@ -12,9 +12,8 @@ from hcm_hf.evaluation.images import read_split
 from hcm_hf.generation.images import image_generator
 from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.pipelines.conditions import join_labels
-from hcm_hf.pipelines.paired import PairedDDPMPipeline
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.figures import draw_masks, write_rows
+from hcm_hf.utils.pictures import draw_masks, write_rows
 
 
 def draw_pairs(
@@ -43,7 +42,7 @@ def draw_pairs(
         raise InputError("Name one or more models with --models, each with another folder name.")
     pipelines = {Path(name).name: HCMPipeline.from_pretrained(name) for name in models}
     for name, pipeline in pipelines.items():
-        if not isinstance(pipeline, PairedDDPMPipeline):
+        if not pipeline.makes_masks:
             raise InputError(
                 f"--models {name} makes no segmentations; name a ddpm of recipe tuned or a student of it."
             )
@@ -58,7 +57,8 @@ def draw_pairs(
         rows[f"real {condition}"] = _pair_rows(real.images[chosen], np.maximum(real.masks[chosen], 0))
         for name, pipeline in pipelines.items():
             generators = [image_generator(seed, index) for index in range(columns)]
-            output = pipeline(columns, generators, class_labels=condition, output_type="np")
+            asked = pipeline.conditions.complete(condition)
+            output = pipeline(columns, generators, conditions=asked, output_type="np")
             rows[f"{name} {condition}"] = _pair_rows(output.images[..., 0], output.masks)
     write_rows(rows, output_file)
 
