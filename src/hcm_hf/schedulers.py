@@ -1,6 +1,7 @@
 """The noise schedules that diffusion models train with, and the samplers by name."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,14 @@ def cosine_schedule() -> DDPMScheduler:
 class UniPCScheduler(UniPCMultistepScheduler):
     """UniPC, https://huggingface.co/papers/2302.04867, with the `generator` that `DDPMPipeline` passes to a step."""
 
-    def step(self, model_output, timestep, sample, generator=None, return_dict=True):
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: int | torch.Tensor,
+        sample: torch.Tensor,
+        generator: torch.Generator | None = None,
+        return_dict: bool = True,
+    ) -> Any:
         """One step; it is deterministic and leaves `generator` alone. See `UniPCMultistepScheduler.step`."""
         return super().step(model_output, timestep, sample, return_dict=return_dict)
 

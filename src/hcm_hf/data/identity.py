@@ -16,7 +16,7 @@ TEXTURE_SIZE = 64  # pixels a side of the crop that textures are taken from
 
 def hash_voxels(voxels: np.ndarray) -> str:
     """Return the SHA-256 of voxel values as 64 hexadecimal digits; dtype and memory order do not matter."""
-    return hashlib.sha256(np.ascontiguousarray(voxels, dtype=np.float32)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(voxels, dtype=np.float32).data).hexdigest()
 
 
 def identify(patients: Sequence[str], volumes: Sequence[str]) -> Identities:

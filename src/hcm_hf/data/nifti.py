@@ -100,7 +100,7 @@ def _load(stream: IO[bytes]) -> nibabel.Nifti1Image:
     """Read the image in a stream; keep no more of it than the header announces."""
     start = stream.read(2)
     rest = _Rest(start, stream)
-    content = gzip.GzipFile(fileobj=rest) if start == _GZIP else rest
+    content: io.RawIOBase | gzip.GzipFile = gzip.GzipFile(fileobj=rest) if start == _GZIP else rest
     data = content.read(4)
     sizes = {int.from_bytes(data, order) for order in ("little", "big")} & set(_SIZES)
     if not sizes:
@@ -130,7 +130,7 @@ def _count_bytes(header: nibabel.Nifti1Header) -> int:
     return count * header.get_data_dtype().itemsize
 
 
-def _check_end(content: IO[bytes]) -> None:
+def _check_end(content: io.RawIOBase | gzip.GzipFile) -> None:
     """Read on to the checksum at the end of a compressed stream; ignore what is not compressed."""
     left = MOST_BYTES
     try:

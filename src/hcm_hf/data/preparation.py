@@ -216,7 +216,7 @@ def split_patients(
     Patients of a group are ordered by a hash of the seed and their name, so neither the order of files nor the
     presence of other groups moves a patient.
     """
-    splits = {split: [] for split in SPLITS}
+    splits: dict[str, list[str]] = {split: [] for split in SPLITS}
     for split, half in (("test", "testing"), ("validation", "validation")):
         splits[split] += [patient.name for patient in patients if patient.half == half]
     test_share, validation_share = (0 if splits[split] else share for split, share in _SHARES.items())
@@ -290,7 +290,7 @@ def _voxel_sizes(prepared: dict[str, PreparedPatient]) -> list[str]:
     notes = []
     for what, axis in (("pixels", 0), ("distances of slices", 2)):
         sizes = {name: one.spacings[0][axis] for name, one in prepared.items()}
-        low, high = min(sizes, key=sizes.get), max(sizes, key=sizes.get)
+        low, high = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
         notes.append(f"{what} of {sizes[low]:.2f} mm ({low}) to {sizes[high]:.2f} mm ({high})")
     return notes
 

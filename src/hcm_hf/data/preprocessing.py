@@ -99,8 +99,8 @@ def prepare_patient(patient: Patient, resolution: int, all_frames: bool = False)
 
 def mask_centre(mask: np.ndarray) -> tuple[float, float]:
     """Return the centre of the box around all marked voxels, in voxels; it cuts off less than the centroid."""
-    axes = (np.flatnonzero(mask.any(axis=other)) for other in ((1, 2), (0, 2)))
-    return tuple(float(marked[0] + marked[-1]) / 2 for marked in axes)
+    x, y = (np.flatnonzero(mask.any(axis=other)) for other in ((1, 2), (0, 2)))
+    return float(x[0] + x[-1]) / 2, float(y[0] + y[-1]) / 2
 
 
 def share_outside(mask: np.ndarray, centre: tuple[float, float], spacing: tuple[float, float, float]) -> float:

@@ -169,9 +169,9 @@ def authenticity(
     used, position = np.unique(index, return_inverse=True)
     spacing = np.stack([nearest_neighbours(train[codes == p], train[used])[0] for p in range(len(names))], axis=1)
     spacing[np.arange(len(used)), codes[used]] = np.inf  # of another patient
-    draws = [np.arange(len(names)), *draws]
-    shares, rows = np.full(len(draws), np.nan), np.arange(len(generated))
-    for i, present in enumerate(map(np.unique, draws)):
+    everyone = [np.arange(len(names)), *draws]
+    shares, rows = np.full(len(everyone), np.nan), np.arange(len(generated))
+    for i, present in enumerate(map(np.unique, everyone)):
         if len(present) > 1:
             nearest = present[distance[:, present].argmin(1)]
             gap = spacing[position.reshape(index.shape)[rows, nearest]][:, present].min(1)

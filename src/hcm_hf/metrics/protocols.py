@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -136,22 +136,25 @@ def compare_rows(
             for protocol, chosen in sampled.items():
                 mean, means = mean_over_pairs(to_held[label][tuple(chosen.T)], held.codes[chosen[:, 1]], held.draws)
                 compared = {"n_generated": len(np.unique(chosen[:, 0]))}  # without those that match no real slice
-                row[f"{label}_{protocol}"] = Number.estimate(*means, bounds, protocol=protocol, **n_random | compared)
+                row[f"{label}_{protocol}"] = Number.estimate(
+                    mean, means, bounds, protocol=protocol, **n_random | compared
+                )
             nearest = {
                 "best_train": mean_of_best(sign * to_train[label], as_many, train.codes[:size], train.draws),
                 "best_heldout": mean_of_best(sign * to_held[label], matched, held.codes, held.draws),
             }
             for protocol, n_patients in (("best_train", n_train), ("best_heldout", n_held)):
-                best = (sign * one for one in nearest[protocol])
-                about = {"protocol": protocol, **n, "n_real": size, "n_patients": n_patients}
-                row[f"{label}_{protocol}"] = Number.estimate(*best, bounds, **about)
-            gap = (ours - theirs for ours, theirs in zip(*nearest.values(), strict=True))
+                best, resampled = nearest[protocol]
+                about: dict[str, Any] = {"protocol": protocol, **n, "n_real": size, "n_patients": n_patients}
+                row[f"{label}_{protocol}"] = Number.estimate(sign * best, sign * resampled, bounds, **about)
+            (ours, ours_resampled), (theirs, theirs_resampled) = nearest.values()
             about = {"protocol": "copy_gap", **n, "n_real": 2 * size, "n_patients": n_train + n_held}
-            row[f"{label}_copy_gap"] = Number.estimate(*gap, (-np.inf, np.inf), **about)
+            gap = ours - theirs, ours_resampled - theirs_resampled
+            row[f"{label}_copy_gap"] = Number.estimate(gap[0], gap[1], (-np.inf, np.inf), **about)
         if max_shift is not None:
             peaks = cc_max_shift(one.images, held.images, pairs, max_shift)
-            means = mean_over_pairs(peaks, held.codes[pairs[:, 1]], held.draws)
-            row["cc_max_shift_random"] = Number.estimate(*means, (-1.0, 1.0), protocol="random", **n_random)
+            mean, means = mean_over_pairs(peaks, held.codes[pairs[:, 1]], held.draws)
+            row["cc_max_shift_random"] = Number.estimate(mean, means, (-1.0, 1.0), protocol="random", **n_random)
     return rows
 
 

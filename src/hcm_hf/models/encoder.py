@@ -68,7 +68,8 @@ class SliceEncoder(ModelMixin, ConfigMixin):
 
     def forward(self, images: torch.Tensor) -> EncoderOutput:
         """Slices (B, 1, H, W) in [-1, 1] to `EncoderOutput`."""
-        hidden, skips = nn.functional.pixel_unshuffle(images, 2), []  # (B, 4, H / 2, W / 2)
+        hidden = nn.functional.pixel_unshuffle(images, 2)  # (B, 4, H / 2, W / 2)
+        skips: list[torch.Tensor] = []
         for block in self.down_blocks:
             hidden = block(nn.functional.max_pool2d(hidden, 2) if skips else hidden)  # (B, C, H / 2^i, W / 2^i)
             skips.append(hidden)

@@ -97,7 +97,7 @@ class InfoGANGenerator(LatentModel):
         """Latents (B, latent_dim) to images (B, 1, H, W) in [-1, 1]; `class_labels` have no part in it."""
         return self.body(latents)
 
-    def controls(self, latents: torch.Tensor) -> dict[str, tuple[torch.Tensor, None]]:
+    def controls(self, latents: torch.Tensor) -> dict[str, tuple[torch.Tensor, str | None]]:
         """Rows that differ from the first of `latents` in one code: what each code does.
 
         The categorical code takes its values in turn, each continuous one goes from -1 to 1 in ten steps.

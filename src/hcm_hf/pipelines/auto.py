@@ -70,6 +70,10 @@ class HCMPipeline(DiffusionPipeline):
         """Call a network for one image."""
         raise NotImplementedError("A pipeline defines _call_once.")
 
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Generate images; a subclass says how."""
+        raise NotImplementedError(f"{type(self).__name__} does not define __call__.")
+
     @property
     def sample_size(self) -> int:
         """Pixels a side of the images."""

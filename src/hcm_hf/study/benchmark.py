@@ -176,7 +176,7 @@ def our_step_time(name: str, key: str, dataset: Path, output_dir: Path, num_slic
     recipe = family.recipes[key]
     starts: list[float] = []
 
-    class Timed(recipe.objective):  # type: ignore[name-defined, misc]
+    class Timed(recipe.objective):  # type: ignore[name-defined]
         def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
             starts.append(time.perf_counter())
             yield from super().losses(batch)

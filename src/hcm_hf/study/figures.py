@@ -11,7 +11,6 @@ from PIL import Image, ImageDraw
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.evaluation.images import read_images, read_split
 from hcm_hf.pipelines.auto import HCMPipeline
-from hcm_hf.pipelines.latent import LatentPipeline
 from hcm_hf.training.curves import loss_curves
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE, METRICS_FILE
@@ -71,7 +70,7 @@ def draw_figures(
     encoder = [runs / "encoder"] if (runs / "encoder" / METRICS_FILE).is_file() else []
     write_losses([*(runs / family for family in trained), *encoder], output_dir / LOSS_FIGURE)
     for family, pipeline in pipelines.items():
-        if isinstance(pipeline, LatentPipeline):
+        if not pipeline.denoises:
             write_controls(pipeline, output_dir / family / "controls.png", columns, seed)
     chosen = np.random.default_rng(seed).permutation(len(real))[:columns]
     rows = {"real": [real[chosen]]} | {family: [generated[:columns]] for family, generated in drawn.items()}
@@ -104,7 +103,7 @@ def write_losses(runs: Sequence[Path], figure_file: str | Path, columns: int = 3
     save_png(canvas, figure_file)
 
 
-def write_controls(pipeline: LatentPipeline, figure_file: str | Path, num_images: int = 10, seed: int = 0) -> bool:
+def write_controls(pipeline: HCMPipeline, figure_file: str | Path, num_images: int = 10, seed: int = 0) -> bool:
     """Write one row of images for each control of a network: InfoGAN's codes, AC-GAN's classes.
 
     Args:

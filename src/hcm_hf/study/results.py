@@ -89,7 +89,7 @@ def _row(report: Report, row: str) -> dict:
     numbers = report.rows[row]
     return {
         "numbers": {name: numbers[name] for name in (*SIMILARITY, *BEYOND) if name in numbers},
-        "artefact": report.paper_compat_artefact.rows.get(row, {}).get(COMPAT),
+        "artefact": report.paper_compat_artefact and report.paper_compat_artefact.rows.get(row, {}).get(COMPAT),
     }
 
 

@@ -222,8 +222,9 @@ class Family(Training):
         pipeline, sampling = self.sampling.applied_to(pipeline)
         repeated = 1.0
         if steps := sampling.num_inference_steps:
-            sampling = replace(sampling, num_inference_steps=min(steps, 2))
-            repeated = steps / sampling.num_inference_steps
+            timed = min(steps, 2)
+            sampling = replace(sampling, num_inference_steps=timed)
+            repeated = steps / timed
 
         def sample() -> None:
             pipeline(batch_size=BATCH_SIZE, output_type="np", **sampling.arguments)

@@ -228,5 +228,6 @@ def _is_at(named: Path, path: Path) -> bool:
 
 def _named(error: Exception) -> Path | None:
     """Return the file that the error names."""
-    known = isinstance(error, OSError) and isinstance(error.filename, (str, bytes, os.PathLike))
-    return Path(os.fsdecode(error.filename)).absolute() if known else None
+    if isinstance(error, OSError) and isinstance(error.filename, (str, bytes, os.PathLike)):
+        return Path(os.fsdecode(error.filename)).absolute()
+    return None

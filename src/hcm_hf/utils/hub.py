@@ -206,9 +206,10 @@ def explain(error: BaseException, repo_id: str, repo_type: str = "model", revisi
     return f"the {repo_type} {repo_id} cannot be had ({first_line(error.__cause__ or error)})."
 
 
-def _said(error: HfHubHTTPError) -> str:
+def _said(error: BaseException) -> str:
     """Return the Hub's own reason if it gave one."""
-    return (error.server_message or first_line(error)).strip().partition("\n")[0].rstrip(".")
+    server_message = error.server_message if isinstance(error, HfHubHTTPError) else None
+    return (server_message or first_line(error)).strip().partition("\n")[0].rstrip(".")
 
 
 def page_of(repo_id: str, repo_type: str) -> str:

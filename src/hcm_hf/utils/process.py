@@ -55,7 +55,7 @@ def map_processes(function: Callable, *iterables: Iterable, num_proc: int) -> It
 
 
 @contextmanager
-def stop_signals(handle: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
+def stop_signals(handle: Callable[[int, FrameType | None], None]) -> Iterator[dict[signal.Signals, Any]]:
     """Handle the signals that ask to stop within the block; yield the handlers of before, which return after it.
 
     Ignored signals stay ignored, as SIGHUP under `nohup`. Handlers that are not Python's stay in place.
