@@ -25,8 +25,10 @@ from hcm_hf.data.dataset import build_dataset, prepare_dataset  # noqa: E402
 
 @pytest.fixture(autouse=True, scope="session")
 def quiet_and_single_threaded(tmp_path_factory):
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell; tests send it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # In the background of a shell, or under nohup, these are ignored; tests send them.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
 

@@ -272,8 +272,8 @@ def paired(tmp_path):
 
 
 def test_a_model_with_segmentations_is_made_and_scored_in_one(paired, dataset_dir, tmp_path):
-    options = {"class_labels": "any", "guidance_scale": 2, "num_inference_steps": 2}
-    report = score(tmp_path / "report", model=paired, dataset=dataset_dir, num_images=30, **options)
+    sampling = Sampling({"group": "any"}, num_inference_steps=2, guidance_scale=2)
+    report = score(tmp_path / "report", model=paired, dataset=dataset_dir, num_images=30, sampling=sampling)
     assert report.asked_groups == ["HCM", "NOR"]
     assert report.generator.guidance_scale == 2 and report.speed.network_calls == 4
     assert {"mask_valid_topology", "mask_wall_distance_nor_es", "ssim_matched"} <= report.rows["generated"].keys()

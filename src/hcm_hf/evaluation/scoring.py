@@ -63,11 +63,11 @@ def score(
         dataset: folder of the prepared dataset that the model was trained on; by default the synthetic cohort.
         split: the held-out split.
         groups: the ACDC groups to compare with.
-        encoder: folder of an encoder trained on this dataset, see scripts/train_encoder.py; without one the parts
-            that need it are left out.
-        num_images: number of images to generate with `model`.
-        sampling: how to generate them, see `Sampling`.
-        paper_compat: see `evaluate_images`.
+        encoder: folder of an encoder trained on this dataset with train_encoder; without one, distances of
+            distributions and anatomy are left out.
+        num_images: number of images to generate.
+        sampling: what the images show and how they are sampled; by default as the model says.
+        paper_compat: also score with a wrong data range, labelled as an artefact, to show what it gives.
         seed: of generation, pairs and resamples.
 
     Returns:

@@ -53,7 +53,7 @@ def reproduce(
         resolution: image size in pixels; by default that of the dataset, else 64.
         num_images: number of generated images of each family.
         num_epochs: most epochs of each training; by default those of the recipes.
-        scheduler: sampler of diffusion models, as in `generate_images`; by default the recipe's ("ddpm" for "paper").
+        scheduler: of diffusion models: ddpm, ddim, dpmsolver++, sde-dpmsolver++ or unipc; by default the recipe's.
         num_inference_steps: sampling steps of diffusion models; by default the recipe's (50 for "paper").
         seed: seed of training, generation and evaluation. It does not change the split of the patients.
         mixed_precision: precision of training, as in accelerate; finished runs are kept.

@@ -60,8 +60,8 @@ def sweep_steps(
     Args:
         model: folder or repository (user/name) of a model or of its training run.
         output_dir: the folder to write to.
-        dataset: as in `score`.
-        encoder: as in `score`.
+        dataset: folder of the prepared dataset that the model was trained on; by default the synthetic cohort.
+        encoder: folder of the encoder trained on that dataset.
         schedulers: of a diffusion model, names of `SAMPLERS`; `SCHEDULERS` by default.
         steps: of a diffusion model, calls of the network per image; `STEPS` by default.
         num_images: images of each.

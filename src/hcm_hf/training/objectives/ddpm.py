@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from diffusers import DDPMPipeline, UNet2DModel
+from diffusers import UNet2DModel
 from torch.nn import functional as F
 
 from hcm_hf.data.slices import SliceBatch
+from hcm_hf.pipelines.ddpm import DDPMPipeline
 from hcm_hf.schedulers import convert_scheduler, linear_schedule
 from hcm_hf.training.objectives.base import Objective
 
