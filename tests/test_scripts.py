@@ -101,7 +101,7 @@ def test_from_patients_to_a_report(tmp_path, script_here):
             "guidance_scale 2.0 given, but this diffusion model has no classes",
         ),
         (("sweep_steps.py", "--model", "nowhere", "--output_dir", "OUT"), "--model nowhere does not exist"),
-        (("generate.py", "--model", "DDPM", "--output_dir", "OUT", "--scheduler", "x"), "Unknown scheduler 'x'"),
+        (("generate.py", "--model", "DDPM", "--output_dir", "OUT", "--scheduler", "x"), "Unknown --scheduler 'x'"),
         (("score.py", "--images", "nowhere", "--dataset", "DATASET", "--output_dir", "OUT"), "nowhere does not exist"),
         (("write_phantom.py", "--output_dir", "OUT", "--num_patients_per_group", "0"), "num_patients_per_group is 0"),
     ],
@@ -185,7 +185,7 @@ def test_a_training_that_cannot_be_pushed_does_not_begin(hub, dataset_dir, tmp_p
     result = script_here(*arguments, "--push_to_hub", "--hub_model_id", "bob/hearts")
     assert result.returncode == 2 and "There is no model bob/hearts, and you are ada" in result.stderr
     wrong = script_here("train.py", "--family", "dgan", "--push_to_hub")
-    assert wrong.returncode == 2 and "Unknown family 'dgan'" in wrong.stderr
+    assert wrong.returncode == 2 and "Unknown --family 'dgan'" in wrong.stderr
     assert not (tmp_path / "run").exists() and hub.repos == {}
     prepared = ("prepare_dataset.py", "--acdc", "nowhere", "--output_dir", tmp_path / "data")
     refused = script_here(*prepared, "--push_to_hub", "--hub_dataset_id", "bob/slices")

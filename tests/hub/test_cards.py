@@ -181,3 +181,10 @@ def test_text_in_a_report_is_text_in_a_card(report):
     odd = replace(report, generator=replace(report.generator, classes=["<form>"]))
     card = render_card("user/hearts", TRAINING, "hcm_hf", odd)
     assert "<form>" not in card and "class &lt;form&gt;" in card
+
+
+def test_a_family_without_a_paragraph_is_named():
+    with pytest.raises(
+        InputError, match="The family 'stylegan' has no paragraph in model_cards; add stylegan.md there"
+    ):
+        render_card("user/hearts", TRAINING | {"family": "stylegan"}, "hcm_hf")

@@ -15,6 +15,7 @@ from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.evaluation.definitions import DEFINITIONS, GLANCE, PROTOCOLS
 from hcm_hf.evaluation.report import Report
 from hcm_hf.evaluation.tables import markdown_table, number_table
+from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.hub import read_name
 from hcm_hf.version import INSTALL, SOURCE_URL
 
@@ -114,7 +115,10 @@ def render_card(
 def _description(family: str, recipe: str) -> tuple[str, str]:
     """A family's title and paragraph, those of the recipe where it has its own: `ddpm-tuned.md` before `ddpm.md`."""
     paths = [_TEMPLATES / f"{name}.md" for name in (f"{family}-{recipe}", family)]
-    text = next(path for path in paths if path.is_file()).read_text(encoding="utf-8")
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None:
+        raise InputError(f"The family '{family}' has no paragraph in model_cards; add {paths[-1].name} there.")
+    text = found.read_text(encoding="utf-8")
     title, description = text.removeprefix("# ").split("\n\n", 1)
     return title, description.strip()
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from hcm_hf.data.identity import read_identities
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.hub import parse_repository
-from hcm_hf.utils.names import FAMILY_NAMES
 
 
 Check = Callable[[object], bool]
@@ -58,10 +57,6 @@ def _is_word(value: object) -> bool:
     return isinstance(value, str) and _WORD.fullmatch(value) is not None
 
 
-def _is_family(value: object) -> bool:
-    return value in FAMILY_NAMES
-
-
 def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
@@ -97,7 +92,7 @@ _ENVIRONMENT = {
     **{"processor": _is_text, "cores": _or_none(_is_whole), "torch_threads": _is_whole, "accelerator": _is_text},
 }
 _NEEDED: dict[str, Check] = {
-    **{"family": _is_family, "recipe": _is_word, "version": _is_text, "groups": _are_texts},
+    **{"family": _is_word, "recipe": _is_word, "version": _is_text, "groups": _are_texts},
     **{"resolution": lambda value: _is_whole(value) and value > 0, "dataset": _is_text},
     **{"train_patients": _is_mapping},  # `read_identities` looks into it
 }

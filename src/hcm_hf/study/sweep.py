@@ -98,7 +98,8 @@ def sweep_steps(
             reference = fingerprint(*(read_split(splits, part, [group]) for part in ("train", split)))
             for seed, row in zip(seeds, rows[name], strict=True):
                 folder = output_dir / name / f"{group}-{seed}"
-                images = generate_images(model, folder / "images", num_images, seed=seed, **one, **asked[group])
+                sampling = replace(one, conditions=asked[group])
+                images = generate_images(model, folder / "images", num_images, seed=seed, sampling=sampling)
                 report = Report.load(folder) if (folder / REPORT_FILE).is_file() else None
                 wanted = num_images, seed, __version__, reference, encoder_hash
                 if report is None or _circumstances(report) != wanted:

@@ -1,4 +1,3 @@
 """Names that files and commands share; free of heavy imports."""
 
 CONFIG_FILE = "training_config.json"  # what a training run writes of itself, in its folder and beside each pipeline
-FAMILY_NAMES = ("vae", "gan", "dcgan", "acgan", "infogan", "ddpm")
