@@ -79,7 +79,8 @@ def _from_hub(repo_id: str, revision: str | None) -> datasets.DatasetDict:
 
     The licence comes from the card. File paths in the card are ignored: they could name any file on this machine.
     """
-    folder, files = _snapshot(repo_id, revision), {}
+    folder = _snapshot(repo_id, revision)
+    files: dict[str, list[str]] = {}
     for path in sorted((folder / "data").glob("*.parquet")):
         files.setdefault(re.split(r"[-.]", path.name)[0], []).append(str(path))
     if not files:

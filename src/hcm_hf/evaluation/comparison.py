@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import datasets
 import numpy as np
@@ -158,7 +159,7 @@ class Comparison:
             "mean_image": self.mean_images,
         }
 
-    def counts(self, images: np.ndarray) -> dict[str, int | str]:
+    def counts(self, images: np.ndarray) -> dict[str, Any]:
         """What a number says of images that are compared with all held-out slices."""
         codes, draws = self.resamples
         return {"protocol": "all", "n_generated": len(images), "n_real": len(codes), "n_patients": draws.shape[1]}
@@ -166,6 +167,7 @@ class Comparison:
     @cached_property
     def predictions(self) -> dict[str, Predictions]:
         """The encoder's predictions by row; `training` are the training slices."""
+        assert self.encoder is not None  # what needs it is left out without one
         sets = {
             "generated": self.generated.images,
             "real": self.reference.heldout.images,

@@ -8,7 +8,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -142,7 +142,7 @@ def write_spectra(spectra: Mapping[str, np.ndarray], pixel_spacing: float, figur
     axes.set(xlabel="frequency (cycles per mm)", ylabel="power (natural logarithm)", xlim=(0, nyquist))
     above = axes.secondary_xaxis("top")
     wavelengths = [length for length in _WAVELENGTHS if 1 / length <= nyquist]
-    above.set_xticks([1 / length for length in wavelengths], wavelengths)
+    above.set_xticks([1 / length for length in wavelengths], list(map(str, wavelengths)))
     above.set_xlabel("wavelength (mm)")
     axes.legend(frameon=False)
     _save(figure, figure_file)
@@ -172,8 +172,9 @@ def _save(figure: "Figure", figure_file: str | Path) -> None:
     write_bytes(figure_file, buffer.getvalue())
 
 
-def _styles(labels: Iterable[str]) -> dict[str, dict[str, str]]:
-    styles, used = {}, Counter()
+def _styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
+    styles: dict[str, dict[str, Any]] = {}
+    used: Counter[str] = Counter()
     for label in labels:
         colour = next((colour for name, colour in COLOURS.items() if label.startswith(name)), "black")
         styles[label] = {"color": colour, "linestyle": ("-", "--", ":", "-.")[used[colour] % 4]}

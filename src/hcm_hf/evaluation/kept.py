@@ -37,7 +37,7 @@ class KeptParts:
         if comparison.model is not None:
             arrays.append(next(comparison.model.unet.parameters()).detach().cpu().numpy())
         for array in arrays:
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         self.key = digest.hexdigest()
 
     def get(self, name: str, assess: Callable[[Path | None], Rows]) -> Rows:
@@ -57,4 +57,5 @@ class KeptParts:
 
     def figures(self, name: str) -> list[Path]:
         """The figures of a part that is finished."""
+        assert self.folder is not None  # there are none where nothing is kept
         return sorted((self.folder / name).glob("*.png"))

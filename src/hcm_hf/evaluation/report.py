@@ -232,7 +232,7 @@ class Report:
             self,
             generator=replace(self.generator, model=model),
             dataset=replace(self.dataset, name=dataset),
-            encoder=self.encoder and replace(self.encoder, source=encoder),
+            encoder=self.encoder and replace(self.encoder, source=encoder or ""),
             figures=None,
         )
 
@@ -341,7 +341,7 @@ def read_typed(kind: Any, value: Any) -> Any:
     inner = get_args(kind)
     if get_origin(kind) is types.UnionType:
         return None if value is None else read_typed(inner[0], value)
-    if is_dataclass(kind) and isinstance(value, dict):
+    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
         hints = get_type_hints(kind)
         found = {name: read_typed(hint, value[name]) for name, hint in hints.items() if name in value}
         try:

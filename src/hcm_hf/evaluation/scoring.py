@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -92,10 +93,11 @@ def score(
     if not any((output_dir / name).exists() for name in (REPORT_FILE, "images", PARTS_FOLDER)):
         require_empty(output_dir, "--output_dir")
     if images is None:
+        assert model is not None  # one of them is given
         images = generate_images(model, output_dir / "images", num_images, seed=seed, sampling=sampling)
     generated = GeneratedImages(*read_images(images), read_pairs(images))
     source = generated.source
-    if model is not None and source.model_hash not in (None, hash_model(folder)):
+    if folder is not None and source.model_hash not in (None, hash_model(folder)):
         raise InputError(f"The images in {images} were made by {source.model}, not by --model {model}.")
     seen_by = _seen_patients(Path(images), folder, source)
     if seen_by and (shared := shared_patients(reference.all_heldout.identities, seen_by)):
@@ -126,7 +128,7 @@ def score(
         report.speed = measure_speed(pipeline, source)
     write_grid(heldout.images, generated.images, output_dir / GRID_FILE, seed=seed)
     report.save(output_dir)
-    drawn = {name for names in report.figures.values() for name in names}
+    drawn = {name for names in (report.figures or {}).values() for name in names}
     for pattern in (pattern for part in FIGURES.values() for pattern in part):
         for old in output_dir.glob(pattern):  # of a report that this one replaces
             if old.name not in drawn:
@@ -167,7 +169,7 @@ def measure_speed(pipeline: HCMPipeline, source: Source, batch_size: int = 8) ->
     pipeline, sampling = sampling.applied_to(pipeline)
     pipeline.set_progress_bar_config(disable=True)
     precision = source.mixed_precision
-    autocast = torch.autocast(pipeline.device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST)
+    autocast = torch.autocast(pipeline.device.type, AUTOCAST.get(precision or "no"), enabled=precision in AUTOCAST)
     for size in (1, batch_size):  # the first call warms up
         started = time.perf_counter()
         with autocast:
@@ -238,7 +240,7 @@ def evaluate_images(
         )
         report.encoder = EncoderInfo(encoder.source, encoder.version, encoder.hash, quality["quality"])
     assess: dict[str, Callable[[Path | None], Rows]] = {
-        name: lambda figures, part=PARTS[name]: part.assess(comparison, figures) for name in parts
+        name: partial(PARTS[name].assess, comparison) for name in parts
     }
     if paper_compat:
         assess["paper_compat"] = lambda _: similarity_rows(comparison, artefact=True)

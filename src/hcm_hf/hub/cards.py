@@ -103,9 +103,9 @@ def render_card(
         recipe_table=_recipe_table(training),
         report=report,
         generated_with="; ".join(report.generator.settings()) if report else "",
-        evaluation_table=number_table(report.rows, names) if names else "",
+        evaluation_table=number_table(report.rows, names) if report and names else "",
         definitions=_protocols(report, names) + _definitions(names),
-        memorization_table=number_table(report.rows, remembered) if remembered else "",
+        memorization_table=number_table(report.rows, remembered) if report and remembered else "",
         memorization_definitions=_definitions(remembered),
         environment=_environment(training.get("environment"), version),
     )
@@ -193,7 +193,7 @@ def _eval_results(training: Mapping, report: Report | None, names: list[str], so
     The index asks for the dataset's id, so without a repository there are none.
     """
     found = report and read_name(report.dataset.name)
-    if not found:
+    if report is None or not found:
         return []
     called, data, results = (
         {"synthetic": "synthetic cohort", "acdc": "ACDC"}.get(source, found[1]),
@@ -201,8 +201,9 @@ def _eval_results(training: Mapping, report: Report | None, names: list[str], so
         [],
     )
     for name in names:
-        pair = [report.rows.get(row, {}).get(name) for row in ("generated", "real")]
-        if any(number is None or number.value is None for number in pair):
+        numbers = [report.rows.get(row, {}).get(name) for row in ("generated", "real")]
+        pair = [number for number in numbers if number is not None and number.value is not None]
+        if len(pair) < len(numbers):
             continue
         for number, suffix, whose in zip(pair, ("", "_real"), ("", ", real patients"), strict=True):
             results.append(

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, constants
@@ -109,7 +110,8 @@ def push(
 
 def _read_state(target: Target) -> _State | None:
     """Return the present state of the repository; None if there is none."""
-    api, where = target.api, {"repo_type": target.repo_type, "files_metadata": True}
+    api = target.api
+    where: dict[str, Any] = {"repo_type": target.repo_type, "files_metadata": True}
     try:
         try:
             info, on_branch = api.repo_info(target.repo_id, revision=target.revision, **where), True
@@ -119,6 +121,11 @@ def _read_state(target: Target) -> _State | None:
             info, on_branch = api.repo_info(target.repo_id, **where), False
     except RepositoryNotFoundError:
         return None
+    return _state(info, on_branch)
+
+
+def _state(info: Any, on_branch: bool = True) -> _State:
+    """Return the state of a repository by what the Hub says of it: one of the client's classes with `siblings`."""
     ids = {one.rfilename: one.lfs.sha256 if one.lfs else one.blob_id for one in info.siblings}
     return _State(info.sha, ids, on_branch)
 
@@ -129,15 +136,16 @@ def _ids(content: bytes) -> tuple[str, str]:
 
 
 def _commit(target: Target, before: _State | None, files: Mapping[str, bytes], stale: list[str], message: str) -> str:
-    api, where = target.api, {"repo_type": target.repo_type}
+    api = target.api
+    where: dict[str, Any] = {"repo_type": target.repo_type}
     if before is None:
-        sdk = {"space_sdk": "gradio"} if target.repo_type == "space" else {}
+        sdk: dict[str, Any] = {"space_sdk": "gradio"} if target.repo_type == "space" else {}
         api.create_repo(target.repo_id, private=target.private, **sdk, **where)
         parent = api.repo_info(target.repo_id, **where).sha
     else:
         parent = before.sha
-    new_branch = target.revision is not None and (before is None or not before.on_branch) and not target.create_pr
-    if new_branch:
+    new_branch = (before is None or not before.on_branch) and not target.create_pr
+    if target.revision is not None and new_branch:
         api.create_branch(target.repo_id, branch=target.revision, **where)
     commit = api.create_commit(
         target.repo_id,
@@ -165,13 +173,13 @@ def _arrived(target: Target, before: _State | None, files: Mapping[str, bytes], 
     if number is not None:
         return f"{target.page}/discussions/{number}"
     moved = now is not None and (before is None or now.sha != before.sha)
-    if moved and not target.create_pr and now.holds(files) and not set(stale) & set(now.ids):
+    if now is not None and moved and not target.create_pr and now.holds(files) and not set(stale) & set(now.ids):
         return f"{target.page}/commit/{now.sha}"
     if now is not None and before is None:
         state = f"The {target.repo_type} was made, and nothing is in it yet: push again, or delete it on its page."
     elif moved:
         state = "Somebody else has pushed there meanwhile; nothing of this push is there, push again."
-    elif now is not None and now.on_branch and not before.on_branch:
+    elif now is not None and now.on_branch and before is not None and not before.on_branch:
         state = f"The branch {target.revision} was made; nothing else was changed there, push again."
     else:
         state = "Nothing was changed there; push again."
@@ -187,8 +195,7 @@ def _pull_request(target: Target, files: Mapping[str, bytes]) -> int | None:
     info = target.api.repo_info(
         target.repo_id, revision=f"refs/pr/{max(numbers)}", repo_type=target.repo_type, files_metadata=True
     )
-    ids = {one.rfilename: one.lfs.sha256 if one.lfs else one.blob_id for one in info.siblings}
-    return max(numbers) if _State(info.sha, ids).holds(files) else None
+    return max(numbers) if _state(info).holds(files) else None
 
 
 def _reason(error: BaseException, target: Target) -> str:

@@ -29,10 +29,10 @@ INDEX_FILE, SPACE_MODELS = "model_index.json", "models.json"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _OF_DIFFUSERS = ("_class_name", "_diffusers_version")
 _ENVIRONMENT = ("hcm_hf", "packages", "python", "platform", "processor", "cores", "torch_threads", "accelerator")
-_SAMPLED = ("model", "model_hash", "version", "seed", "class", "classes")
+_SAMPLED: tuple[str, ...] = ("model", "model_hash", "version", "seed", "class", "classes")
 _SAMPLED += ("scheduler", "num_inference_steps", "guidance_scale", "mixed_precision")
 # Known keys of each file; a mapping lists the keys below, None allows everything.
-_TRAINING = {
+_TRAINING: dict[str, Mapping | None] = {
     **dict.fromkeys(one.name for kind in (TrainingConfig, Recipe) for one in fields(kind)),
     **dict.fromkeys(("teacher_hash", "num_processes", "version", "finished")),
     **dict.fromkeys(("dataset_fingerprint", "dataset_repository", "dataset_source", "dataset_license")),
@@ -42,15 +42,15 @@ _TRAINING = {
 }
 for _name in ("output_dir", "report_to", "networks", "losses", "taught_by", "sampling"):  # of the machine, or code
     del _TRAINING[_name]
-_PREPARATION = dict.fromkeys(one.name for one in fields(PreparationReport)) | {
+_PREPARATION: dict[str, Mapping | None] = dict.fromkeys(one.name for one in fields(PreparationReport)) | {
     "generator": dict.fromkeys((*_SAMPLED, "dataset_source", "license", "train_patients"))
 }
 
 
 def known_training(training: Mapping) -> dict:
     """Return the known entries of `training_config.json`, without the paths of the machine."""
-    family = FAMILIES.get(training.get("family"))
-    recipe = family and family.recipes.get(training.get("recipe"))
+    family = FAMILIES.get(training.get("family", ""))
+    recipe = family and family.recipes.get(training.get("recipe", ""))
     settings = recipe.settings() if recipe else {"objective": {}, "sizes": {}}
     objective = dict.fromkeys(settings["objective"])
     sizes = {name: dict.fromkeys(own) for name, own in settings["sizes"].items()}
@@ -64,7 +64,7 @@ def known_preparation(preparation: Mapping) -> dict:
 
 def _known(value: Mapping, keys: Mapping[str, Mapping | None]) -> dict:
     return {
-        key: one if keys[key] is None or one is None else _known(one, keys[key])
+        key: one if (below := keys[key]) is None or one is None else _known(one, below)
         for key, one in value.items()
         if key in keys and (keys[key] is None or one is None or isinstance(one, Mapping))
     }

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import datasets
 import numpy as np
@@ -54,7 +55,7 @@ def push_model(
     private: bool | None = None,
     revision: str | None = None,
     create_pr: bool = False,
-    token: str | None = None,
+    token: str | bool | None = None,
 ) -> str:
     """Put a trained generator on the Hub: pipeline, card, report, figures and training configuration in one commit.
 
@@ -121,7 +122,7 @@ def push_dataset(
     i_have_the_rights: bool = False,
     revision: str | None = None,
     create_pr: bool = False,
-    token: str | None = None,
+    token: str | bool | None = None,
 ) -> str:
     """Put a prepared dataset on the Hub: a Parquet file per split, its card and `preparation.json`, in one commit.
 
@@ -173,7 +174,7 @@ def push_space(
     private: bool | None = None,
     revision: str | None = None,
     create_pr: bool = False,
-    token: str | None = None,
+    token: str | bool | None = None,
 ) -> str:
     """Put a Space on the Hub, with this package's source beside it where it needs that.
 
@@ -216,7 +217,7 @@ def _existing_model(name: str, token: str | bool | None) -> str:
 
 
 def check_repository(
-    repo_id: str, repo_type: str, private: bool | None, token: str | None = None, write: bool = True
+    repo_id: str, repo_type: str, private: bool | None, token: str | bool | None = None, write: bool = True
 ) -> str:
     """See that a repository may be written to, or made, and that it is as private as it is to be; nothing is changed.
 
@@ -234,7 +235,8 @@ def check_repository(
     repo_id = repo_id if named is None else named[1]
     if token is False or (token is None and get_token() is None):
         raise InputError(f"You are not logged in to the Hub, so {repo_id} cannot be written; {LOGIN}.")
-    api, where = HfApi(token=token), {"repo_type": repo_type}
+    api = HfApi(token=token)
+    where: dict[str, Any] = {"repo_type": repo_type}
     with explained(repo_id, repo_type):
         account = api.whoami()
         full = repo_id if "/" in repo_id else f"{account['name']}/{repo_id}"
@@ -331,6 +333,6 @@ def _run_name(folder: str) -> str:
 
 
 def _report_without_paths(report: Report, repo_id: str, token: str | bool | None) -> Report:
-    name, encoder = report.dataset.name, report.encoder and Path(report.encoder.source).name
+    name, encoder = report.dataset.name, Path(report.encoder.source).name if report.encoder else None
     named = not Path(name).exists() and _on_hub(name, "dataset", token)
     return report.renamed(repo_id, name if named else Path(name).name, encoder)

@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 COPY_SECONDS = 600  # after which gradio has its own copy of a file
@@ -55,7 +56,7 @@ BOUNDS = {SLOW: Bound(16, 3), None: Bound(200, 40)}
 class BoundedQueue(Queue):
     """gradio's queue with a short line for slow work, and a bound for each visitor."""
 
-    async def push(self, body, request, username):  # noqa: D102
+    async def push(self, body: Any, request: gr.Request, username: str | None) -> Any:  # noqa: D102
         if body.fn_index is not None:
             kind = _kind(route_utils.get_fn(self.blocks, None, body))
             waiting = [event for line in self.event_queue_per_concurrency_id.values() for event in line.queue]
@@ -119,11 +120,15 @@ class Page(gr.Blocks):
         options: of `gradio.Blocks`.
     """
 
-    def __init__(self, texts: dict[str, str] | None = None, most_bytes: int = 2**16, upload_bytes: int = 1, **options):
+    _queue: Queue
+
+    def __init__(
+        self, texts: dict[str, str] | None = None, most_bytes: int = 2**16, upload_bytes: int = 1, **options: Any
+    ):
         self.texts, self.most_bytes, self.upload_bytes = texts or {}, most_bytes, upload_bytes
         super().__init__(**options)
 
-    def queue(self, *arguments, **options) -> "Page":
+    def queue(self, *arguments: Any, **options: Any) -> "Page":
         """As gradio's, with `BOUNDS`; nothing gets past it."""
         super().queue(*arguments, **{"api_open": False} | options)
         plain = self._queue
@@ -137,7 +142,7 @@ class Page(gr.Blocks):
         )
         return self
 
-    def launch(self, **options) -> tuple:
+    def launch(self, **options: Any) -> tuple:
         """As gradio's, with the limits in place."""
         if gr.utils.get_space():
             os.environ.setdefault("FORWARDED_ALLOW_IPS", _PROXIES)
@@ -150,7 +155,7 @@ class Page(gr.Blocks):
         }
         return super().launch(**limits | options)
 
-    def get_api_info(self, *arguments, **options) -> dict:
+    def get_api_info(self, *arguments: Any, **options: Any) -> dict:
         """As gradio's, which calls every translated output `key`."""
         info = super().get_api_info(*arguments, **options)
         for endpoint in info["named_endpoints"].values():

@@ -43,7 +43,6 @@ class HCMPipeline(DiffusionPipeline):
         output_types: the values of a call's `output_type`.
         makes_masks: whether images come with segmentations.
         predicts_noise: whether `unet` predicts the noise of images alone, as `denoising_errors` needs it.
-        preview_steps: sampling steps that are enough for a preview; None where it takes none.
     """
 
     network_name: ClassVar[str]
@@ -53,7 +52,6 @@ class HCMPipeline(DiffusionPipeline):
     output_types: ClassVar[tuple[str, ...]] = ("pil", "np", "pt")
     makes_masks: ClassVar[bool] = False
     predicts_noise: ClassVar[bool] = False
-    preview_steps: int | None = None
     _training: dict | InputError | None = None
 
     def __init_subclass__(cls, **options: Any):
@@ -93,6 +91,11 @@ class HCMPipeline(DiffusionPipeline):
     def sampling_defaults(self) -> Sampling:
         """How images are sampled by default; None for what a model does not take."""
         return Sampling()
+
+    @property
+    def preview_steps(self) -> int | None:
+        """Sampling steps that are enough for a preview; None where it takes none."""
+        return None
 
     @property
     def denoises(self) -> bool:
@@ -221,11 +224,16 @@ class HCMPipeline(DiffusionPipeline):
         """Turn images (B, 1, H, W) in [-1, 1] and beyond into what `output_type` says."""
         if output_type == "latent":
             return images
-        images = (images.float() / 2 + 0.5).clamp(0, 1)
+        images = to_unit(images)
         if output_type == "pt":
             return images
-        images = images.permute(0, 2, 3, 1).cpu().numpy()
-        return self.numpy_to_pil(images) if output_type == "pil" else images
+        arrays = images.permute(0, 2, 3, 1).cpu().numpy()
+        return self.numpy_to_pil(arrays) if output_type == "pil" else arrays
+
+
+def to_unit(images: torch.Tensor) -> torch.Tensor:
+    """Turn images in [-1, 1] and beyond into images in [0, 1]."""
+    return (images.float() / 2 + 0.5).clamp(0, 1)
 
 
 def call_unet(network: UNet2DModel, class_labels: torch.Tensor | None) -> torch.Tensor:

@@ -67,7 +67,7 @@ class Conditions:
         if label == self.null_label:
             return dict.fromkeys(self.axes)
         answers = {}
-        for axis, names in reversed(self.axes.items()):
+        for axis, names in reversed(list(self.axes.items())):
             label, index = divmod(label, len(names))
             answers[axis] = names[index]
         return {axis: answers[axis] for axis in self.axes}
@@ -96,8 +96,8 @@ class Conditions:
             if axis not in self.axes:
                 known = f"choose among {', '.join(self.axes)}" if self.axes else "this model takes no conditions"
                 raise InputError(f"conditions name the unknown {axis!r}; {known}.")
-            if answer not in (known := (OPEN, *self.axes[axis])):
-                raise InputError(f"conditions: {axis} is {answer!r}; choose among {', '.join(known)}.")
+            if answer not in (answers := (OPEN, *self.axes[axis])):
+                raise InputError(f"conditions: {axis} is {answer!r}; choose among {', '.join(answers)}.")
         chosen = dict(self.defaults) | given
         return {axis: chosen[axis] for axis in self.axes if chosen.get(axis, OPEN) != OPEN or axis in self.defaults}
 

@@ -7,7 +7,7 @@ import diffusers
 import torch
 from diffusers import DDPMScheduler, ImagePipelineOutput, SchedulerMixin, UNet2DModel
 
-from hcm_hf.pipelines.auto import HCMPipeline, call_unet
+from hcm_hf.pipelines.auto import HCMPipeline, call_unet, to_unit
 from hcm_hf.pipelines.denoising import Callback, DenoisingMixin, Generators
 from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.pipelines.saved import load_scheduler
@@ -80,20 +80,20 @@ class DDPMPipeline(DenoisingMixin, HCMPipeline, diffusers.DDPMPipeline):
         """
         self._check_output_type(output_type)
         self._check_batch(batch_size, generator)
-        sampling = Sampling(num_inference_steps=1000 if num_inference_steps is None else num_inference_steps)
-        sampling.check(self.scheduler.config.num_train_timesteps)
-        images = self._denoise(
+        steps = 1000 if num_inference_steps is None else num_inference_steps
+        Sampling(num_inference_steps=steps).check(self.scheduler.config.num_train_timesteps)
+        latents = self._denoise(
             {"latents": self._draw_noise(batch_size, generator)},
             lambda timestep, latents: self.unet(latents, timestep).sample,
-            sampling.num_inference_steps,
+            steps,
             generator,
             callback_on_step_end,
             callback_on_step_end_tensor_inputs,
         )
         self.maybe_free_model_hooks()
-        images = self._convert(images, output_type)
+        images = self._convert(latents, output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def decode(self, latents: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Return the images (B, 1, H, W) in [0, 1] that `latents` of a callback show, and None in place of masks."""
-        return self._convert(latents, "pt"), None
+        return to_unit(latents), None

@@ -1,9 +1,10 @@
 """What the diffusion pipelines share: the loop from noise to images."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from diffusers import SchedulerMixin, UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
 
 from hcm_hf.utils.errors import InputError
@@ -17,8 +18,13 @@ Callback = Callable[[Any, int, torch.Tensor, dict[str, torch.Tensor]], dict[str,
 class DenoisingMixin:
     """A pipeline with a `unet` and a `scheduler`."""
 
+    unet: UNet2DModel
+    scheduler: SchedulerMixin
+    progress_bar: Callable[..., Any]
+    _execution_device: torch.device
+    _num_timesteps: int
     model_cpu_offload_seq = "unet"
-    output_types = ("pil", "np", "pt", "latent")
+    output_types: ClassVar[tuple[str, ...]] = ("pil", "np", "pt", "latent")
     _callback_tensor_inputs = ["latents"]
 
     @property

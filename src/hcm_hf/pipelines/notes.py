@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 from hcm_hf.data.identity import read_identities
 from hcm_hf.utils.errors import InputError
@@ -57,19 +58,19 @@ def _is_word(value: object) -> bool:
     return isinstance(value, str) and _WORD.fullmatch(value) is not None
 
 
-def _is_finite(value: object) -> bool:
+def _is_finite(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return _is_finite(value) and value >= 0
 
 
-def _is_whole(value: object) -> bool:
+def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and _is_number(value)
 
 
-def _is_mapping(value: object) -> bool:
+def _is_mapping(value: object) -> TypeGuard[Mapping]:
     return isinstance(value, Mapping)
 
 
@@ -86,8 +87,13 @@ def _all_of(checks: Mapping[str, Check]) -> Check:
     return lambda value: isinstance(value, Mapping) and set(checks) <= set(value) and _odd(value, checks) is None
 
 
-_PROGRESS = {"step": _is_whole, "best_step": _is_whole, "best_loss": _or_none(_is_finite), "seconds": _is_number}
-_ENVIRONMENT = {
+_PROGRESS: dict[str, Check] = {
+    "step": _is_whole,
+    "best_step": _is_whole,
+    "best_loss": _or_none(_is_finite),
+    "seconds": _is_number,
+}
+_ENVIRONMENT: dict[str, Check] = {
     **{"packages": lambda value: _is_mapping(value) and all(map(_is_text, value.values())), "python": _is_text},
     **{"processor": _is_text, "cores": _or_none(_is_whole), "torch_threads": _is_whole, "accelerator": _is_text},
 }

@@ -12,7 +12,7 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 
 from hcm_hf.models.unet import PAIR_CHANNELS, split_pairs, use_plain_attention
-from hcm_hf.pipelines.auto import INDEX_FILE, HCMPipeline, call_unet
+from hcm_hf.pipelines.auto import INDEX_FILE, HCMPipeline, call_unet, to_unit
 from hcm_hf.pipelines.conditions import Asked, Conditions
 from hcm_hf.pipelines.denoising import Callback, DenoisingMixin, Generators
 from hcm_hf.pipelines.sampling import Sampling, one_of
@@ -28,12 +28,12 @@ class PairedPipelineOutput(BaseOutput):
     Attributes:
         images: as `output_type` says: PIL images of mode L, (B, H, W, 1) in [0, 1] or (B, 1, H, W) in [0, 1].
         masks: PIL images of mode L, uint8 (B, H, W) or int64 (B, H, W), with the labels of ACDC: 0 background, 1 right
-            ventricle's cavity, 2 myocardium, 3 left ventricle's cavity.
+            ventricle's cavity, 2 myocardium, 3 left ventricle's cavity. None beside latents.
         conditions: what each shows, for example {"group": "HCM", "phase": "ED", "level": "mid"}.
     """
 
     images: list[Image.Image] | np.ndarray | torch.Tensor
-    masks: list[Image.Image] | np.ndarray | torch.Tensor
+    masks: list[Image.Image] | np.ndarray | torch.Tensor | None
     conditions: list[dict[str, str | None]]
 
 
@@ -194,14 +194,14 @@ class PairedDDPMPipeline(DenoisingMixin, HCMPipeline):
         )
         self.maybe_free_model_hooks()
 
-        images, masks = latents, None
+        images: list[Image.Image] | np.ndarray | torch.Tensor = latents
+        masks: list[Image.Image] | np.ndarray | torch.Tensor | None = None
         if output_type != "latent":
-            images, masks = split_pairs(latents.float(), self.config.patch_size)
-            images = self._convert(images, output_type)
-        if output_type in ("np", "pil"):
-            masks = masks.byte().cpu().numpy()
-        if output_type == "pil":
-            masks = [Image.fromarray(mask) for mask in masks]
+            pixels, masks = split_pairs(latents.float(), self.config.patch_size)
+            images = self._convert(pixels, output_type)
+            if output_type in ("np", "pil"):
+                arrays = masks.byte().cpu().numpy()
+                masks = [Image.fromarray(mask) for mask in arrays] if output_type == "pil" else arrays
         shown = [self.conditions.describe(label) for label in labels.tolist()]
         output = PairedPipelineOutput(images=images, masks=masks, conditions=shown)
         return output if return_dict else (images, masks, shown)
@@ -209,7 +209,7 @@ class PairedDDPMPipeline(DenoisingMixin, HCMPipeline):
     def decode(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what latents show: images (B, 1, H, W) in [0, 1] and masks (B, H, W), int64."""
         images, masks = split_pairs(latents.float(), self.config.patch_size)
-        return self._convert(images, "pt"), masks
+        return to_unit(images), masks
 
     def draw_labels(
         self,

@@ -50,10 +50,10 @@ class Sampling:
                 raise InputError(f"{name} {vars(self)[name]} given, but this {kind}; leave it out.")
         if not pipeline.denoises:
             return pipeline, full
+        assert own.scheduler is not None  # as a diffusion model has one
         name = self.scheduler or own.scheduler
-        converted, steps = convert_scheduler(pipeline.scheduler, name)
-        if name == own.scheduler:
-            steps = own.num_inference_steps
+        converted, usual = convert_scheduler(pipeline.scheduler, name)
+        steps = own.num_inference_steps if name == own.scheduler else usual
         steps = steps if self.num_inference_steps is None else self.num_inference_steps
         scale = own.guidance_scale if self.guidance_scale is None else float(self.guidance_scale)
         full = replace(full, scheduler=name, num_inference_steps=steps, guidance_scale=scale)
@@ -89,7 +89,7 @@ class Sampling:
     @property
     def noted(self) -> dict[str, Any]:
         """What to note beside the images: `class`, and of a diffusion model how it was sampled."""
-        shown = None if self.conditions is None else " ".join(self.conditions.values()) or "any"
+        shown = None if self.conditions is None else " ".join(filter(None, self.conditions.values())) or "any"
         steps = {name: vars(self)[name] for name in ("scheduler", "num_inference_steps", "guidance_scale")}
         return {"class": shown} | {name: value for name, value in steps.items() if value is not None}
 

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import ModelMixin, SchedulerMixin
@@ -159,11 +160,11 @@ def _check_call(network: ModelMixin, call: Callable[[ModelMixin], torch.Tensor])
 class _LargestTensor(TorchDispatchMode):
     """Notes the largest number of elements that a tensor made meanwhile has, as `size`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.size = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         made = func(*args, **(kwargs or {}))
         if not func.is_view:
             sizes = (tensor.numel() for tensor in tree_leaves(made) if isinstance(tensor, torch.Tensor))
@@ -212,8 +213,8 @@ def _check_header(path: Path, wanted: Mapping[str, torch.Tensor]) -> None:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}
             stored = {name: (tuple(one.get_shape()), one.get_dtype()) for name, one in slices.items()}
-    for name, others, verb in ((wanted, stored, "lacks"), (stored, wanted, "holds")):
-        if odd := [one for one in name if one not in others]:
+    for names, others, verb in ((wanted, stored, "lacks"), (stored, wanted, "holds")):
+        if odd := [one for one in names if one not in others]:
             raise InputError(
                 f"{path} is of another network than {path.parent.name}/config.json asks for: it {verb} {odd[0]}; copy "
                 "the model again."

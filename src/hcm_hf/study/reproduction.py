@@ -105,7 +105,7 @@ def reproduce(
         work_dir=work_dir,
         output_dir=output_dir,
         dataset=Path(dataset or work_dir / "dataset"),
-        acdc=acdc and Path(acdc),
+        acdc=Path(acdc) if acdc else None,
         settings=settings,
         arguments=arguments,
         num_images=num_images,

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -103,7 +104,7 @@ def sweep_steps(
                 report = Report.load(folder) if (folder / REPORT_FILE).is_file() else None
                 wanted = num_images, seed, __version__, reference, encoder_hash
                 if report is None or _circumstances(report) != wanted:
-                    options = {"split": split, "groups": [group], "encoder": encoder, "seed": seed}
+                    options: dict[str, Any] = {"split": split, "groups": [group], "encoder": encoder, "seed": seed}
                     report = score(folder, images=images, dataset=dataset, **options)
                 row |= _chosen(report.rows["generated"], group, first=group == groups[0])
                 if group == groups[0]:
@@ -127,6 +128,7 @@ def sweep_steps(
     if len(seeds) > 1:
         brackets = "the lowest and the highest of the seeds, around their mean; for real patients the 95 % interval"
     generator, data = first.generator, first.dataset
+    assert generator.model is not None  # it made the images
     made_by, compared_with = (  # not where they are on this machine
         name if parse_repository(name) else Path(name).name for name in (generator.model, data.name)
     )
@@ -182,5 +184,5 @@ def _over_seeds(numbers: Sequence[Number | None], column: str) -> str:
 
 def _circumstances(report: Report) -> tuple[int, int, str, str, str | None]:
     """What a report's numbers depend on beside the images' settings."""
-    encoder = report.encoder and report.encoder.hash
+    encoder = None if report.encoder is None else report.encoder.hash
     return report.n_generated, report.seed, report.hcm_hf_version, report.dataset.fingerprint, encoder

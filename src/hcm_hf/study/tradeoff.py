@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
@@ -79,7 +79,7 @@ class Entry:
     measured_on: str
     numbers: dict[str, Number]
     real: dict[str, Number]
-    compared: dict[str, str | int]
+    compared: dict[str, str | int | None]
     source: Path
 
 
@@ -232,10 +232,8 @@ def plot_tradeoff(entries: Sequence[Entry]) -> "Figure":
         axes.set_xlabel("milliseconds per image")
 
     families = dict.fromkeys(entry.family for entry in entries)
-    plain = {"linestyle": "", "color": _GREY}
-    handles: dict[str, Line2D | tuple] = {
-        family: Line2D([], [], linewidth=4, color=colours[family]) for family in families
-    }
+    plain: dict[str, Any] = {"linestyle": "", "color": _GREY}
+    handles: dict[str, Any] = {family: Line2D([], [], linewidth=4, color=colours[family]) for family in families}
     handles |= {f"recipe {recipe}": Line2D([], [], marker=marker, **plain) for recipe, marker in markers.items()}
     if any(MASK_WALLS in entry.numbers for entry in entries):
         handles["walls in its own masks"] = Line2D([], [], marker="o", markerfacecolor="white", **plain)
@@ -269,10 +267,10 @@ def render_tradeoff(entries: Sequence[Entry]) -> str:
 def _draw_real(axes: "Axes", real: Sequence[Number]) -> None:
     """A band over all intervals, and a line for each value."""
     if real:
-        low, high = min(number.low for number in real), max(number.high for number in real)
-        axes.axhspan(low, high, color=_GREY, alpha=_FAINT, linewidth=0)
-    for value in {number.value for number in real}:
-        axes.axhline(value, color=_GREY, linewidth=1)
+        values, low, high = zip(*map(_ends, real), strict=True)
+        axes.axhspan(min(low), max(high), color=_GREY, alpha=_FAINT, linewidth=0)
+        for value in set(values):
+            axes.axhline(value, color=_GREY, linewidth=1)
 
 
 def _draw_line(axes: "Axes", line: Sequence[Entry], column: str, color: str, marker: str) -> None:
@@ -280,21 +278,27 @@ def _draw_line(axes: "Axes", line: Sequence[Entry], column: str, color: str, mar
     there = [(entry.milliseconds, entry.numbers[column]) for entry in line if column in entry.numbers]
     if there:
         times, numbers = zip(*there, strict=True)
-        values, low, high = zip(*((one.value, one.low, one.high) for one in numbers), strict=True)
+        values, low, high = zip(*map(_ends, numbers), strict=True)
         dashes, filling = ("--", "white") if column == MASK_WALLS else ("-", color)
         axes.vlines(times, low, high, color=color, linewidth=1, alpha=0.4)
-        style = {"linestyle": dashes, "linewidth": 1.2, "markersize": 5.5, "markerfacecolor": filling}
+        style: dict[str, Any] = {"linestyle": dashes, "linewidth": 1.2, "markersize": 5.5, "markerfacecolor": filling}
         axes.plot(times, values, color=color, marker=marker, **style)
 
 
 def _write_calls(axes: "Axes", line: Sequence[Entry], column: str, sampler: str, color: str, above: bool) -> None:
     """The calls beside the points of a line of several, and the sampler beside the last."""
     offset, anchor = ((4, 2), "bottom") if above else ((4, -2), "top")
-    style = {"textcoords": "offset points", "va": anchor, "fontsize": 8.5, "color": color}
+    style: dict[str, Any] = {"textcoords": "offset points", "va": anchor, "fontsize": 8.5, "color": color}
     for entry in line:
         if len(line) > 1 and column in entry.numbers:
             text = f"{entry.calls} {sampler}" if entry is line[-1] else str(entry.calls)
-            axes.annotate(text, (entry.milliseconds, entry.numbers[column].value), offset, **style)
+            axes.annotate(text, (entry.milliseconds, _ends(entry.numbers[column])[0]), offset, **style)
+
+
+def _ends(number: Number) -> tuple[float, float, float]:
+    """A number's value, and the ends of its interval: a number that is drawn has them."""
+    assert number.value is not None and number.low is not None and number.high is not None
+    return number.value, number.low, number.high
 
 
 def _assigned(names: Iterable[str], marks: Sequence[str]) -> dict[str, str]:
@@ -366,13 +370,13 @@ def _join(seeds: Sequence[dict[str, Number]]) -> dict[str, Number]:
     """Of each column the mean over the seeds that have a value, and the furthest ends of their intervals."""
     numbers = {}
     for column in COLUMNS:
-        there = [row[column] for row in seeds if column in row and row[column].value is not None]
+        there = [_ends(row[column]) for row in seeds if column in row and row[column].value is not None]
         if there:
-            value = sum(number.value for number in there) / len(there)
-            numbers[column] = Number(value, min(one.low for one in there), max(one.high for one in there))
+            values, low, high = zip(*there, strict=True)
+            numbers[column] = Number(sum(values) / len(values), min(low), max(high))
     return numbers
 
 
-def _compared(row: dict[str, Number]) -> dict[str, str | int]:
+def _compared(row: dict[str, Number]) -> dict[str, str | int | None]:
     number = row["kid_acdc"]
     return {"encoder": number.encoder, "held-out slices": number.n_real, "held-out patients": number.n_patients}

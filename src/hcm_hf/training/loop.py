@@ -145,11 +145,11 @@ def _loop(run: Run, recipe: Recipe, slices: Slices, config: TrainingConfig, stop
 
         # Log.
         values = accelerator.reduce(torch.stack(list(record.values())), "mean").tolist()
-        record = dict(zip(record, values, strict=True))
-        check_finite(record, progress.step)
+        logged = dict(zip(record, values, strict=True))
+        check_finite(logged, progress.step)
         bar.update()
-        bar.set_postfix({name: f"{value:.3f}" for name, value in record.items()}, refresh=False)
-        run.log(record, -(-progress.step // epoch_steps))
+        bar.set_postfix({name: f"{value:.3f}" for name, value in logged.items()}, refresh=False)
+        run.log(logged, -(-progress.step // epoch_steps))
 
         # Validate at the end of an epoch and save the best; save a checkpoint at intervals and on a signal.
         epoch, within = divmod(progress.step, epoch_steps)
@@ -236,7 +236,7 @@ def _stop_requests() -> Iterator[dict[str, int]]:
 
     def note(signal_number: int, frame: FrameType | None) -> None:
         stop["signal"] = signal_number
-        signal.signal(signal_number, before[signal_number])
+        signal.signal(signal_number, before[signal.Signals(signal_number)])
 
     with stop_signals(note) as before:
         yield stop

@@ -101,7 +101,7 @@ class Recipe:
         code = ("objective", "networks", "losses", "taught_by", "sampling")
         losses: dict[str, Any] = {}
         for name, value in self.losses.items():
-            losses |= asdict(value) if is_dataclass(value) else {name: value}
+            losses |= asdict(value) if is_dataclass(value) and not isinstance(value, type) else {name: value}
         return {name: value for name, value in vars(self).items() if name not in code} | {"objective": losses}
 
 

@@ -168,7 +168,7 @@ class Scene:
         body, ring = self.body, self.heart.ring(z, contraction)
         labels = np.zeros(self.shape, dtype=np.uint8)
         moved = (np.array(body.drift) * (z - 0.5 * self.heart.length) + shift).tolist()
-        box = self._box(*moved, float(max(ring.epi.max(), ring.rv.max())) + 3 * body.epicardial_fat + 12)
+        box = self._box(moved[0], moved[1], float(max(ring.epi.max(), ring.rv.max())) + 3 * body.epicardial_fat + 12)
         p, q = self._p[box] - moved[0], self._q[box] - moved[1]
         view, grain, fine = image[box], self._field("grain", z)[box], self._field("fine", z + 20 * contraction)[box]
         patch = self._field("patch", z + 15 * contraction)[box]
@@ -273,10 +273,11 @@ class Scene:
         """The part of the picture within `reach` mm of a point."""
         cos, sin = self._turn
         x, y = cos * at_p - sin * at_q + self._origin[0], sin * at_p + cos * at_q + self._origin[1]
-        return tuple(
+        rows, columns = (
             slice(max(int((at - reach) / self.spacing), 0), max(int((at + reach) / self.spacing) + 2, 0))
             for at in (x, y)
         )
+        return rows, columns
 
 
 def _cover(depth: Array, edge: float | Array) -> Array:

@@ -1,6 +1,7 @@
 """The part of a report on anatomy: walls, areas and topology of slices as the encoder segments them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ def anatomy_rows(comparison: Comparison, figures: Path | None) -> Rows:
     Real rows resample patients, the others images. The row `training` offers the training slices of the same groups,
     `true_masks` the held-out slices that the dataset has segmentations of, with these and their phases.
     """
+    assert comparison.encoder is not None  # the part is left out without one
     heldout, predictions = comparison.reference.heldout, comparison.predictions
     segmented = heldout.masks.min((1, 2)) >= 0
     patients = {
@@ -67,7 +69,7 @@ def _mean(
 ) -> Number:
     """Mean of the known values with its interval over patients or, for generated images, over images."""
     known = np.isfinite(values)
-    about = {
+    about: dict[str, Any] = {
         "protocol": "segmented",
         "n_generated": int(known.sum()),
         "n_real": 0 if patients is None else int(known.sum()),

@@ -2,6 +2,7 @@
 
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ NAME = "acdc"  # of the features, whatever data in ACDC's layout the encoder was
 
 def feature_rows(comparison: Comparison, figures: Path | None) -> Rows:
     """Distances of distributions on the principal components of the held-out slices' features."""
+    assert comparison.encoder is not None  # the part is left out without one
     codes, draws = comparison.resamples
     features = {name: predicted.features for name, predicted in comparison.predictions.items()}
     components = principal_components(features["real"], COMPONENTS)
@@ -47,13 +49,13 @@ def feature_rows(comparison: Comparison, figures: Path | None) -> Rows:
     rows: Rows = {}
     curves = {}
     for name, one in offered.items():
-        about = {"n_real": len(real), "n_patients": draws.shape[1], "encoder": comparison.encoder.hash}
+        about: dict[str, Any] = {"n_real": len(real), "n_patients": draws.shape[1], "encoder": comparison.encoder.hash}
         equal = about | {"protocol": "equal_n", "n_generated": size, "n_real": size}
-        relative = (ours / theirs for ours, theirs in zip(frechet[name], frechet["real"], strict=True))
+        (ours, all_ours), (theirs, all_theirs) = frechet[name], frechet["real"]
         kernel = resampled_kernel_distance(one, real, codes, draws)
         numbers = {
             "fd": Number.estimate(*frechet[name], (0, np.inf), **equal),
-            "relative_fd": Number.estimate(*relative, (0, np.inf), **equal),
+            "relative_fd": Number.estimate(ours / theirs, all_ours / all_theirs, (0, np.inf), **equal),
             "kid": Number.estimate(*kernel, (-np.inf, np.inf), protocol="all", n_generated=len(one), **about),
         }
         scores = np.mean([neighbour_scores(some, real[subset]) for some in subsets[name]], axis=0)

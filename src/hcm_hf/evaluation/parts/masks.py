@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import wasserstein_distance
@@ -52,6 +53,7 @@ class _Segmented:
     @cached_property
     def predicted_walls(self) -> np.ndarray:
         """The same by the encoder's segmentation."""
+        assert self.predictions is not None  # without an encoder nobody asks
         return wall_thickness(self.predictions.masks, self.pixel_spacing)
 
     def show(self, group: str, phase: str) -> np.ndarray:
@@ -75,6 +77,7 @@ def check_pairs(generated: GeneratedImages, splits: dict[str, RealSlices]) -> No
         InputError: if the sizes differ, or a split has no segmented slices like those that were asked for.
     """
     images, pairs = generated.images, generated.pairs
+    assert pairs is not None  # of images without segmentations nothing is checked
     if pairs.masks.shape != images.shape:
         raise InputError(f"masks have shape {pairs.masks.shape} and images {images.shape}; give each image its mask.")
     for split, slices in splits.items():
@@ -102,10 +105,12 @@ def mask_rows(comparison: Comparison, figures: Path | None = None) -> Rows:
         are those of training slices, since they compare other patients with the held-out ones.
     """
     pairs, encoder, spacing = comparison.generated.pairs, comparison.encoder, comparison.pixel_spacing
+    assert pairs is not None  # the part is left out without them
     predictions = None if encoder is None else comparison.predictions["generated"]
     generated = _Segmented(pairs.masks, pairs.groups, pairs.phases, spacing, predictions=predictions)
     training = _real(comparison.reference.all_training, pairs, spacing)
     heldout = _real(comparison.reference.all_heldout, pairs, spacing, encoder)
+    assert heldout.patients is not None  # real slices have them
     groups = asked_groups(pairs)
     rows: Rows = {}
     for stream, (name, one, compared) in enumerate((("generated", generated, generated), ("real", heldout, training))):
@@ -114,9 +119,9 @@ def mask_rows(comparison: Comparison, figures: Path | None = None) -> Rows:
         for group in groups:
             rows[name] |= _of_group(group, one, encoder, random)
             for phase in PHASES:
-                walls = (side.walls[side.show(group, phase)] for side in (compared, heldout))
+                walls, real = (side.walls[side.show(group, phase)] for side in (compared, heldout))
                 patients = heldout.patients[heldout.show(group, phase)]
-                rows[name][_called("mask_wall_distance", group, phase)] = _distance(*walls, patients, random)
+                rows[name][_called("mask_wall_distance", group, phase)] = _distance(walls, real, patients, random)
     if figures:
         drawn = {
             "generated masks": generated,
@@ -161,6 +166,7 @@ def _of_all(one: _Segmented, encoder: Encoder | None, random: np.random.Generato
     """Yield name and number of what is measured in all slices of a row."""
     everywhere = np.ones(len(one.masks), bool)
     if encoder is not None:
+        assert one.predictions is not None
         for label, chamber in enumerate(CHAMBERS, 1):
             own, predicted = one.masks == label, one.predictions.masks == label
             both, sizes = 2 * (own & predicted).sum((1, 2)), own.sum((1, 2)) + predicted.sum((1, 2))
@@ -174,6 +180,7 @@ def _of_group(
 ) -> Iterator[tuple[str, Number]]:
     """Yield name and number of what is measured in the slices of a group, of each phase apart."""
     if encoder is not None:
+        assert one.predictions is not None
         kept, likeliest = one.groups == GROUPS.index(group), one.predictions.group_log_probabilities.argmax(1)
         mean = _mean(one, kept, likeliest == one.groups, random, encoder=encoder.hash)
         yield _called("asked_group_share", group), mean
@@ -199,8 +206,8 @@ def _mean(
 ) -> Number:
     """Sum of the values of some slices over that of their sizes, each 1 unless given, with its interval."""
     generated = one.patients is None
-    owners = (np.arange(len(kept)) if generated else one.patients)[kept]
-    number_of = {
+    owners = (np.arange(len(kept)) if one.patients is None else one.patients)[kept]
+    number_of: dict[str, Any] = {
         "protocol": "asked",
         "n_generated": len(owners),
         "n_real": 0 if generated else len(owners),
@@ -216,7 +223,7 @@ def _mean(
 def _distance(walls: np.ndarray, real: np.ndarray, patients: np.ndarray, random: np.random.Generator) -> Number:
     """1-Wasserstein distance of measured walls, (N,), from real ones, (M,); its interval is over their patients."""
     walls, real, patients = walls[np.isfinite(walls)], real[np.isfinite(real)], patients[np.isfinite(real)]
-    counts = {
+    counts: dict[str, Any] = {
         "protocol": "asked",
         "n_generated": len(walls),
         "n_real": len(real),

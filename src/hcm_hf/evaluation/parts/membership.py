@@ -1,6 +1,7 @@
 """The part of a report on membership: whether a diffusion model's denoising errors betray its training patients."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ def membership_rows(comparison: Comparison, figures: Path | None) -> Rows:
     """How well denoising errors tell training patients from held-out ones; the control was never trained."""
     training, heldout = comparison.reference.training, comparison.reference.heldout
     model, seed = comparison.model, comparison.seed
-    about = {
+    assert model is not None  # see `can_test_membership`
+    about: dict[str, Any] = {
         "protocol": "denoising",
         "n_generated": 0,
         "n_real": len(training.images) + len(heldout.images),
@@ -33,8 +35,8 @@ def membership_rows(comparison: Comparison, figures: Path | None) -> Rows:
     }
     rows: Rows = {}
     for name, unet in (("generated", model.unet), ("untrained", untrained(model.unet, seed))):
-        errors = (denoising_errors(unet, model.scheduler, side.images, seed) for side in (training, heldout))
-        found = membership_auc(*errors, training.patients, heldout.patients, seed=seed)
+        seen, unseen = (denoising_errors(unet, model.scheduler, side.images, seed) for side in (training, heldout))
+        found = membership_auc(seen, unseen, training.patients, heldout.patients, seed=seed)
         rows[name] = {"membership_auc": Number.estimate(*found, (0, 1), **about)}
     return rows
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,9 +45,9 @@ def memorization_rows(comparison: Comparison, figures: Path | None) -> Rows:
     n = min(n, len(comparison.generated.images))
 
     def estimate(
-        statistic: Callable[[np.ndarray], float], bounds: tuple[float, float], times: int = 1, **about: int | str
+        statistic: Callable[[np.ndarray], float], bounds: tuple[float, float], times: int = 1, **about: Any
     ) -> Number:
-        value = np.mean([statistic(np.arange(len(codes))) for _ in range(times)])
+        value = float(np.mean([statistic(np.arange(len(codes))) for _ in range(times)]))
         return Number.estimate(value, resample(statistic, codes, draws), bounds, **about)
 
     rows: Rows = {}
@@ -99,7 +100,7 @@ def _parts(images: np.ndarray) -> list[np.ndarray]:
 
 def _authenticity(train: np.ndarray, images: np.ndarray, patients: np.ndarray, draws: np.ndarray) -> Number:
     """With its interval over the training patients; unknown where there is only one."""
-    about = {
+    about: dict[str, Any] = {
         "protocol": "train",
         "n_generated": len(images),
         "n_real": len(train),
@@ -110,4 +111,4 @@ def _authenticity(train: np.ndarray, images: np.ndarray, patients: np.ndarray, d
     parts = _parts(images)
     found = [authenticity(train, pixel_rows(part), patients, draws) for part in parts]
     value, resampled = (np.average(one, axis=0, weights=list(map(len, parts))) for one in zip(*found, strict=True))
-    return Number.estimate(value, resampled, _SHARE, **about)
+    return Number.estimate(float(value), resampled, _SHARE, **about)

@@ -42,7 +42,8 @@ class Diffusion(Objective):
         order = torch.randperm(len(images), generator=generator)
         timesteps = ((order + 0.5) / len(order) * self.scheduler.config.num_train_timesteps).long().to(images.device)
         parts = [part.split(64) for part in (images, noise, timesteps)]
-        return sum(len(part[0]) * self.loss(*part) for part in zip(*parts, strict=True)) / len(images)
+        first, *others = (len(part[0]) * self.loss(*part) for part in zip(*parts, strict=True))
+        return sum(others, first) / len(images)
 
     def loss(self, images: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """Mean squared error of the noise predicted in images (B, 1, H, W) at timesteps (B,)."""

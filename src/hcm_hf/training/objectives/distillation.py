@@ -108,7 +108,9 @@ class MomentMatching(PairedDiffusion):
         known = known[known < count_labels(AXES)]
         labels = known[torch.linspace(0, len(known) - 1, 256).round().long()]
         images = [
-            pipeline(len(part), torch.Generator().manual_seed(index), class_labels=part, output_type="pt").images
+            pipeline(
+                len(part), torch.Generator().manual_seed(index), class_labels=part, output_type="pt", return_dict=False
+            )[0]
             for index, part in enumerate(labels.split(64))
         ]
         return kernel_distance(2 * torch.cat(images) - 1, batch.images)

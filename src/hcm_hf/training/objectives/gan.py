@@ -113,7 +113,7 @@ def adversarial_loss(logits: torch.Tensor, target: float) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 
-def gradient_penalty(discriminator: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def gradient_penalty(discriminator: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor:
     """R1, E ||grad D(x)||^2 / 2 on real images, https://huggingface.co/papers/1801.04406 (equation 9); in float32.
 
     Under batch normalisation an image's logit depends on the other images of its batch. The gradient is that of the

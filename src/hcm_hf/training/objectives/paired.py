@@ -39,6 +39,7 @@ class PairedDiffusion(Objective):
     """
 
     sampled = "unet"
+    label_counts: torch.Tensor
 
     def __init__(
         self,
@@ -99,7 +100,8 @@ class PairedDiffusion(Objective):
         timesteps = ((order + 0.5) / len(order) * self.scheduler.config.num_train_timesteps).long().to(pairs.device)
         columns = (pairs, batch.masks.repeat(2, 1, 1), find_labels(batch).repeat(2), noise, timesteps)
         parts = [column.split(64) for column in columns]
-        return sum(len(part[0]) * self.loss(*part) for part in zip(*parts, strict=True)) / len(pairs)
+        first, *others = (len(part[0]) * self.loss(*part) for part in zip(*parts, strict=True))
+        return sum(others, first) / len(pairs)
 
     def loss(
         self,
@@ -151,8 +153,8 @@ class PairedDiffusion(Objective):
         """Eight slices, and their segmentations as shades of grey."""
         pipeline = self.pipeline()
         pipeline.set_progress_bar_config(disable=True)
-        output = pipeline(8, torch.Generator().manual_seed(0), output_type="np")
-        return np.concatenate([output.images, output.masks[..., None] / NUM_STRUCTURES])
+        images, masks, _ = pipeline(8, torch.Generator().manual_seed(0), output_type="np", return_dict=False)
+        return np.concatenate([images, masks[..., None] / NUM_STRUCTURES])
 
 
 def by_channel(pairs: torch.Tensor) -> torch.Tensor:

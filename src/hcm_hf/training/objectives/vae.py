@@ -67,6 +67,13 @@ class SigmaVAE(VariationalAutoencoder):
         num_posteriors: number of latest slices that the mixture is fitted to.
     """
 
+    vae: MixtureVAE
+    variance: torch.Tensor
+    num_batches: torch.Tensor
+    num_seen: torch.Tensor
+    posterior_means: torch.Tensor
+    posterior_log_variances: torch.Tensor
+
     def __init__(
         self,
         vae: MixtureVAE,
