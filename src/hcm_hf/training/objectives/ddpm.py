@@ -8,6 +8,7 @@ from diffusers import UNet2DModel
 from torch.nn import functional as F
 
 from hcm_hf.data.slices import SliceBatch
+from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.pipelines.ddpm import DDPMPipeline
 from hcm_hf.schedulers import convert_scheduler, linear_schedule
 from hcm_hf.training.objectives.base import Objective
@@ -56,7 +57,7 @@ class Diffusion(Objective):
 
     def preview(self, batch: SliceBatch) -> np.ndarray:
         """As the base class, in 50 steps instead of a thousand."""
-        pipeline = DDPMPipeline(self.unet, convert_scheduler(self.scheduler, "ddpm")[0])
+        pipeline: HCMPipeline = DDPMPipeline(self.unet, convert_scheduler(self.scheduler, "ddpm")[0])
         pipeline.set_progress_bar_config(disable=True)
         generator = torch.Generator().manual_seed(0)
         return pipeline(16, generator, num_inference_steps=50, output_type="np").images
