@@ -563,7 +563,7 @@ def test_script_says_what_is_wrong_in_one_line(config):
     known = ", ".join(FAMILIES)
     command = [sys.executable, str(SCRIPTS / "train.py"), "--family", "stylegan"]
     result = subprocess.run(command, capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (2, f"error: Unknown family 'stylegan'; choose among {known}.\n")
+    assert (result.returncode, result.stderr) == (2, f"error: Unknown --family 'stylegan'; choose among {known}.\n")
     result = subprocess.run([*command[:2], "--famly", "dcgan"], capture_output=True, text=True)
     assert result.returncode == 2 and "--famly" in result.stderr and "Traceback" not in result.stderr
 
@@ -632,9 +632,13 @@ def test_a_generator_notes_its_patients_too_and_only_of_its_groups(config, split
     assert written["train_patients"] == hcm.identities() and set(written["train_patients"]) == set(hcm.patients)
 
 
-def test_the_encoders_script_trains_it_and_says_where_it_is(encoder_config, dataset_dir, tmp_path, capsys):
-    script = run_path(str(SCRIPTS / "train_encoder.py"))
-    script["main"](tmp_path / "encoder", str(dataset_dir), num_epochs=1, seed=3)
+def test_the_encoders_script_trains_it_and_says_where_it_is(
+    encoder_config, dataset_dir, tmp_path, capsys, monkeypatch
+):
+    options = {"dataset": dataset_dir, "output_dir": tmp_path / "encoder", "num_epochs": 1, "seed": 3}
+    flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    monkeypatch.setattr(sys, "argv", ["train_encoder.py", *flags])
+    run_path(str(SCRIPTS / "train_encoder.py"), run_name="__main__")
     assert f"encoder: {tmp_path / 'encoder' / 'best'}\n" in capsys.readouterr().out
     written = json.loads((tmp_path / "encoder/training_config.json").read_text())
     assert (written["family"], written["recipe"], written["seed"]) == ("encoder", "default", 3)
