@@ -7,9 +7,9 @@ import torch
 
 
 class AveragedWeights:
-    """Exponential moving average of a network's parameters and float buffers; other buffers are copied.
+    """Exponential moving average of a network's parameters; buffers are copied.
 
-    Batch normalisation's running statistics are float buffers: averaged weights need averaged statistics.
+    Averaged or newly estimated statistics of batch normalisation made worse images (docs/tuning.md).
 
     The decay is capped at (1 + step) / (10 + step), so that the first steps do not linger.
 
@@ -27,8 +27,9 @@ class AveragedWeights:
     def update(self, step: int) -> None:
         """Update the average with the weights after `step` steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
+        parameters = dict(self.network.named_parameters())
         for name, tensor in self.network.state_dict().items():
-            if tensor.is_floating_point():
+            if name in parameters:
                 self.weights[name].lerp_(tensor, 1 - decay)
             else:
                 self.weights[name].copy_(tensor)
