@@ -125,7 +125,7 @@ def find_cohort(source: str | Path) -> Cohort:
     """
     source = str(Path(source))
     root = _open(source)
-    folders, left_out = _search(root)
+    folders, left_out = _search(root, source)
     if not folders:
         raise InputError(f"{source} holds no ACDC patients: it should contain training/patient001/Info.cfg and so on.")
     folders.sort(key=lambda folder: folder.name)
@@ -212,27 +212,29 @@ def _half(folder: AnyPath, source: str) -> str:
     return next((HALVES[part] for part in reversed(parts) if part in HALVES), "")
 
 
-def _search(folder: AnyPath, depth: int = 0) -> tuple[list[AnyPath], list[str]]:
+def _search(folder: AnyPath, source: str, depth: int = 0) -> tuple[list[AnyPath], list[str]]:
     """Return the patient folders at or below `folder`, and a sentence for each folder without any."""
     if _PATIENT.fullmatch(folder.name):
         return [folder], []
     if folder.name.startswith((".", "__")) and depth:
-        return [], [f"folder {folder}: its name begins as those of system folders do"]
+        return [], [f"folder {_inside(folder, source)}: its name begins as those of system folders do"]
     if depth > _SEARCH_DEPTH:
-        return [], [f"folder {folder}: more than {_SEARCH_DEPTH} folders deep"]
+        return [], [f"folder {_inside(folder, source)}: more than {_SEARCH_DEPTH} folders deep"]
     found, left_out = [], []
     try:
         children = sorted((child for child in folder.iterdir() if child.is_dir()), key=lambda child: child.name)
     except OSError as error:
-        return [], [f"folder {folder}: it cannot be read ({error.strerror})"]
+        return [], [f"folder {_inside(folder, source)}: it cannot be read ({error.strerror})"]
     for child in children:
-        patients, passed_over = _search(child, depth + 1)
+        patients, passed_over = _search(child, source, depth + 1)
         found += patients
         left_out += passed_over
     if found or not depth:
         return found, left_out
     few = [sentence for sentence in left_out if "cannot be read" in sentence]
-    return [], few or [f"folder {folder}: it is not called patient001 or the like, and holds no folder that is"]
+    return [], few or [
+        f"folder {_inside(folder, source)}: it is not called patient001 or the like, and holds no folder that is"
+    ]
 
 
 def _read_info(folder: AnyPath, half: str, source: str) -> Patient:
