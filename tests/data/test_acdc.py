@@ -131,9 +131,14 @@ def test_every_folder_that_is_passed_over_is_named(cohort, tmp_path, monkeypatch
     for name in ("patient_003", "Patient004", "patient005 (1)", "patient006_copy", ".hidden", "__MACOSX", "empty"):
         (source / "training" / name / "inside").mkdir(parents=True)
     (source / "a/b/c/d/e/patient007").mkdir(parents=True)
+    (source / ".cache").mkdir()
     monkeypatch.chdir(source)
     for found in (find_cohort(source), find_cohort(".")):
-        assert len(found.patients) == 2 and len(found.left_out) == 8
+        assert (
+            len(found.patients) == 2
+            and len(found.left_out) == 9
+            and any(one.startswith("folder .cache: ") for one in found.left_out)
+        )
         for name in ("patient_003", "Patient004", "patient005 (1)", "patient006_copy", ".hidden", "__MACOSX", "empty"):
             assert sum(sentence.startswith(f"folder training/{name}: ") for sentence in found.left_out) == 1
     assert next(read_volumes(find_cohort(".").patients[0])).image.any()

@@ -203,7 +203,7 @@ def _folder(patient: Patient) -> AnyPath:
 def _inside(folder: AnyPath, source: str) -> str:
     """Return the folder's path inside the source, with slashes; "" for the source itself."""
     inside = folder.at if isinstance(folder, zipfile.Path) else folder.relative_to(source).as_posix()
-    return inside.strip("/").removeprefix(".")
+    return "" if inside == "." else inside.strip("/")
 
 
 def _half(folder: AnyPath, source: str) -> str:
