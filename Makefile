@@ -42,7 +42,7 @@ reproduce: $(INSTALLED)
 	$(BIN)/python scripts/reproduce.py $(if $(ACDC),--acdc "$(ACDC)") --recipe $(RECIPE) $(ARGUMENTS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile  # one process a core, one thread each
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix $(SOURCES)
