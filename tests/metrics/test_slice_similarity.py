@@ -104,6 +104,15 @@ def test_images_can_be_added_one_by_one(metric):
     assert values == pytest.approx(metric.compute(predictions=GENERATED, references=REAL[:6], protocol="pairs"))
 
 
+def test_one_side_alone_is_refused_and_never_replaced_by_what_was_added(metric):
+    first, second = (np.random.default_rng(seed).random((3, 16, 16), np.float32) for seed in (0, 1))
+    metric.add_batch(predictions=first, references=second)
+    for side in ("predictions", "references"):
+        with pytest.raises(ValueError, match="give both"):
+            metric.compute(**{side: first})
+    assert metric.compute(protocol="pairs") == metric.compute(predictions=first, references=second, protocol="pairs")
+
+
 def test_a_wrong_data_range_makes_any_two_images_alike(metric):
     first, second = 2 * GENERATED - 1, 2 * REAL - 1
     wrong = metric.compute(predictions=first, references=second, data_range=255.0, value_range=(-1.0, 1.0))

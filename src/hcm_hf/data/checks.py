@@ -64,7 +64,7 @@ def examine(name: str, volumes: Sequence[Volume]) -> tuple[Callable[[Volume], Vo
         )
     notes += _odd_sizes(volumes)
     for volume in volumes:
-        if np.any(volume.mask == LV) and _fit(volume) < _LEAST_FIT:
+        if (_labels(volume) == LV).any() and _fit(volume) < _LEAST_FIT:
             notes.append(
                 f"at {volume.phase} blood is no brighter than myocardium under the mask, or more so beside it; "
                 "check that the mask belongs to the image"
@@ -139,14 +139,9 @@ def _odd_sizes(volumes: Sequence[Volume]) -> list[str]:
     return notes
 
 
-def _mask(volume: Volume) -> np.ndarray:
-    assert volume.mask is not None  # those of ED and ES are labelled
-    return volume.mask
-
-
 def _depth(volume: Volume) -> float:
     """Return the mean position of the marked area: -1 is the first marked slice, 1 the last; below 0 in ACDC."""
-    area = _mask(volume).astype(bool).sum((0, 1))
+    area = _labels(volume).astype(bool).sum((0, 1))
     marked = np.flatnonzero(area)
     middle, reach = (marked[0] + marked[-1]) / 2, max(1, marked[-1] - marked[0]) / 2
     return float((area * (np.arange(len(area)) - middle)).sum() / area.sum() / reach)
@@ -154,7 +149,7 @@ def _depth(volume: Volume) -> float:
 
 def _side(volume: Volume) -> float:
     """Return the distance in x from the left to the right ventricle's cavity, mm; NaN without both."""
-    centres = [np.argwhere(volume.mask == label)[:, 0] for label in (RV, LV)]
+    centres = [np.argwhere(_labels(volume) == label)[:, 0] for label in (RV, LV)]
     if not all(map(len, centres)):
         return np.nan
     return float((centres[0].mean() - centres[1].mean()) * volume.spacing[0])
@@ -171,9 +166,9 @@ def _is_canonical(volume: Volume) -> bool:
 def _fit(volume: Volume) -> float:
     """How much brighter the LV cavity is than the myocardium, over the most that a shifted mask finds; 1 in place."""
     reach = [int(_REACH / size) for size in volume.spacing[:2]]
-    marked = [np.flatnonzero(_mask(volume).any(axis=axes)) for axes in ((1, 2), (0, 2))]
+    marked = [np.flatnonzero(_labels(volume).any(axis=axes)) for axes in ((1, 2), (0, 2))]
     box = tuple(slice(max(0, one[0] - far), one[-1] + far + 1) for one, far in zip(marked, reach, strict=True))
-    image, mask = volume.image[box].astype(np.float32), _mask(volume)[box]
+    image, mask = volume.image[box].astype(np.float32), _labels(volume)[box]
     image = image - image.mean()
     weights = [(mask == label) / max(1, np.count_nonzero(mask == label)) for label in (LV, MYOCARDIUM)]
     spectra = [np.fft.rfft2(one, axes=(0, 1)) for one in (image, weights[0] - weights[1])]

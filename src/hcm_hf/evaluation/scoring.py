@@ -69,7 +69,7 @@ def score(
         num_images: number of images to generate.
         sampling: what the images show and how they are sampled; by default as the model says.
         paper_compat: also score with a wrong data range, labelled as an artefact, to show what it gives.
-        seed: of generation, pairs and resamples.
+        seed: seed of generation, pairs and resamples.
 
     Returns:
         The report.

@@ -3,12 +3,11 @@
 The study's sees images. The tuned model's sees images and their segmentations at once, as blocks of pixels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
-from diffusers import SchedulerMixin, UNet2DModel
+from diffusers import UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
-from diffusers.utils.torch_utils import randn_tensor
 from torch.nn import functional as F
 
 
@@ -131,32 +130,3 @@ def split_pairs(pairs: torch.Tensor, patch_size: int) -> tuple[torch.Tensor, tor
     pairs = F.pixel_shuffle(pairs, patch_size)
     background = -2 - pairs[:, 1:].sum(1, keepdim=True)
     return pairs[:, :1], torch.cat([background, pairs[:, 1:]], dim=1).argmax(1)
-
-
-def denoise(
-    unet: UNet2DModel,
-    scheduler: SchedulerMixin,
-    batch_size: int,
-    generator: torch.Generator | list[torch.Generator],
-    num_inference_steps: int,
-) -> Iterator[torch.Tensor]:
-    """The images of `DDPMPipeline`, after each of its steps.
-
-    Args:
-        unet: the network.
-        scheduler: its noise, and how to take it off.
-        batch_size: number of images.
-        generator: source of randomness; a list gives each image its own.
-        num_inference_steps: calls of the network.
-
-    Yields:
-        (B, C, H, W) in [-1, 1] and beyond, with ever less noise; the last are the images that the pipeline returns.
-    """
-    shape = (batch_size, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-    images = randn_tensor(shape, generator=generator, device=unet.device, dtype=unet.dtype)
-    scheduler.set_timesteps(num_inference_steps)
-    for timestep in scheduler.timesteps:
-        with torch.no_grad():  # not around the whole: the caller goes on in between
-            noise = unet(images, timestep).sample
-            images = scheduler.step(noise, timestep, images, generator=generator).prev_sample
-        yield images

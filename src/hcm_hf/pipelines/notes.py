@@ -38,7 +38,7 @@ def without_paths(training: Mapping) -> dict:
     kept = {name: value for name, value in training.items() if name in _PUBLISHED}
     if environment := kept.get("environment"):
         kept["environment"] = {name: environment[name] for name in ("hcm_hf", *_ENVIRONMENT) if name in environment}
-    for name in ("dataset", "teacher", "student"):
+    for name in ("dataset", "teacher"):
         if kept.get(name) and parse_repository(kept[name]) is None:
             path = Path(kept[name])
             kept[name] = path.parent.name if path.name == "best" else path.name

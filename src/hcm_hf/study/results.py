@@ -65,9 +65,7 @@ def summarize(settings: dict, reports: Mapping[str, Report], trainings: Mapping[
             "study": study,
             **_row(report, "generated"),
             "n_generated": report.n_generated,
-            "sampler": {
-                name: vars(report.generator)[name] for name in ("scheduler", "num_inference_steps", "classes")
-            },
+            "sampler": {name: vars(report.generator)[name] for name in SAMPLER},
             "speed": report.speed,
             "left_out": report.left_out,
             "training": trainings[family],
@@ -76,8 +74,7 @@ def summarize(settings: dict, reports: Mapping[str, Report], trainings: Mapping[
         "hcm_hf_version": __version__,
         "settings": settings,
         "dataset": plain(first.dataset) | {name: vars(first)[name] for name in COUNTS},
-        "encoder": {name: vars(first.encoder)[name] for name in ("hash", "version", "quality")}
-        | {"training": encoder},
+        "encoder": {name: vars(first.encoder)[name] for name in ENCODER} | {"training": encoder},
         "families": families,
         "rows": rows,
         "without_report": [family for family in FAMILIES if family not in reports],

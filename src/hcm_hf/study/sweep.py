@@ -63,14 +63,15 @@ def sweep_steps(
         output_dir: the folder to write to.
         dataset: folder of the prepared dataset that the model was trained on; by default the synthetic cohort.
         encoder: folder of the encoder trained on that dataset.
-        schedulers: of a diffusion model, names of `SAMPLERS`; `SCHEDULERS` by default.
-        steps: of a diffusion model, calls of the network per image; `STEPS` by default.
-        num_images: images of each.
-        seeds: of the images and of the evaluation; the settings of a seed start from the same noise. Of several, the
-            table gives the mean, with the lowest and the highest.
-        split: the held-out split; choose settings on "validation", as those of "test" measure what was chosen.
-        groups: of the images and of the real slices that they are compared with. Of the first all numbers stand in
-            the table, of the others, which a model with groups is asked for, the walls.
+        schedulers: a diffusion model's samplers: ddpm, ddim, dpmsolver++, sde-dpmsolver++, unipc; by default ddpm and
+            unipc.
+        steps: a diffusion model's numbers of sampling steps; by default 1 2 4 10 20 50.
+        num_images: number of images of each setting.
+        seeds: seeds of images and evaluation; all settings of a seed start from the same noise. With several seeds
+            the table has the mean, the lowest and the highest.
+        split: the held-out split; choose settings on "validation".
+        groups: groups of the images and of the real slices. The table shows all metrics for the first group, and for
+            the others wall thickness only.
 
     Returns:
         The folder.

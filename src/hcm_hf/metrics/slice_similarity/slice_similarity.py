@@ -479,8 +479,10 @@ if "evaluate" in sys.modules:  # which loads this file; who needs the functions 
                 "average": average,
                 "device": device,
             }
-            if predictions is None or references is None:  # what `add` and `add_batch` have collected
+            if predictions is None and references is None:  # what `add` and `add_batch` have collected
                 return super().compute(**options)
+            if predictions is None or references is None:
+                raise ImageError("predictions and references belong together; give both, or neither after add_batch.")
             return self._compute(predictions, references, **options)
 
         def _compute(
