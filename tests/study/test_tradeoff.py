@@ -166,6 +166,20 @@ def test_bad_files_get_one_sentence(tmp_path, reports, sweeps, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("end", ["low", "high"])
+def test_a_number_without_an_end_of_its_interval_is_refused(tmp_path, end):
+    numbers = row(0.1)
+    numbers["kid_acdc"][end] = None
+    sweep = write_sweep(tmp_path / "steps.json", {"ddpm-2": [numbers]})
+    with pytest.raises(InputError, match="steps.json"):
+        collect(sweeps=[("ddpm-tuned", sweep)])
+    report = json.loads(write_report(tmp_path / "gan").read_text())
+    report["rows"]["generated"] = numbers
+    write(tmp_path / "gan" / "report.json", report)
+    with pytest.raises(InputError, match="report.json"):
+        collect([("paper", tmp_path / "gan")])
+
+
 def test_the_picture_says_what_is_not_the_same_for_all(tmp_path):
     write_report(tmp_path / "vae")
     write_report(tmp_path / "gan")

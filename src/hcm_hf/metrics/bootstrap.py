@@ -38,6 +38,10 @@ class Number:
     encoder: str | None = None
     structure: str | None = None
 
+    def __post_init__(self) -> None:
+        if len({one is None for one in (self.value, self.low, self.high)}) > 1:
+            raise ValueError(f"a number is {self.value} with the interval {self.low} to {self.high}")
+
     @classmethod
     def estimate(cls, value: float, resampled: np.ndarray, bounds: tuple[float, float], **about: Any) -> "Number":
         """A value with the interval of its resamples.
