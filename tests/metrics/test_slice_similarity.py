@@ -56,13 +56,14 @@ def test_best_is_the_most_alike_by_each_metric(metric):
 
 
 def test_without_torch_numpy_gives_the_same(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with_torch = {"ssim": ssim_matrix, "cc": cc_matrix, "mse": mse_matrix}
-    values = load_source().SliceSimilarity().compute(predictions=GENERATED, references=REAL, average=False)
-    for name, matrix in with_torch.items():
+    with monkeypatch.context() as patch:  # while the module is loaded, and no longer: others import torch late
+        patch.setitem(sys.modules, "torch", None)
+        metric = load_source().SliceSimilarity()
+    values = metric.compute(predictions=GENERATED, references=REAL, average=False)
+    for name, matrix in {"ssim": ssim_matrix, "cc": cc_matrix, "mse": mse_matrix}.items():
         np.testing.assert_allclose(values[name], matrix(GENERATED, REAL), atol=1e-6)
     with pytest.raises(ValueError, match="device is cuda, which needs torch"):
-        load_source().SliceSimilarity().compute(predictions=GENERATED, references=REAL, device="cuda")
+        metric.compute(predictions=GENERATED, references=REAL, device="cuda")
 
 
 def load_source():
