@@ -288,6 +288,7 @@ def with_nan(path):
         (lambda f: edit_info(f, "Group: HCM", "Group: ABC"), r"the group 'ABC', which is not one of DCM, HCM"),
         (lambda f: edit_info(f, "ED: 1", "ED: one"), r"'ED: one', which is not a whole number"),
         (lambda f: edit_info(f, "ED: 1", "ED: 1.5"), "'ED: 1.5', which is not a whole number"),
+        (lambda f: (f / "Info.cfg").write_bytes(bytes(2**20)), r"Info.cfg is larger than 64 KiB"),
         (lambda f: (f / "Info.cfg").write_bytes(b"Group: \xe9\nED: 1\nES: 2"), "which is not one of DCM, HCM"),
         (lambda f: images(f)[0].write_bytes(gzip.compress(b"x" * 400)), "frame01.nii.gz cannot be read as NIfTI"),
         (lambda f: images(f)[0].write_bytes(gzip.compress(b"x" * 40)), "frame01.nii.gz cannot be read as NIfTI"),

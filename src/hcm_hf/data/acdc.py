@@ -36,6 +36,7 @@ HALVES = {
 }
 
 _PATIENT = re.compile(r"patient\d+")
+_MOST_INFO_BYTES = 2**16
 _SEARCH_DEPTH = 4  # an official archive is ACDC/database/training/patientXXX
 _LABEL_ERROR = 1e-3  # largest distance of a mask's value from a whole number; scaled or resampled masks are rounded
 
@@ -242,7 +243,11 @@ def _read_info(folder: AnyPath, half: str, source: str) -> Patient:
     with explained(path):
         if not path.exists():
             raise InputError(f"{path} is missing; copy it from the original ACDC.")
-        lines = _decode(path.read_bytes()).splitlines()
+        with path.open("rb") as file:
+            data = file.read(_MOST_INFO_BYTES + 1)
+    if len(data) > _MOST_INFO_BYTES:
+        raise InputError(f"{path} is larger than {_MOST_INFO_BYTES // 2**10} KiB; it is no Info.cfg of ACDC.")
+    lines = _decode(data).splitlines()
     pairs = (line.split(":", 1) for line in lines if ":" in line)
     info = {key.strip().lower(): value.strip() for key, value in pairs}
     for key in ("Group", *PHASES):
