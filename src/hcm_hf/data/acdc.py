@@ -243,8 +243,8 @@ def _read_info(folder: AnyPath, half: str, source: str) -> Patient:
     with explained(path):
         if not path.exists():
             raise InputError(f"{path} is missing; copy it from the original ACDC.")
-        with path.open("rb") as file:
-            data = file.read(_MOST_INFO_BYTES + 1)
+        with path.open("rb") as stream:
+            data = stream.read(_MOST_INFO_BYTES + 1)
     if len(data) > _MOST_INFO_BYTES:
         raise InputError(f"{path} is larger than {_MOST_INFO_BYTES // 2**10} KiB; it is no Info.cfg of ACDC.")
     lines = _decode(data).splitlines()
