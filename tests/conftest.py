@@ -21,6 +21,10 @@ from tiny import build_tiny, notes  # noqa: E402
 
 from hcm_hf.data import phantom  # noqa: E402
 from hcm_hf.data.dataset import build_dataset, prepare_dataset  # noqa: E402
+from hcm_hf.evaluation import extractors  # noqa: E402
+
+
+_EXTRA = extractors._PACKAGES
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -31,6 +35,19 @@ def quiet_and_single_threaded(tmp_path_factory):
             signal.signal(number, handler)
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def without_imagenet():
+    """Reports of most tests leave out the numbers on ImageNet features, which take 50 ms an image."""
+    extractors._PACKAGES = ("of_no_wheel",)
+
+
+@pytest.fixture
+def with_imagenet(monkeypatch):
+    """The extra `realism`, as users have it."""
+    monkeypatch.setattr(extractors, "_PACKAGES", _EXTRA)
+    extractors.load_imagenet.cache_clear()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from hcm_hf.data.acdc import check_groups
 from hcm_hf.data.identity import shared_patients
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.evaluation.encoder import Encoder, Predictions
+from hcm_hf.evaluation.extractors import imagenet_features
 from hcm_hf.evaluation.images import THIRDS, GeneratedImages, RealSlices, fingerprint, read_split
 from hcm_hf.evaluation.report import Data, Report
 from hcm_hf.metrics.bootstrap import bootstrap_draws
@@ -175,6 +176,18 @@ class Comparison:
             "mean_image": self.mean_images,
         }
         return {name: self.encoder.predict(images) for name, images in sets.items()}
+
+    @cached_property
+    def both_splits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Real slices of the groups, of training and held-out patients, (N, H, W), and whose each is, (N,)."""
+        ours, theirs = self.reference.training, self.reference.heldout
+        return np.concatenate([ours.images, theirs.images]), np.concatenate([ours.patients, theirs.patients])
+
+    @cached_property
+    def imagenet_features(self) -> dict[str, np.ndarray]:
+        """Features of `extractors.imagenet_features` by row, and those of the held-out slices; real ones are kept."""
+        sets = self.against_heldout | {"heldout": self.reference.heldout.images}
+        return {name: imagenet_features(one, keep=name in ("real", "heldout")) for name, one in sets.items()}
 
     @property
     def levels(self) -> dict[str, np.ndarray | None]:

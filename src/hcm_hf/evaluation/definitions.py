@@ -16,6 +16,22 @@ DEFINITIONS = {
     "blur and noise, to which the encoder is nearly blind",
     "brightness_outliers": "share of images whose mean is below the 1st or above the 99th percentile of those of the "
     "held-out slices: washed out or black; lower is better",
+    "c2st_auc": "how well logistic regression on 32 principal components of ImageNet features (EfficientNet-Lite0) "
+    "tells the images from held-out slices that it was not fitted to: area under the ROC curve, mean over up to five "
+    "folds that share no patient, and over 5 draws of equally many slices, with the interval of the first; .5 is the "
+    "goal, and 1 means that they are always told apart",
+    "kid_imagenet": "kid on the same features, all 1,280, over all images; lower is closer; it is no FID",
+    "patient_recall": "share of held-out patients of whom a slice lies nearer to an image, in the same features, than "
+    "to the slices of all other held-out patients; mean over 5 draws of equally many slices; higher is better",
+    "noise_level": "median size of an image's diagonal Haar coefficients over .6745, its noise; mean over images. It "
+    "is too high for grain and too low for blur: compare it with the row real",
+    "edge_kurtosis": "excess kurtosis of the same coefficients: 0 for grain, high where detail is sparse, as in edges",
+    "edge_coherence": "how far neighbouring gradients agree in direction, by the structure tensor: 0 for grain, 1 for "
+    "straight edges",
+    "_z": "the same as its distance from the mean of real patients (training and held-out), in standard deviations "
+    "between them; within 1 or so for real patients",
+    "brightness_spread": "standard deviation of the images' mean brightness; below that of real ones: too alike",
+    "bright_outside_heart": "share of pixels above .6 among those over 56 mm from the centre: chest wall and fat",
     "fd": "squared Frechet distance of Gaussians on the first 32 principal components of the held-out slices' "
     "features, whose variance there is 1 on average; the mean over 20 draws of equally many slices; lower is "
     "closer. It is no FID: _acdc are features of the encoder, and numbers of other encoders do not compare",
@@ -91,6 +107,8 @@ ROWS = {
     "pixel-wise mean of the training slices, offered as though generated",
     "appearance": f"against the held-out slices. *real*: the training slices, which a perfect copier would offer; "
     f"{MEAN_IMAGES}",
+    "realism": "against the held-out slices. *real*: for c2st_auc, kid_imagenet and patient_recall the training "
+    f"slices, for texture and brightness the held-out slices themselves; {MEAN_IMAGES}",
     "features": "against the held-out slices. *real*: the training slices, which a perfect copier would offer, and "
     "which the encoder has learnt from, so that to its features they lie farther from new patients than patients "
     f"do; {MEAN_IMAGES}",
@@ -119,6 +137,7 @@ ARTEFACT = (
     "outweigh the images, and any two of them look alike, real patients too."
 )
 GLANCE = (
+    *("c2st_auc", "kid_imagenet", "patient_recall", "noise_level", "edge_kurtosis"),
     *("ssim_random", "ssim_copy_gap", "spectrum_distance", "relative_fd_acdc", "kid_acdc", "coverage_acdc"),
     *("copy_rate", "thick_share_ed", "valid_topology"),
     *("mask_dice_myocardium", "mask_valid_topology", "mask_thick_share_hcm_ed", "mask_wall_distance_hcm_ed"),

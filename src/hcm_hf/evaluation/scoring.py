@@ -287,4 +287,6 @@ def _choose_parts(comparison: Comparison) -> tuple[list[str], dict[str, str]]:
             left_out[name] = f"{name}: {few}."
         else:
             parts.append(name)
+            if sentence := part.partly():
+                left_out[name] = sentence
     return parts, left_out

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hcm_hf.evaluation.comparison import Comparison
+from hcm_hf.evaluation.extractors import is_installed
 from hcm_hf.evaluation.parts.anatomy import anatomy_rows
 from hcm_hf.evaluation.parts.appearance import appearance_rows
 from hcm_hf.evaluation.parts.features import COMPONENTS, feature_rows
 from hcm_hf.evaluation.parts.masks import mask_rows
 from hcm_hf.evaluation.parts.membership import can_test_membership, membership_rows
 from hcm_hf.evaluation.parts.memorization import memorization_rows
+from hcm_hf.evaluation.parts.realism import realism_rows
 from hcm_hf.evaluation.parts.similarity import similarity_rows
 from hcm_hf.evaluation.report import Rows
 
@@ -27,6 +29,7 @@ class Part:
         assess: `assess(comparison, figures)` gives its rows and draws into the folder `figures`.
         applies: whether a comparison has what it takes.
         missing: a sentence for the reader where it does not; empty for what only some models have.
+        partly: gives a sentence on the numbers of it that are left out; empty if none are.
         least: generated, held-out and training slices that it takes each.
         name_least: the number that asks for so many.
     """
@@ -34,6 +37,7 @@ class Part:
     assess: Callable[[Comparison, Path | None], Rows]
     applies: Callable[[Comparison], bool] = lambda comparison: True
     missing: str = ""
+    partly: Callable[[], str] = lambda: ""
     least: int = 1
     name_least: str = ""
 
@@ -43,9 +47,11 @@ def _has_encoder(comparison: Comparison) -> bool:
 
 
 _NO_ENCODER = "needs an encoder: train one with scripts/train_encoder.py and name it with --encoder."
+_NO_EXTRA = "c2st_auc, kid_imagenet and patient_recall need the extra realism: pip install 'hcm_hf[realism]'."
 PARTS = {
     "similarity": Part(similarity_rows),
     "appearance": Part(appearance_rows),
+    "realism": Part(realism_rows, partly=lambda: "" if is_installed() else _NO_EXTRA),
     "features": Part(
         feature_rows,
         _has_encoder,
