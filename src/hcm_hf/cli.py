@@ -82,8 +82,10 @@ COMMANDS = {
         "correlate InfoGAN's codes with measurements of the heart",
         {"table": "{output_dir}/codes.md"},
     ),
-    "ruler": Command(
-        "study.planted:write_ruler", "score sets of images whose faults are known", {"table": "{output_dir}/ruler.md"}
+    "planted": Command(
+        "study.planted:score_planted",
+        "score sets of images whose faults are known",
+        {"table": "{output_dir}/planted.md"},
     ),
     "overtrain": Command("study.overtraining:overtrain", "train a model that must fail the test for copies"),
     "benchmark": Command("study.benchmark:benchmark", "measure what the package costs against plain code"),
