@@ -50,13 +50,57 @@ class FineDPMSolverScheduler(DPMSolverMultistepScheduler):
 
     The last of 20 evenly spaced steps of the cosine schedule removes detail below its noise level, 0.09 of the range
     from black to white, and so the texture of a slice.
+
+    Two options of its configuration say where it stops adding noise and where it stops calling the network, both as
+    the standard deviation of noise over that of the image:
+
+    - `stochastic_floor`: steps that end below it are those of the deterministic solver; 0 by default, for none.
+    - `last_sigma`: the noise level of the last call, from which the image is predicted; 0 by default, for that which
+      the steps give.
     """
+
+    @property
+    def stochastic_floor(self) -> float:
+        """The noise level below which steps are deterministic."""
+        return self.config["stochastic_floor"] if "stochastic_floor" in self.config else 0.0
+
+    @property
+    def last_sigma(self) -> float:
+        """The noise level of the last call of the network."""
+        return self.config["last_sigma"] if "last_sigma" in self.config else 0.0
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
         """Set the timesteps, from the last of training down. See `DPMSolverMultistepScheduler`."""
+        most = self.config.num_train_timesteps
         left = np.arange(num_inference_steps, 0, -1)
-        timesteps = (self.config.num_train_timesteps * (left / num_inference_steps) ** 2).round().astype(int) - 1
+        timesteps = (most * (left / num_inference_steps) ** 2).round().astype(int) - 1
+        if self.last_sigma > 0 and num_inference_steps > 1:
+            sigmas = ((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt().numpy()
+            last = min(int(np.searchsorted(sigmas, self.last_sigma)), most - num_inference_steps)
+            shrinking = ((left - 1) / (num_inference_steps - 1)) ** 2
+            timesteps = (last + (most - 1 - last) * shrinking).round().astype(int)
+            left = left + last
         super().set_timesteps(timesteps=np.maximum(timesteps, left - 1).tolist(), device=device)  # no two are the same
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: int | torch.Tensor,
+        sample: torch.Tensor,
+        generator: torch.Generator | None = None,
+        variance_noise: torch.Tensor | None = None,
+        return_dict: bool = True,
+    ) -> Any:
+        """One step, without noise where it ends below the stochastic floor. See `DPMSolverMultistepScheduler.step`."""
+        if self.step_index is None:
+            self._init_step_index(timestep)
+        algorithm_type = self.config.algorithm_type
+        if self.sigmas[self.step_index + 1] < self.stochastic_floor:
+            self.register_to_config(algorithm_type=algorithm_type.removeprefix("sde-"))
+        try:
+            return super().step(model_output, timestep, sample, generator, variance_noise, return_dict)
+        finally:
+            self.register_to_config(algorithm_type=algorithm_type)
 
 
 @dataclass(frozen=True)
