@@ -134,7 +134,7 @@ def test_the_anatomy_sees_the_wrong_disease_and_the_pixel_metrics_do_not(reports
 def test_half_of_the_patients_are_nearly_as_good_as_all(reports):
     generated, copies = values(reports, "half"), values(reports, "copies")
     assert generated["relative_fd_acdc"] < 1.5
-    assert copies["recall_acdc"] + 0.05 > generated["recall_acdc"]
+    assert copies["recall_acdc"] + 0.15 > generated["recall_acdc"]
 
 
 def test_every_number_says_what_it_is_of(reports, cohort):
