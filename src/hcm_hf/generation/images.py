@@ -85,7 +85,7 @@ def generate_images(
     at_least("batch_size", batch_size, 1)
     at_least("seed", seed, 0)
     if save_nifti and num_images > NIFTI_LIMIT:
-        raise InputError(f"--save_nifti takes {NIFTI_LIMIT} images at most, not {num_images}; leave it out.")
+        raise InputError(f"save_nifti takes {NIFTI_LIMIT} images at most, not {num_images}; leave it out.")
     state, output_dir = make_accelerator(), Path(output_dir)
     folder = find_pipeline(model)
     pipeline = HCMPipeline.from_pretrained(folder, device=state.device)
@@ -231,7 +231,7 @@ def _check(output_dir: Path, settings: dict) -> None:
     """Raise an `InputError` unless images of these settings may go into `output_dir`."""
     path = output_dir / SETTINGS_FILE
     if not path.exists():
-        require_empty(output_dir, "--output_dir")
+        require_empty(output_dir, "output_dir")
         return
     before = json.loads(path.read_text(encoding="utf-8"))
     sampling = ("class", "scheduler", "num_inference_steps", "guidance_scale", "mixed_precision")
@@ -239,5 +239,5 @@ def _check(output_dir: Path, settings: dict) -> None:
         if before.get(name) != settings.get(name):
             raise InputError(
                 f"{output_dir} holds images with {name} {before.get(name)}, not {settings.get(name)}; "
-                "name another --output_dir."
+                "name another output_dir."
             )

@@ -77,12 +77,12 @@ def push_model(
         InputError: if the model or the report is not there, they do not belong together, or the Hub refuses.
     """
     if not Path(model).is_dir():
-        raise InputError(f"--model {model} does not exist; name the folder of a training run.")
+        raise InputError(f"model {model} does not exist; name the folder of a training run.")
     folder = find_pipeline(model)
     run = folder.parent if (folder.parent / CONFIG_FILE).is_file() else folder
     training = read_training(run)
     if not training:
-        raise InputError(f"--model {model} has no {CONFIG_FILE} beside it; name the folder of a training run.")
+        raise InputError(f"model {model} has no {CONFIG_FILE} beside it; name the folder of a training run.")
     found = None if report is None else _read_report(Path(report), model, hash_model(folder))
     token = checked_token(token)
     repo_id = check_repository(repo_id, "model", private, token, write=not create_pr)
@@ -144,12 +144,12 @@ def push_dataset(
     splits = load_dataset(dataset)
     preparation = known_preparation(read_preparation(dataset))
     if preparation.get("source") not in LICENSES:
-        raise InputError(f"--dataset {dataset} has no {PREPARATION_FILE}; prepare it with scripts/prepare_dataset.py.")
+        raise InputError(f"dataset {dataset} has no {PREPARATION_FILE}; prepare it with scripts/prepare_dataset.py.")
     drawn = preparation["source"] in ("synthetic", "generated")  # which go as their models do: by their licence
     if not drawn and not private and not i_have_the_rights:
         raise InputError(
             f"{dataset} holds real patients and {repo_id} would be public; keep it private, or say "
-            "--i_have_the_rights if you may publish them (ACDC: CC BY-NC-SA 4.0, with its citation)."
+            "i_have_the_rights if you may publish them (ACDC: CC BY-NC-SA 4.0, with its citation)."
         )
     token = checked_token(token)
     repo_id = check_repository(repo_id, "dataset", private, token, write=not create_pr)
@@ -209,7 +209,7 @@ def _existing_model(name: str, token: str | bool | None) -> str:
     """A model's repository as a Space reads it, `user/name` or `user/name@revision`."""
     found = read_name(name)
     if found is None or found[0] not in (None, "model"):
-        raise InputError(f"--models {name} is no model of the Hub; give user/name.")
+        raise InputError(f"models {name} is no model of the Hub; give user/name.")
     _, repo_id, revision = found
     with explained(repo_id, "model", revision):
         HfApi(token=token).repo_info(repo_id, revision=revision)
@@ -231,7 +231,7 @@ def check_repository(
     if named is not None and named[0] not in (None, repo_type):
         raise InputError(f"{repo_id} is a {named[0]}, not a {repo_type}; give user/name of one.")
     if named is not None and named[2] is not None:
-        raise InputError(f"{repo_id} names a revision; give {named[1]}, and the branch as --revision {named[2]}.")
+        raise InputError(f"{repo_id} names a revision; give {named[1]}, and {named[2]} as `revision`.")
     repo_id = repo_id if named is None else named[1]
     if token is False or (token is None and get_token() is None):
         raise InputError(f"You are not logged in to the Hub, so {repo_id} cannot be written; {LOGIN}.")
@@ -255,23 +255,23 @@ def check_repository(
     elif private and not existing.private:
         raise InputError(
             f"The {repo_type} {full} is public, and it was to be private; make it private on its page, name another, "
-            "or push it as a public one (--public; in Python, private=False)."
+            "or push it as a public one."
         )
     elif private is False and existing.private:
         raise InputError(
             f"The {repo_type} {full} is private, and it was to be public; make it public on its page, or push it as a "
-            "private one (without --public; in Python, without private=False)."
+            "private one."
         )
     return full
 
 
 def _read_report(path: Path, model: str | Path, model_hash: str) -> Report:
     if not (path / REPORT_FILE if path.is_dir() else path).is_file():
-        raise InputError(f"--report {path} does not exist; write one with scripts/score.py.")
+        raise InputError(f"report {path} does not exist; write one with scripts/score.py.")
     report = Report.load(path)
     if report.generator.model_hash != model_hash:
         raise InputError(
-            f"--report {path} is about another model ({report.generator.model}) than --model {model}; score that one."
+            f"report {path} is about another model ({report.generator.model}) than model {model}; score that one."
         )
     return report
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -27,7 +28,8 @@ from hcm_hf.utils.names import CONFIG_FILE
 INDEX_FILE = "model_index.json"
 ROOT_CONFIG = "config.json"  # of a repository: the Hub counts its downloads, and those of no other file
 _VARIANT = re.compile(r"[\w-]{1,64}")
-_KINDS: dict[str, type["HCMPipeline"]] = {}  # what a saved folder may name
+# The pipelines that a saved folder may name, and the modules beside this one that they are in.
+_KINDS = {"DDPMPipeline": "ddpm", "LatentPipeline": "latent", "PairedDDPMPipeline": "paired"}
 
 
 class HCMPipeline(DiffusionPipeline):
@@ -53,10 +55,6 @@ class HCMPipeline(DiffusionPipeline):
     makes_masks: ClassVar[bool] = False
     predicts_noise: ClassVar[bool] = False
     _training: dict | InputError | None = None
-
-    def __init_subclass__(cls, **options: Any):
-        super().__init_subclass__(**options)
-        _KINDS[cls.__name__] = cls
 
     @classmethod
     def _build(cls, folder: Path, index: dict, network: ModelMixin) -> "HCMPipeline":
@@ -265,7 +263,7 @@ def find_pipeline(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
-    argument: str = "--model",
+    argument: str = "model",
     local_files_only: bool = False,
 ) -> Path:
     """The folder that holds `model_index.json`: `name` itself, in a training run its `best`, or a repository's copy.
@@ -354,7 +352,8 @@ def _read_index(folder: Path, name: str | Path) -> tuple[dict, type[HCMPipeline]
     index = read_json(folder / INDEX_FILE)
     try:
         class_name = index["_class_name"]
-        kind = _KINDS.get(class_name)
+        module = _KINDS.get(class_name)
+        kind = vars(import_module(f"hcm_hf.pipelines.{module}"))[class_name] if module else None
         network_name = str(index.get(kind.network_name if kind else "network", (None, None))[1])
         for option in kind.saved_options if kind else ():
             index[option]
