@@ -52,12 +52,8 @@ def plan_dataset(
 ) -> PreparationReport:
     """Deal out slices to splits as patients are; each stands for one.
 
-    Args:
-        entries: of each slice what the manifest says.
-        resolution: pixels a side.
-        seed: of the images and of the split.
-        sampling: what the manifest says of all slices.
-        training: what the model's training run wrote of itself.
+    `entries` and `sampling` are what the manifest says of each slice and of all, `training` what the model's training
+    run wrote of itself. The seed is that of the images and of the split.
 
     Raises:
         InputError: if they are too few.
@@ -89,11 +85,7 @@ def plan_dataset(
 def write_dataset(image_dir: Path, entries: Sequence[Mapping], report: PreparationReport, output_dir: Path) -> None:
     """Write slices as a prepared dataset, whole or not at all; an earlier one gives way.
 
-    Args:
-        image_dir: holds the files that the entries name.
-        entries: of each slice what the manifest says.
-        report: of `plan_dataset`; it gets the counts.
-        output_dir: the folder of the dataset.
+    `image_dir` holds the files that the entries name; `report`, of `plan_dataset`, gets the counts.
     """
     row_of = {_patient(entry): _row(image_dir, entry, report) for entry in entries}
     rows = {split: [row_of[name] for name in names] for split, names in report.patients.items()}

@@ -154,15 +154,10 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def write_stack(image_dir: Path, num_images: int, path: Path, suffix: str = ".png") -> None:
-    """Write the pictures `000000.png` and on in `image_dir` as one NIfTI volume (W, H, N), reading one at a time.
+    """Write the pictures `000000.png` and on in a folder as one NIfTI volume (W, H, N), reading one at a time.
 
-    The axes are those of ACDC: columns run to the patient's left, rows to the back. The third axis counts images.
-
-    Args:
-        image_dir: holds pictures of one size, each of which covers 128 mm.
-        num_images: number of pictures.
-        path: the `.nii.gz` file.
-        suffix: what the pictures' names end with, after the number.
+    The pictures, whose names end with `suffix`, have one size and cover 128 mm. The axes are those of ACDC: columns
+    run to the patient's left, rows to the back. The third axis counts images.
     """
     with Image.open(_path(image_dir, 0, suffix)) as first:
         width, height = first.size
@@ -190,7 +185,7 @@ def _names(index: int, masked: bool) -> dict:
 
 
 def _entries(folder: Path, num_images: int, masked: bool) -> Iterator[dict]:
-    """Yield of each image its files and, of one with a segmentation, what it says that it shows."""
+    """The files of each image and, of one with a segmentation, what it says that it shows."""
     for index in range(num_images):
         yield _names(index, masked) | (_read_shown(_path(folder, index, ".png")) if masked else {})
 

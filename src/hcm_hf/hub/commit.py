@@ -39,12 +39,12 @@ class Target:
 
     @property
     def api(self) -> HfApi:
-        """Return the Hub's client with the token."""
+        """The Hub's client with the token."""
         return HfApi(token=self.token)
 
     @property
     def page(self) -> str:
-        """Return the address of the repository."""
+        """The address of the repository."""
         return page_of(self.repo_id, self.repo_type)
 
 
@@ -78,7 +78,7 @@ def push(
     Args:
         target: the destination.
         files: content by path in the repository; README.md is the card.
-        message: message of the commit.
+        message: of the commit.
         own: patterns of files that may be removed.
         slow: functions that make further files; called only if something is new.
 
@@ -110,22 +110,18 @@ def push(
 
 def _read_state(target: Target) -> _State | None:
     """Return the present state of the repository; None if there is none."""
-    api = target.api
     where: dict[str, Any] = {"repo_type": target.repo_type, "files_metadata": True}
     try:
-        try:
-            info, on_branch = api.repo_info(target.repo_id, revision=target.revision, **where), True
-        except RevisionNotFoundError:
-            if target.create_pr or (target.revision or "").startswith("refs/"):
-                raise
-            info, on_branch = api.repo_info(target.repo_id, **where), False
+        return _state(target.api.repo_info(target.repo_id, revision=target.revision, **where))
     except RepositoryNotFoundError:
         return None
-    return _state(info, on_branch)
+    except RevisionNotFoundError:
+        if target.create_pr or (target.revision or "").startswith("refs/"):
+            raise
+        return _state(target.api.repo_info(target.repo_id, **where), on_branch=False)
 
 
 def _state(info: Any, on_branch: bool = True) -> _State:
-    """Return the state of a repository by what the Hub says of it: one of the client's classes with `siblings`."""
     ids = {one.rfilename: one.lfs.sha256 if one.lfs else one.blob_id for one in info.siblings}
     return _State(info.sha, ids, on_branch)
 
@@ -227,10 +223,8 @@ def _card(target: Target, before: _State | None, text: str) -> tuple[bytes, str]
     if merged is None:
         return signed, fields
     fields = fields and f", {fields}"
-    return (
-        merged.encode(),
-        f"its text is kept{fields}. To have all of it written anew, delete it there and push again.",
-    )
+    note = f"its text is kept{fields}. To have all of it written anew, delete it there and push again."
+    return merged.encode(), note
 
 
 def sign_card(text: str) -> str:

@@ -1,5 +1,6 @@
 """Models, datasets and Spaces to the Hub: each push is one commit, or none where nothing has changed."""
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,11 +30,12 @@ from hcm_hf.hub.publishable import (
     to_json,
 )
 from hcm_hf.pipelines.auto import ROOT_CONFIG, HCMPipeline, find_pipeline, hash_model, read_training
+from hcm_hf.pipelines.notes import run_name
 from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.hub import LOGIN, checked_token, explained, read_name
 from hcm_hf.utils.names import CONFIG_FILE
-from hcm_hf.utils.pictures import draw_masks, image_grid, save_png
+from hcm_hf.utils.pictures import draw_masks, image_grid
 from hcm_hf.version import __version__
 
 
@@ -89,13 +91,20 @@ def push_model(
     pipeline = HCMPipeline.from_pretrained(folder)
     files = pipeline_files(folder, pipeline)
 
-    training = _without_paths(known_training(training), token)
+    training = known_training(training)
+    training["dataset_repository"] = _on_hub(training.get("dataset_repository"), "dataset", token)
+    if not training["dataset_repository"]:
+        training["dataset"] = Path(training["dataset"]).name
+    if teacher := training.get("teacher"):
+        training["teacher"] = _on_hub(teacher, "model", token) or run_name(teacher)
     files[CONFIG_FILE] = to_json(training)
     if pipeline.library_name != "diffusers":  # whose downloads are counted by another file
         facts = {key: training[key] for key in ("family", "recipe", "resolution")}
         files[ROOT_CONFIG] = to_json({"library_name": pipeline.library_name} | facts)
     if found is not None:
-        found = _report_without_paths(found, repo_id, token)
+        name, encoder = found.dataset.name, Path(found.encoder.source).name if found.encoder else None
+        named = not Path(name).exists() and _on_hub(name, "dataset", token)
+        found = found.renamed(repo_id, name if named else Path(name).name, encoder)
         files[METRICS_FILE] = to_json(found.to_json())
     if (run / LOSSES).exists():
         files[LOSSES] = read_regular(run, LOSSES)
@@ -126,17 +135,8 @@ def push_dataset(
 ) -> str:
     """Put a prepared dataset on the Hub: a Parquet file per split, its card and `preparation.json`, in one commit.
 
-    Args:
-        dataset: a folder that `prepare_dataset` wrote, or `generate_images` with `save_dataset`.
-        repo_id: `user/name`; it is made where it does not exist.
-        private: whether the repository is private.
-        i_have_the_rights: that you may publish these patients; needed for a public repository of real ones.
-        revision: as in `push_model`.
-        create_pr: as in `push_model`.
-        token: as in `push_model`.
-
-    Returns:
-        The address of the commit, or of the one that holds all this already.
+    `dataset` is a folder that `prepare_dataset` wrote, or `generate_images` with `save_dataset`. For a public
+    repository of real patients `i_have_the_rights` says that you may publish them. All else is as in `push_model`.
 
     Raises:
         InputError: if the dataset is not there, is not to be published, or the Hub refuses.
@@ -178,17 +178,8 @@ def push_space(
 ) -> str:
     """Put a Space on the Hub, with this package's source beside it where it needs that.
 
-    Args:
-        folder: of the Space, with its README.md.
-        repo_id: `user/name`; it is made where it does not exist.
-        models: repositories of the models that it is to serve; by default those of the push before, if there are any.
-        private: whether a new repository is private; by default as the account is set.
-        revision: as in `push_model`.
-        create_pr: as in `push_model`.
-        token: as in `push_model`.
-
-    Returns:
-        The address of the commit, or of the one that holds all this already.
+    `folder` is the Space's, with its README.md; `models` are the repositories of the models that it is to serve, by
+    default those of the push before, if there are any. All else is as in `push_model`.
 
     Raises:
         InputError: if the folder is no Space, or the Hub refuses.
@@ -221,8 +212,7 @@ def check_repository(
 ) -> str:
     """See that a repository may be written to, or made, and that it is as private as it is to be; nothing is changed.
 
-    Returns:
-        Its full name, with the account where `repo_id` has none.
+    Returns its full name, with the account where `repo_id` has none.
 
     Raises:
         InputError: if it is not, or nobody is logged in.
@@ -277,10 +267,7 @@ def _read_report(path: Path, model: str | Path, model_hash: str) -> Report:
 
 
 def _samples(pipeline: HCMPipeline) -> tuple[Callable[[], bytes], str]:
-    """What draws a grid of images of seed 0 as PNG, and how they are made where there is a choice.
-
-    Each row of a model that makes masks is followed by the same with its masks.
-    """
+    """What draws a grid of images of seed 0, as PNG, also with their masks; and how they are made, given a choice."""
     pipeline, sampling = Sampling(num_inference_steps=pipeline.preview_steps).applied_to(pipeline)
     made_with = sampling.noted
 
@@ -295,10 +282,9 @@ def _samples(pipeline: HCMPipeline) -> tuple[Callable[[], bytes], str]:
             drawn = [draw_masks(images, shown, _SAMPLE_SCALE) for shown in (np.zeros_like(masks), masks)]
             rows = zip(*(np.split(one, _SAMPLE_ROWS) for one in drawn), strict=True)
             grid = image_grid([row for pair in rows for row in pair], 1)
-        with TemporaryDirectory() as temporary:
-            path = Path(temporary) / SAMPLES
-            save_png(grid, path)
-            return path.read_bytes()
+        buffer = io.BytesIO()
+        grid.save(buffer, format="PNG")
+        return buffer.getvalue()
 
     parts = [f"class {made_with['class']}"] if made_with["class"] else []
     parts += [f"{made_with['scheduler']}, {made_with['num_inference_steps']} steps"] if pipeline.denoises else []
@@ -306,33 +292,9 @@ def _samples(pipeline: HCMPipeline) -> tuple[Callable[[], bytes], str]:
 
 
 def _on_hub(name: str | None, repo_type: str, token: str | bool | None) -> str | None:
-    """The id of a repository that a run or a report names, if there is one: a folder can have such a name, too."""
+    """The id of the repository of this name, if there is one: a folder can have such a name, too."""
     found = name and read_name(name)
     if not found:
         return None
     with explained(found[1], repo_type):
         return found[1] if HfApi(token=token).repo_exists(found[1], repo_type=repo_type) else None
-
-
-def _without_paths(training: dict, token: str | bool | None) -> dict:
-    """What a training run wrote, without the paths of the machine that it ran on."""
-    kept = dict(training)
-    kept["dataset_repository"] = _on_hub(training.get("dataset_repository"), "dataset", token)
-    if not kept["dataset_repository"]:
-        kept["dataset"] = Path(training["dataset"]).name
-    if teacher := training.get("teacher"):
-        named = not Path(teacher).exists() and _on_hub(teacher, "model", token)
-        kept["teacher"] = named or _run_name(teacher)
-    return kept
-
-
-def _run_name(folder: str) -> str:
-    """A run's name, also where its best model was named."""
-    path = Path(folder)
-    return path.parent.name if path.name == "best" else path.name
-
-
-def _report_without_paths(report: Report, repo_id: str, token: str | bool | None) -> Report:
-    name, encoder = report.dataset.name, Path(report.encoder.source).name if report.encoder else None
-    named = not Path(name).exists() and _on_hub(name, "dataset", token)
-    return report.renamed(repo_id, name if named else Path(name).name, encoder)
