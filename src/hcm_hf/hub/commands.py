@@ -19,10 +19,7 @@ PREPARE = deferred(lazy("data.preparation:prepare_dataset"), num_proc=count_core
 
 
 def train(
-    config: TrainingConfig,
-    push_to_hub: bool = False,
-    hub_model_id: str | None = None,
-    hub_private_repo: bool = False,
+    config: TrainingConfig, push_to_hub: bool = False, hub_model_id: str | None = None, hub_private_repo: bool = False
 ) -> Path:
     """Train a generator; run the same command again to resume.
 
