@@ -69,7 +69,7 @@ def prepare_dataset(
         try:
             print(f"on the Hub: {push_dataset(output_dir, repo_id, not public, i_have_the_rights)}")
         except InputError as error:
-            raise InputError(f"{error} The dataset is there: push {output_dir} with scripts/push.py.") from error
+            raise InputError(f"{error} The dataset is there: scripts/push.py --dataset {output_dir}.") from error
 
 
 def push(
