@@ -38,6 +38,25 @@ except SystemExit as stop:
     assert said.splitlines()[-1] == "0 []"
 
 
+def test_the_help_of_no_command_imports_torch():
+    """Nor a wrong flag; both answer at once."""
+    code = f"""
+import sys
+from hcm_hf.cli import main
+for name in {list(COMMANDS)}:
+    for flag in ("--help", "--no_such_flag"):
+        sys.argv = ["hcm-hf", name, flag]
+        try:
+            main()
+        except SystemExit as stop:
+            print("told", name, flag, stop.code, sorted({{"torch", "diffusers", "datasets"}} & set(sys.modules)))
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    told = [line for line in said.splitlines() if line.startswith("told ")]
+    answers = (("--help", 0), ("--no_such_flag", 2))
+    assert told == [f"told {name} {flag} {status} []" for name in COMMANDS for flag, status in answers]
+
+
 def test_each_script_is_its_command():
     assert {path.stem for path in SCRIPTS.glob("*.py")} == set(COMMANDS)
     for name in COMMANDS:
@@ -81,6 +100,8 @@ def test_names_of_commands_may_have_hyphens(tmp_path):
         ("--num_images is 0.", {"num_images": 0}, "--num_images is 0."),
         ("Unknown family 'dgan'; choose a family.", {"family": "dgan"}, "Unknown --family 'dgan'; choose a family."),
         ("model runs/x holds no model.", {"model": "runs/x"}, "--model runs/x holds no model."),
+        ("models b/c is no model.", {"models": ("a/b", "b/c")}, "--models b/c is no model."),
+        ("`model` and `report` are given.", {"model": None}, "--model and `report` are given."),
         ("/tmp/num_images/a.png is cut short.", {"num_images": 9}, "/tmp/num_images/a.png is cut short."),
     ],
 )

@@ -9,7 +9,6 @@ import numpy as np
 from anyio.to_thread import run_sync
 from generators import Drawing, Generator, Request
 from gradio.mcp import GradioMCPServer
-from handlers import QUESTIONS
 from pictures import captions_of, show_grid, write_archive
 from studio import COMPARED, Studio, explained, whole
 
@@ -135,7 +134,7 @@ class Agents(Studio):
             What was drawn, as JSON
             Address of a zip with the images as PNG files, and with their segmentations where the model makes them
         """
-        answers = dict(zip(QUESTIONS, (group, phase, level), strict=True))
+        answers = (group, phase, level)
         request = self.ask(model, num_images, seed, scheduler, num_inference_steps, answers, guidance_scale)
         *_, drawing = self.draw_steps(request)
         return _answer(request, drawing, overlay)

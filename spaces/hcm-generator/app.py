@@ -29,7 +29,8 @@ from generators import (
     scheduler_names,
     split_names,
 )
-from handlers import QUESTIONS, Handlers
+from handlers import Handlers
+from studio import QUESTIONS
 from texts import I18N as t
 from texts import TEXTS
 

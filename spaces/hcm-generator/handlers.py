@@ -7,7 +7,7 @@ import gradio as gr
 from copies import find_neighbours, open_to_all
 from generators import Drawing, Generator, Request, check_whole
 from pictures import draw_histogram, show, show_file, show_grid, show_images, write_archive
-from studio import COMPARED, Studio, explained, whole
+from studio import COMPARED, QUESTIONS, Studio, explained, whole
 
 from hcm_hf.data.dataset import read_preparation
 from hcm_hf.hub.serving import new_folder
@@ -15,7 +15,6 @@ from hcm_hf.pipelines.conditions import OPEN, Conditions
 from hcm_hf.utils.errors import InputError
 
 
-QUESTIONS = ("group", "phase", "level")  # that a model may be asked, where it knows the answers
 _PROGRESS = gr.Progress()  # where a handler has it as a default, gradio hands in its own
 Made = tuple[Request, Drawing]  # what a visitor has made last
 
@@ -98,7 +97,7 @@ class Handlers(Studio):
         Returns:
             The images with what they show or their numbers, and the time that they took; the last ones are done.
         """
-        answers = dict(zip(QUESTIONS, (group, phase, level), strict=True))
+        answers = (group, phase, level)
         request = self.ask(model, num_images, seed, scheduler, num_inference_steps, answers, guidance_scale)
         progress(0)
         for drawing in self.draw_steps(request):

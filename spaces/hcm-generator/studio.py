@@ -22,6 +22,7 @@ except ImportError:
     GPU = None
 
 COMPARED = 4  # images of each generator
+QUESTIONS = ("group", "phase", "level")  # that a model may be asked, where it knows the answers
 
 
 def on_gpu(seconds: Callable[..., float]) -> Callable[[Callable], Callable]:
@@ -153,10 +154,10 @@ class Studio:
         seed: int,
         scheduler: str | None,
         num_inference_steps: int | None,
-        answers: Mapping[str, str | None],
+        answers: tuple[str | None, ...],
         guidance_scale: float,
     ) -> Request:
-        """What is asked of a diffusion model, checked."""
+        """What is asked of a diffusion model, with the answers to `QUESTIONS`, checked."""
         generator = self.find(model)
         if not generator.denoises:
             raise InputError(f"{model} is no diffusion model; ask for it with /generate.")
@@ -165,7 +166,7 @@ class Studio:
             model,
             whole(num_images),
             whole(seed),
-            generator.ask(answers),
+            generator.ask(dict(zip(QUESTIONS, answers, strict=True))),
             scheduler=scheduler or own_scheduler,
             num_inference_steps=own_steps if num_inference_steps is None else whole(num_inference_steps),
             guidance_scale=None if guidance_scale == 1 else guidance_scale,

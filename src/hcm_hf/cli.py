@@ -10,11 +10,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
-from hcm_hf.utils.calls import arguments_of, deferred
+from hcm_hf.utils.calls import arguments_of, deferred, lazy
 from hcm_hf.utils.errors import InputError, Interrupted
 from hcm_hf.utils.files import explained
 from hcm_hf.utils.process import stop_signals
@@ -41,7 +40,7 @@ COMMANDS = {
     "write_phantom": Command(
         "data.phantom:write_cohort", "write a synthetic cohort in the ACDC layout", {"cohort": "{output_dir}"}
     ),
-    "prepare_dataset": Command("hub.preparation:prepare_dataset", "turn ACDC into a dataset split by patient"),
+    "prepare_dataset": Command("hub.commands:prepare_dataset", "turn ACDC into a dataset split by patient"),
     "train": Command(
         "hub.commands:train",
         "train a generator, or resume its training",
@@ -118,8 +117,7 @@ def main(name: str | None = None) -> None:
         command = COMMANDS.get(name.replace("-", "_"))
         if command is None:
             raise InputError(f"There is no command '{name}'; choose among {', '.join(COMMANDS)}.")
-        module, _, function = command.function.partition(":")
-        _call(vars(import_module(f"hcm_hf.{module}"))[function], arguments, program, command.shows)
+        _call(lazy(command.function), arguments, program, command.shows)
 
 
 def run(function: Callable[..., object]) -> None:
@@ -146,11 +144,7 @@ def _call(
     import tyro  # not needed for `hcm-hf --help`
 
     call = tyro.cli(
-        deferred(function),
-        prog=program,
-        args=arguments,
-        config=(tyro.conf.OmitArgPrefixes,),
-        use_underscores=True,
+        deferred(function), prog=program, args=arguments, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True
     )
     given = arguments_of(call)
     try:
@@ -169,10 +163,13 @@ def _call(
 def with_flags(message: str, given: Mapping[str, object]) -> str:
     """Write the arguments that a message names as flags: "seed is -1" becomes "--seed is -1".
 
-    A name without an underscore can be a word of the sentence: it is taken for an argument where its value follows.
+    A name without an underscore can be a word of the sentence: it is taken for an argument where its value follows, or
+    where it stands in backquotes.
     """
     for name, value in given.items():
-        follows = "" if "_" in name else rf"(?= (?:is )?'?{re.escape(str(value))})"
+        values = value if isinstance(value, tuple) and value else (value,)
+        follows = "" if "_" in name else rf"(?= (?:is )?'?(?:{'|'.join(re.escape(str(one)) for one in values)}))"
+        message = message.replace(f"`{name}`", f"--{name}")
         message = re.sub(rf"(?<![\w./-]){name}(?![\w/=]){follows}", f"--{name}", message)
     return message
 

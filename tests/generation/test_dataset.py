@@ -156,9 +156,7 @@ def test_labels_that_a_model_does_not_know_are_not_invented(paired_model, tmp_pa
     HCMPipeline.from_pretrained(paired_model).save_pretrained(tmp_path / "model")
     changed = index | {"axes": [[name, answers] for name, answers in axes.items()], "defaults": {}}
     (tmp_path / "model" / "model_index.json").write_text(json.dumps(changed))
-    with pytest.raises(
-        InputError, match="--save_dataset needs the group of each slice, and this model knows phase: ED"
-    ):
+    with pytest.raises(InputError, match="save_dataset needs the group of each slice, and this model knows phase: ED"):
         generate_images(tmp_path / "model", tmp_path / "images", 60, save_dataset=True, **ONE_STEP)
     assert not (tmp_path / "images").exists()
     folder = generate_images(tmp_path / "model", tmp_path / "images", 2, **ONE_STEP)

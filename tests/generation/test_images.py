@@ -190,10 +190,10 @@ def test_bad_arguments_write_nothing(model, tmp_path):
         ({"num_images": 0}, "num_images is 0; it must be at least 1"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"seed": -1}, "seed is -1"),
-        ({"num_images": 40_000, "save_nifti": True}, "--save_nifti takes 32767 images at most"),
+        ({"num_images": 40_000, "save_nifti": True}, "save_nifti takes 32767 images at most"),
         ({"sampling": Sampling(class_labels="HCM")}, "class_labels HCM given, but this model has no classes"),
         ({"sampling": Sampling(guidance_scale=2.0)}, "guidance_scale 2.0 given, but this model is no diffusion model"),
-        ({"save_dataset": True}, "--save_dataset needs a model that makes masks"),
+        ({"save_dataset": True}, "save_dataset needs a model that makes masks"),
         ({"model": tmp_path / "nowhere"}, "nowhere does not exist"),
     ]:
         with pytest.raises(InputError, match=message):

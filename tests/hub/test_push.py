@@ -196,9 +196,9 @@ def test_the_report_goes_with_its_model_and_no_other(run, report, hub):
     card = ModelCard(pushed(hub)["README.md"].decode())
     assert card.data.eval_results is None and "| ssim_random |" in card.text  # no repository holds its dataset
     assert own["dataset"]["name"] != metrics["dataset"]["name"] == Path(own["dataset"]["name"]).name
-    with pytest.raises(InputError, match="--report .* is about another model"):
+    with pytest.raises(InputError, match="report .* is about another model"):
         push_model(run("vae"), "ada/other", report)
-    with pytest.raises(InputError, match="--report nowhere does not exist"):
+    with pytest.raises(InputError, match="report nowhere does not exist"):
         push_model(run("vae"), "ada/other", "nowhere")
     assert ("model", "ada/other") not in hub.repos  # refused before anything was made
 
@@ -454,13 +454,13 @@ def test_real_patients_stay_private_unless_the_rights_are_claimed(hub, dataset_d
     hcm_hf.load_dataset(dataset_dir).save_to_disk(folder)
     written = json.loads((dataset_dir / "preparation.json").read_text())
     (folder / "preparation.json").write_text(json.dumps(written | {"source": "acdc"}))
-    with pytest.raises(InputError, match="holds real patients .* say --i_have_the_rights"):
+    with pytest.raises(InputError, match="holds real patients .* say i_have_the_rights"):
         push_dataset(folder, "ada/acdc", private=False)
     assert ("dataset", "ada/acdc") not in hub.repos
     hub.commit("dataset", "ada/open", {"README.md": b"# Mine"})
     with pytest.raises(
         InputError,
-        match="ada/open is public, .* push it as a public one .--public; in Python, private=F",
+        match="ada/open is public, .* push it as a public one .`public`, in Python private=F",
     ):
         push_dataset(folder, "ada/open")
     assert set(pushed(hub, "ada/open", "dataset")) - {".gitattributes"} == {"README.md"}
@@ -503,7 +503,7 @@ def test_a_space_keeps_the_models_that_it_was_told_to_serve(run, hub, monkeypatc
     push_model(run("gan"), "ada/gan")
     with pytest.raises(InputError, match="No model ada/none is there that you may see"):
         push_space(folder, "ada/hcm-generator", ["ada/gan", "ada/none"])
-    with pytest.raises(InputError, match="--models hearts is no model of the Hub; give user/name"):
+    with pytest.raises(InputError, match="models hearts is no model of the Hub; give user/name"):
         push_space(folder, "ada/hcm-generator", ["hearts"])
     assert where not in hub.repos
     push_space(folder, "ada/hcm-generator", [f"{hub.url}/ada/gan", "ada/gan@main"])
@@ -539,7 +539,7 @@ def test_other_ways_of_naming_a_repository(name, run, hub, fresh):
 def test_names_that_cannot_be_pushed_to_are_a_sentence(run, hub):
     with pytest.raises(InputError, match="is a dataset, not a model"):
         push_model(run("gan"), "hf://datasets/ada/slices")
-    with pytest.raises(InputError, match="give ada/hearts, and the branch as --revision v1"):
+    with pytest.raises(InputError, match="give ada/hearts, and v1 as `revision`"):
         push_model(run("gan"), "ada/hearts@v1")
     with pytest.raises(InputError, match="has a password in it; give user/name") as refused:
         push_model(run("gan"), "https://ada:hf_secret@huggingface.co/ada/hearts")

@@ -13,7 +13,10 @@ from tiny import TINY, build_tiny, sample
 
 import hcm_hf
 from hcm_hf.models import LATENT_MODELS, DCGANGenerator
-from hcm_hf.pipelines import DDPMPipeline, HCMPipeline, LatentPipeline, Sampling
+from hcm_hf.pipelines.auto import HCMPipeline
+from hcm_hf.pipelines.ddpm import DDPMPipeline
+from hcm_hf.pipelines.latent import LatentPipeline
+from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.schedulers import SAMPLERS, convert_scheduler, linear_schedule
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.errors import InputError

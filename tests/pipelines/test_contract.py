@@ -13,8 +13,10 @@ from safetensors.torch import load_file
 from tiny import build_tiny, notes
 
 from hcm_hf.data.identity import shared_patients
-from hcm_hf.pipelines import DDPMPipeline, HCMPipeline, LatentPipeline, PairedDDPMPipeline
-from hcm_hf.pipelines.auto import hash_model, read_training
+from hcm_hf.pipelines.auto import HCMPipeline, hash_model, read_training
+from hcm_hf.pipelines.ddpm import DDPMPipeline
+from hcm_hf.pipelines.latent import LatentPipeline
+from hcm_hf.pipelines.paired import PairedDDPMPipeline
 from hcm_hf.utils.errors import InputError
 
 

@@ -31,18 +31,18 @@ _LEAST = 2  # slices in a split, as training asks of the one for validation
 def check_labels(pipeline: HCMPipeline, sampling: Sampling) -> None:
     """Raise an `InputError` unless slices of the pipeline come with masks and with labels that it was trained on."""
     if not pipeline.makes_masks:
-        raise InputError("--save_dataset needs a model that makes masks, as ddpm of recipe tuned; leave it out.")
+        raise InputError("save_dataset needs a model that makes masks, as ddpm of recipe tuned; leave it out.")
     conditions = pipeline.conditions
     for axis, names in AXES.items():
         if axis not in conditions.axes or not set(conditions.axes[axis]) <= set(names):
             known = "; ".join(f"{axis}: {', '.join(names)}" for axis, names in conditions.axes.items()) or "nothing"
-            raise InputError(f"--save_dataset needs the {axis} of each slice, and this model knows {known}.")
+            raise InputError(f"save_dataset needs the {axis} of each slice, and this model knows {known}.")
     asked = conditions.allowed(sampling.conditions).tolist()
     met = [label for label, frequency in enumerate(conditions.frequencies) if frequency > 0]
     if not any(asked[label] for label in met):
         groups = sorted({group for label in met if (group := conditions.describe(label)["group"]) is not None})
         raise InputError(
-            f"--save_dataset with class_labels '{sampling.noted['class']}': this model has met no such slice, so that "
+            f"save_dataset with class_labels '{sampling.noted['class']}': this model has met no such slice, so that "
             f"the labels would be wrong; it has met those of {', '.join(groups) or 'no group'}."
         )
 
@@ -52,12 +52,8 @@ def plan_dataset(
 ) -> PreparationReport:
     """Deal out slices to splits as patients are; each stands for one.
 
-    Args:
-        entries: of each slice what the manifest says.
-        resolution: pixels a side.
-        seed: of the images and of the split.
-        sampling: what the manifest says of all slices.
-        training: what the model's training run wrote of itself.
+    `entries` and `sampling` are what the manifest says of each slice and of all, `training` what the model's training
+    run wrote of itself. The seed is that of the images and of the split.
 
     Raises:
         InputError: if they are too few.
@@ -77,8 +73,8 @@ def plan_dataset(
     if min(map(len, report.patients.values())) < _LEAST:
         sizes = ", ".join(f"{len(names)} for {split}" for split, names in report.patients.items())
         raise InputError(
-            f"--save_dataset puts {_LEAST} slices or more in each split, and {len(entries)} make {sizes}; raise "
-            "--num_images."
+            f"save_dataset puts {_LEAST} slices or more in each split, and {len(entries)} make {sizes}; raise "
+            "num_images."
         )
     report.notes.append(
         "every slice is generated and stands for a patient; group, phase and third of the heart are what was asked for"
@@ -89,11 +85,7 @@ def plan_dataset(
 def write_dataset(image_dir: Path, entries: Sequence[Mapping], report: PreparationReport, output_dir: Path) -> None:
     """Write slices as a prepared dataset, whole or not at all; an earlier one gives way.
 
-    Args:
-        image_dir: holds the files that the entries name.
-        entries: of each slice what the manifest says.
-        report: of `plan_dataset`; it gets the counts.
-        output_dir: the folder of the dataset.
+    `image_dir` holds the files that the entries name; `report`, of `plan_dataset`, gets the counts.
     """
     row_of = {_patient(entry): _row(image_dir, entry, report) for entry in entries}
     rows = {split: [row_of[name] for name in names] for split, names in report.patients.items()}

@@ -85,7 +85,7 @@ def generate_images(
     at_least("batch_size", batch_size, 1)
     at_least("seed", seed, 0)
     if save_nifti and num_images > NIFTI_LIMIT:
-        raise InputError(f"--save_nifti takes {NIFTI_LIMIT} images at most, not {num_images}; leave it out.")
+        raise InputError(f"save_nifti takes {NIFTI_LIMIT} images at most, not {num_images}; leave it out.")
     state, output_dir = make_accelerator(), Path(output_dir)
     folder = find_pipeline(model)
     pipeline = HCMPipeline.from_pretrained(folder, device=state.device)
@@ -154,15 +154,10 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def write_stack(image_dir: Path, num_images: int, path: Path, suffix: str = ".png") -> None:
-    """Write the pictures `000000.png` and on in `image_dir` as one NIfTI volume (W, H, N), reading one at a time.
+    """Write the pictures `000000.png` and on in a folder as one NIfTI volume (W, H, N), reading one at a time.
 
-    The axes are those of ACDC: columns run to the patient's left, rows to the back. The third axis counts images.
-
-    Args:
-        image_dir: holds pictures of one size, each of which covers 128 mm.
-        num_images: number of pictures.
-        path: the `.nii.gz` file.
-        suffix: what the pictures' names end with, after the number.
+    The pictures, whose names end with `suffix`, have one size and cover 128 mm. The axes are those of ACDC: columns
+    run to the patient's left, rows to the back. The third axis counts images.
     """
     with Image.open(_path(image_dir, 0, suffix)) as first:
         width, height = first.size
@@ -190,7 +185,7 @@ def _names(index: int, masked: bool) -> dict:
 
 
 def _entries(folder: Path, num_images: int, masked: bool) -> Iterator[dict]:
-    """Yield of each image its files and, of one with a segmentation, what it says that it shows."""
+    """The files of each image and, of one with a segmentation, what it says that it shows."""
     for index in range(num_images):
         yield _names(index, masked) | (_read_shown(_path(folder, index, ".png")) if masked else {})
 
@@ -231,7 +226,7 @@ def _check(output_dir: Path, settings: dict) -> None:
     """Raise an `InputError` unless images of these settings may go into `output_dir`."""
     path = output_dir / SETTINGS_FILE
     if not path.exists():
-        require_empty(output_dir, "--output_dir")
+        require_empty(output_dir, "output_dir")
         return
     before = json.loads(path.read_text(encoding="utf-8"))
     sampling = ("class", "scheduler", "num_inference_steps", "guidance_scale", "mixed_precision")
@@ -239,5 +234,5 @@ def _check(output_dir: Path, settings: dict) -> None:
         if before.get(name) != settings.get(name):
             raise InputError(
                 f"{output_dir} holds images with {name} {before.get(name)}, not {settings.get(name)}; "
-                "name another --output_dir."
+                "name another output_dir."
             )

@@ -133,18 +133,14 @@ def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.Dat
         files: path in the repository and number of bytes of each split's Parquet file.
     """
     first, preparation = splits["train"], _plain(preparation)
-    info = datasets.DatasetInfo(
-        features=first.features,
-        splits=datasets.SplitDict.from_split_dict(
-            {
-                name: {"name": name, "num_bytes": files[name][1], "num_examples": len(split)}
-                for name, split in splits.items()
-            }
-        ),
-        download_size=sum(size for _, size in files.values()),
-        dataset_size=sum(size for _, size in files.values()),
-    )
+    sizes = {
+        name: {"name": name, "num_bytes": files[name][1], "num_examples": len(split)} for name, split in splits.items()
+    }
+    size = sum(size for _, size in files.values())
+    split_infos = datasets.SplitDict.from_split_dict(sizes)
+    info = datasets.DatasetInfo(features=first.features, splits=split_infos, download_size=size, dataset_size=size)
     rows = sum(map(len, splits.values()))
+    paths = [{"split": name, "path": path} for name, (path, _) in files.items()]
     data = DatasetCardData(
         license=LICENSES[preparation["source"]] or first.info.license or "unknown",
         task_categories=[TASK, "image-segmentation"],
@@ -152,12 +148,7 @@ def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.Dat
         pretty_name=f"{'Synthetic short' if preparation['source'] == 'generated' else 'Short'}-axis cine MR slices of "
         f"the heart, {preparation['resolution']} px",
         size_categories="n<1K" if rows < 1000 else "1K<n<10K" if rows < 10_000 else "10K<n<100K",
-        configs=[
-            {
-                "config_name": "default",
-                "data_files": [{"split": name, "path": path} for name, (path, _) in files.items()],
-            }
-        ],
+        configs=[{"config_name": "default", "data_files": paths}],
     )
     datasets.info.DatasetInfosDict({"default": info}).to_dataset_card_data(data)
     columns = ("split", "group", "patients", "slices", *PHASES)
@@ -195,11 +186,8 @@ def _eval_results(training: Mapping, report: Report | None, names: list[str], so
     found = report and read_name(report.dataset.name)
     if report is None or not found:
         return []
-    called, data, results = (
-        {"synthetic": "synthetic cohort", "acdc": "ACDC"}.get(source, found[1]),
-        report.dataset,
-        [],
-    )
+    called = {"synthetic": "synthetic cohort", "acdc": "ACDC"}.get(source, found[1])
+    data, results = report.dataset, []
     for name in names:
         numbers = [report.rows.get(row, {}).get(name) for row in ("generated", "real")]
         pair = [number for number in numbers if number is not None and number.value is not None]
@@ -239,16 +227,13 @@ def _protocols(report: Report | None, names: list[str]) -> str:
 
 def _recipe_table(training: Mapping) -> str:
     lines = [[name, _shown(training[name])] for name in _RECIPE if training.get(name) not in (None, {})]
-    progress = training.get("progress") or {}
-    if progress:
-        lines.append(["steps, best at step", f"{progress['step']:,}, {progress['best_step']:,}"])
-        lines.append(
-            [
-                "validation loss at best",
-                f"{progress['best_loss']:.5g}" if progress["best_loss"] is not None else "none",
-            ]
-        )
-        lines.append(["training, validation included", f"{progress['seconds']:,.0f} s"])
+    if progress := training.get("progress"):
+        best = progress["best_loss"]
+        lines += [
+            ["steps, best at step", f"{progress['step']:,}, {progress['best_step']:,}"],
+            ["validation loss at best", "none" if best is None else f"{best:.5g}"],
+            ["training, validation included", f"{progress['seconds']:,.0f} s"],
+        ]
     return markdown_table(["setting", "value"], lines)
 
 

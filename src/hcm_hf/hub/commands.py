@@ -1,17 +1,25 @@
-"""The commands that end on the Hub: training, with a push of the model, and pushes."""
+"""The commands that may end on the Hub: a training, a preparation, and pushes."""
 
 import os
+from functools import partial
 from pathlib import Path
+from typing import Annotated
 
+import tyro
+
+from hcm_hf.hub.push import check_repository, push_dataset, push_model, push_space
+from hcm_hf.training import loop
 from hcm_hf.training.config import TrainingConfig
+from hcm_hf.utils.calls import arguments_of, deferred, lazy
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.process import count_cores
+
+
+PREPARE = deferred(lazy("data.preparation:prepare_dataset"), num_proc=count_cores())
 
 
 def train(
-    config: TrainingConfig,
-    push_to_hub: bool = False,
-    hub_model_id: str | None = None,
-    hub_private_repo: bool = False,
+    config: TrainingConfig, push_to_hub: bool = False, hub_model_id: str | None = None, hub_private_repo: bool = False
 ) -> Path:
     """Train a generator; run the same command again to resume.
 
@@ -24,17 +32,44 @@ def train(
     Returns:
         The run's folder.
     """
-    from hcm_hf.hub import push as hub  # slow to import, as the next one
-    from hcm_hf.training import loop
-
     repo_id, private = hub_model_id or f"hcm-{config.family}", hub_private_repo or None
     pushes = push_to_hub and os.environ.get("RANK", "0") == "0"  # one of several processes
     if pushes:
-        repo_id = hub.check_repository(repo_id, "model", private)  # before the training, not after it
+        repo_id = check_repository(repo_id, "model", private)  # before the training, not after it
     output_dir = loop.train(config)
     if pushes:
-        print(f"on the Hub: {hub.push_model(output_dir, repo_id, private=private)}")
+        print(f"on the Hub: {push_model(output_dir, repo_id, private=private)}")
     return output_dir
+
+
+def prepare_dataset(
+    prepare: Annotated[partial, tyro.conf.arg(constructor=PREPARE, name="")],
+    push_to_hub: bool = False,
+    hub_dataset_id: str | None = None,
+    public: bool = False,
+    i_have_the_rights: bool = False,
+) -> None:
+    """Turn ACDC into a dataset of slices, split by patient.
+
+    Args:
+        prepare: the preparation.
+        push_to_hub: push the dataset to the Hub, privately; log in with `hf auth login` first.
+        hub_dataset_id: the repository, user/name; by default the name of OUTPUT_DIR in your account.
+        public: make the repository public.
+        i_have_the_rights: you may publish these patients; needed for a public repository of real patients.
+    """
+    output_dir = Path(str(arguments_of(prepare)["output_dir"]))
+    if push_to_hub:  # before the preparation, not after it
+        repo_id = check_repository(hub_dataset_id or output_dir.resolve().name, "dataset", not public)
+    elif hub_dataset_id or public:
+        raise InputError("hub_dataset_id and `public` are for push_to_hub; give that too.")
+    print(prepare())
+    print(f"dataset: {output_dir}")
+    if push_to_hub:
+        try:
+            print(f"on the Hub: {push_dataset(output_dir, repo_id, not public, i_have_the_rights)}")
+        except InputError as error:
+            raise InputError(f"{error} The dataset is there: scripts/push.py --dataset {output_dir}.") from error
 
 
 def push(
@@ -71,15 +106,13 @@ def push(
         The address of the commit, or of the earlier one that holds all this.
     """
     if sum(one is not None for one in (model, dataset, space)) != 1:
-        raise InputError("Give one of --model, --dataset and --space.")
+        raise InputError("Give one of `model`, `dataset` and `space`.")
     if private and public:
-        raise InputError("--private and --public exclude each other; give one.")
+        raise InputError("`private` and `public` exclude each other; give one.")
     if report is not None and model is None:
-        raise InputError(f"--report {report} belongs to a --model; leave it out.")
+        raise InputError(f"report {report} belongs to a `model`; leave it out.")
     if models and space is None:
-        raise InputError(f"--models {' '.join(models)} belongs to a --space; leave it out.")
-    from hcm_hf.hub.push import push_dataset, push_model, push_space  # slow to import
-
+        raise InputError(f"models {' '.join(models)} belongs to a `space`; leave it out.")
     visibility = True if private else False if public else None
     if model is not None:
         return push_model(model, repo_id, report, visibility, revision, create_pr)

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import datasets
 import safetensors.torch
@@ -16,53 +17,41 @@ from huggingface_hub import constants
 
 from hcm_hf.data.preparation import PreparationReport
 from hcm_hf.data.schema import FEATURES
-from hcm_hf.pipelines.auto import HCMPipeline
+from hcm_hf.pipelines.auto import INDEX_FILE, HCMPipeline
+from hcm_hf.pipelines.notes import without_paths
 from hcm_hf.schedulers import SAMPLERS
-from hcm_hf.training.checkpoint import Progress
-from hcm_hf.training.config import TrainingConfig
-from hcm_hf.training.recipes import FAMILIES, Recipe
+from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.hub import read_name
 
 
-INDEX_FILE, SPACE_MODELS = "model_index.json", "models.json"
+SPACE_MODELS = "models.json"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _OF_DIFFUSERS = ("_class_name", "_diffusers_version")
-_ENVIRONMENT = ("hcm_hf", "packages", "python", "platform", "processor", "cores", "torch_threads", "accelerator")
-_SAMPLED: tuple[str, ...] = ("model", "model_hash", "version", "seed", "class", "classes")
-_SAMPLED += ("scheduler", "num_inference_steps", "guidance_scale", "mixed_precision")
-# Known keys of each file; a mapping lists the keys below, None allows everything.
-_TRAINING: dict[str, Mapping | None] = {
-    **dict.fromkeys(one.name for kind in (TrainingConfig, Recipe) for one in fields(kind)),
-    **dict.fromkeys(("teacher_hash", "num_processes", "version", "finished")),
-    **dict.fromkeys(("dataset_fingerprint", "dataset_repository", "dataset_source", "dataset_license")),
-    **dict.fromkeys(("train_patients", "num_train_slices")),
-    "environment": dict.fromkeys(_ENVIRONMENT),
-    "progress": dict.fromkeys(one.name for one in fields(Progress)),
-}
-for _name in ("output_dir", "report_to", "networks", "losses", "taught_by", "sampling"):  # of the machine, or code
-    del _TRAINING[_name]
-_PREPARATION: dict[str, Mapping | None] = dict.fromkeys(one.name for one in fields(PreparationReport)) | {
-    "generator": dict.fromkeys((*_SAMPLED, "dataset_source", "license", "train_patients"))
-}
+_GENERATOR = (
+    *("model", "model_hash", "version", "seed", "class", "classes", "scheduler", "num_inference_steps"),
+    *("guidance_scale", "mixed_precision", "dataset_source", "license", "train_patients"),
+)
 
 
 def known_training(training: Mapping) -> dict:
-    """Return the known entries of `training_config.json`, without the paths of the machine."""
-    family = FAMILIES.get(training.get("family", ""))
-    recipe = family and family.recipes.get(training.get("recipe", ""))
+    """The known entries of `training_config.json`, without the paths of the machine."""
+    kept, family = without_paths(training), FAMILIES.get(training["family"])
+    recipe = family and family.recipes.get(training["recipe"])
     settings = recipe.settings() if recipe else {"objective": {}, "sizes": {}}
     objective = dict.fromkeys(settings["objective"])
     sizes = {name: dict.fromkeys(own) for name, own in settings["sizes"].items()}
-    return _known(training, _TRAINING | {"objective": objective, "sizes": sizes})
+    return _known(kept, dict.fromkeys(kept) | {"objective": objective, "sizes": sizes})
 
 
 def known_preparation(preparation: Mapping) -> dict:
-    """Return the known entries of `preparation.json`."""
-    return _known(preparation, _PREPARATION)
+    """The known entries of `preparation.json`."""
+    keys = dict.fromkeys(one.name for one in fields(PreparationReport))
+    return _known(preparation, keys | {"generator": dict.fromkeys(_GENERATOR)})
 
 
-def _known(value: Mapping, keys: Mapping[str, Mapping | None]) -> dict:
+def _known(value: Mapping, keys: Mapping[str, Any]) -> dict:
+    """The entries whose keys are known; a mapping lists the keys below, None allows everything."""
     return {
         key: one if (below := keys[key]) is None or one is None else _known(one, below)
         for key, one in value.items()
@@ -71,11 +60,7 @@ def _known(value: Mapping, keys: Mapping[str, Mapping | None]) -> dict:
 
 
 def pipeline_files(folder: Path, pipeline: HCMPipeline) -> dict[str, bytes]:
-    """Return the files of a saved pipeline by path; unchanged if they hold nothing else.
-
-    Args:
-        folder: folder of the pipeline.
-        pipeline: the pipeline, loaded from there.
+    """The files of a saved pipeline, which was loaded from `folder`, by path; unchanged if they hold nothing else.
 
     Raises:
         InputError: if a file is missing, or is a link to another place.
@@ -88,8 +73,8 @@ def pipeline_files(folder: Path, pipeline: HCMPipeline) -> dict[str, bytes]:
     }
     if pipeline.denoises:
         kinds = {type(pipeline.scheduler), *(sampler.scheduler for sampler in SAMPLERS.values())}
-        known = (*_OF_DIFFUSERS, *(name for kind in kinds for name in _arguments(kind)))  # one carries another's
-        configs["scheduler/scheduler_config.json"] = known
+        names = (name for kind in kinds for name in _arguments(kind))  # one carries another's
+        configs["scheduler/scheduler_config.json"] = (*_OF_DIFFUSERS, *names)
     files = {}
     for name, keys in configs.items():
         data = read_regular(folder, name)
@@ -105,7 +90,7 @@ def _arguments(function: Callable) -> list[str]:
 
 
 def _weights(data: bytes, network: torch.nn.Module) -> bytes:
-    """Return a file of weights; rewritten if it holds anything but the network's."""
+    """A file of weights, rewritten if it holds anything but the network's."""
     (size,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + size])
     metadata = header.pop("__metadata__", {})
@@ -139,7 +124,7 @@ def _is_cached(path: Path) -> bool:
 
 
 def own_columns(split: datasets.Dataset) -> datasets.Dataset:
-    """Return the columns of a prepared dataset; pictures as bytes, without their original paths."""
+    """The columns of a prepared dataset; pictures as bytes, without their original paths."""
     split = split.select_columns(list(FEATURES))
     for column in ("image", "mask"):
         split = split.cast_column(column, datasets.Image(decode=False))
@@ -154,10 +139,7 @@ def own_columns(split: datasets.Dataset) -> datasets.Dataset:
 
 
 def space_files(folder: Path) -> dict[str, bytes]:
-    """Return the files of a Space, the modules that its app imports, and this package's source if needed.
-
-    Args:
-        folder: folder of the Space.
+    """The files of the Space in a folder, the modules that its app imports, and this package's source if needed.
 
     Raises:
         InputError: if there is no Space, or one of its files is a link to another place.
@@ -177,8 +159,7 @@ def space_files(folder: Path) -> dict[str, bytes]:
         if name.endswith(".py"):
             modules = set(_imports(name, files[name]))
             imported |= modules
-            data = f"{name.removesuffix('.py')}.yaml"
-            beside = [*(f"{module}.py" for module in modules), data]
+            beside = [*(f"{module}.py" for module in modules), f"{name.removesuffix('.py')}.yaml"]
             waiting += [one for one in beside if os.path.lexists(folder / one)]
     if _PACKAGE.name in imported:
         sources = (*_PACKAGE.rglob("*.py"), *_PACKAGE.glob("model_cards/*.md"), _PACKAGE / "py.typed")
@@ -188,10 +169,7 @@ def space_files(folder: Path) -> dict[str, bytes]:
 
 
 def served_models(folder: Path) -> list[str]:
-    """Return the models that a Space serves, from the file that a push writes; none without it.
-
-    Args:
-        folder: folder of the Space.
+    """The models that the Space in a folder serves, from the file that a push writes; none without it.
 
     Raises:
         InputError: if the file is damaged.
@@ -202,12 +180,12 @@ def served_models(folder: Path) -> list[str]:
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) and read_name(name) for name in names):
-        raise InputError(f"{path} is no list of names; push the Space again with --models user/name.")
+        raise InputError(f"{path} is no list of names; push the Space again with its `models`.")
     return names
 
 
 def _imports(name: str, source: bytes) -> Iterator[str]:
-    """Yield the top-level names of the modules that a source imports."""
+    """Top-level names of the modules that a source imports."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError) as error:

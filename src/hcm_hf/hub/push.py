@@ -1,5 +1,6 @@
 """Models, datasets and Spaces to the Hub: each push is one commit, or none where nothing has changed."""
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,11 +30,12 @@ from hcm_hf.hub.publishable import (
     to_json,
 )
 from hcm_hf.pipelines.auto import ROOT_CONFIG, HCMPipeline, find_pipeline, hash_model, read_training
+from hcm_hf.pipelines.notes import run_name
 from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.hub import LOGIN, checked_token, explained, read_name
 from hcm_hf.utils.names import CONFIG_FILE
-from hcm_hf.utils.pictures import draw_masks, image_grid, save_png
+from hcm_hf.utils.pictures import draw_masks, image_grid
 from hcm_hf.version import __version__
 
 
@@ -77,25 +79,32 @@ def push_model(
         InputError: if the model or the report is not there, they do not belong together, or the Hub refuses.
     """
     if not Path(model).is_dir():
-        raise InputError(f"--model {model} does not exist; name the folder of a training run.")
+        raise InputError(f"model {model} does not exist; name the folder of a training run.")
     folder = find_pipeline(model)
     run = folder.parent if (folder.parent / CONFIG_FILE).is_file() else folder
     training = read_training(run)
     if not training:
-        raise InputError(f"--model {model} has no {CONFIG_FILE} beside it; name the folder of a training run.")
+        raise InputError(f"model {model} has no {CONFIG_FILE} beside it; name the folder of a training run.")
     found = None if report is None else _read_report(Path(report), model, hash_model(folder))
     token = checked_token(token)
     repo_id = check_repository(repo_id, "model", private, token, write=not create_pr)
     pipeline = HCMPipeline.from_pretrained(folder)
     files = pipeline_files(folder, pipeline)
 
-    training = _without_paths(known_training(training), token)
+    training = known_training(training)
+    training["dataset_repository"] = _on_hub(training.get("dataset_repository"), "dataset", token)
+    if not training["dataset_repository"]:
+        training["dataset"] = Path(training["dataset"]).name
+    if teacher := training.get("teacher"):
+        training["teacher"] = _on_hub(teacher, "model", token) or run_name(teacher)
     files[CONFIG_FILE] = to_json(training)
     if pipeline.library_name != "diffusers":  # whose downloads are counted by another file
         facts = {key: training[key] for key in ("family", "recipe", "resolution")}
         files[ROOT_CONFIG] = to_json({"library_name": pipeline.library_name} | facts)
     if found is not None:
-        found = _report_without_paths(found, repo_id, token)
+        name, encoder = found.dataset.name, Path(found.encoder.source).name if found.encoder else None
+        named = not Path(name).exists() and _on_hub(name, "dataset", token)
+        found = found.renamed(repo_id, name if named else Path(name).name, encoder)
         files[METRICS_FILE] = to_json(found.to_json())
     if (run / LOSSES).exists():
         files[LOSSES] = read_regular(run, LOSSES)
@@ -126,17 +135,8 @@ def push_dataset(
 ) -> str:
     """Put a prepared dataset on the Hub: a Parquet file per split, its card and `preparation.json`, in one commit.
 
-    Args:
-        dataset: a folder that `prepare_dataset` wrote, or `generate_images` with `save_dataset`.
-        repo_id: `user/name`; it is made where it does not exist.
-        private: whether the repository is private.
-        i_have_the_rights: that you may publish these patients; needed for a public repository of real ones.
-        revision: as in `push_model`.
-        create_pr: as in `push_model`.
-        token: as in `push_model`.
-
-    Returns:
-        The address of the commit, or of the one that holds all this already.
+    `dataset` is a folder that `prepare_dataset` wrote, or `generate_images` with `save_dataset`. For a public
+    repository of real patients `i_have_the_rights` says that you may publish them. All else is as in `push_model`.
 
     Raises:
         InputError: if the dataset is not there, is not to be published, or the Hub refuses.
@@ -144,12 +144,12 @@ def push_dataset(
     splits = load_dataset(dataset)
     preparation = known_preparation(read_preparation(dataset))
     if preparation.get("source") not in LICENSES:
-        raise InputError(f"--dataset {dataset} has no {PREPARATION_FILE}; prepare it with scripts/prepare_dataset.py.")
+        raise InputError(f"dataset {dataset} has no {PREPARATION_FILE}; prepare it with scripts/prepare_dataset.py.")
     drawn = preparation["source"] in ("synthetic", "generated")  # which go as their models do: by their licence
     if not drawn and not private and not i_have_the_rights:
         raise InputError(
             f"{dataset} holds real patients and {repo_id} would be public; keep it private, or say "
-            "--i_have_the_rights if you may publish them (ACDC: CC BY-NC-SA 4.0, with its citation)."
+            "i_have_the_rights if you may publish them (ACDC: CC BY-NC-SA 4.0, with its citation)."
         )
     token = checked_token(token)
     repo_id = check_repository(repo_id, "dataset", private, token, write=not create_pr)
@@ -178,17 +178,8 @@ def push_space(
 ) -> str:
     """Put a Space on the Hub, with this package's source beside it where it needs that.
 
-    Args:
-        folder: of the Space, with its README.md.
-        repo_id: `user/name`; it is made where it does not exist.
-        models: repositories of the models that it is to serve; by default those of the push before, if there are any.
-        private: whether a new repository is private; by default as the account is set.
-        revision: as in `push_model`.
-        create_pr: as in `push_model`.
-        token: as in `push_model`.
-
-    Returns:
-        The address of the commit, or of the one that holds all this already.
+    `folder` is the Space's, with its README.md; `models` are the repositories of the models that it is to serve, by
+    default those of the push before, if there are any. All else is as in `push_model`.
 
     Raises:
         InputError: if the folder is no Space, or the Hub refuses.
@@ -209,7 +200,7 @@ def _existing_model(name: str, token: str | bool | None) -> str:
     """A model's repository as a Space reads it, `user/name` or `user/name@revision`."""
     found = read_name(name)
     if found is None or found[0] not in (None, "model"):
-        raise InputError(f"--models {name} is no model of the Hub; give user/name.")
+        raise InputError(f"models {name} is no model of the Hub; give user/name.")
     _, repo_id, revision = found
     with explained(repo_id, "model", revision):
         HfApi(token=token).repo_info(repo_id, revision=revision)
@@ -221,8 +212,7 @@ def check_repository(
 ) -> str:
     """See that a repository may be written to, or made, and that it is as private as it is to be; nothing is changed.
 
-    Returns:
-        Its full name, with the account where `repo_id` has none.
+    Returns its full name, with the account where `repo_id` has none.
 
     Raises:
         InputError: if it is not, or nobody is logged in.
@@ -231,7 +221,7 @@ def check_repository(
     if named is not None and named[0] not in (None, repo_type):
         raise InputError(f"{repo_id} is a {named[0]}, not a {repo_type}; give user/name of one.")
     if named is not None and named[2] is not None:
-        raise InputError(f"{repo_id} names a revision; give {named[1]}, and the branch as --revision {named[2]}.")
+        raise InputError(f"{repo_id} names a revision; give {named[1]}, and {named[2]} as `revision`.")
     repo_id = repo_id if named is None else named[1]
     if token is False or (token is None and get_token() is None):
         raise InputError(f"You are not logged in to the Hub, so {repo_id} cannot be written; {LOGIN}.")
@@ -255,32 +245,29 @@ def check_repository(
     elif private and not existing.private:
         raise InputError(
             f"The {repo_type} {full} is public, and it was to be private; make it private on its page, name another, "
-            "or push it as a public one (--public; in Python, private=False)."
+            "or push it as a public one (`public`, in Python private=False)."
         )
     elif private is False and existing.private:
         raise InputError(
             f"The {repo_type} {full} is private, and it was to be public; make it public on its page, or push it as a "
-            "private one (without --public; in Python, without private=False)."
+            "private one (without `public`, in Python without private=False)."
         )
     return full
 
 
 def _read_report(path: Path, model: str | Path, model_hash: str) -> Report:
     if not (path / REPORT_FILE if path.is_dir() else path).is_file():
-        raise InputError(f"--report {path} does not exist; write one with scripts/score.py.")
+        raise InputError(f"report {path} does not exist; write one with scripts/score.py.")
     report = Report.load(path)
     if report.generator.model_hash != model_hash:
         raise InputError(
-            f"--report {path} is about another model ({report.generator.model}) than --model {model}; score that one."
+            f"report {path} is about another model ({report.generator.model}) than model {model}; score that one."
         )
     return report
 
 
 def _samples(pipeline: HCMPipeline) -> tuple[Callable[[], bytes], str]:
-    """What draws a grid of images of seed 0 as PNG, and how they are made where there is a choice.
-
-    Each row of a model that makes masks is followed by the same with its masks.
-    """
+    """What draws a grid of images of seed 0, as PNG, also with their masks; and how they are made, given a choice."""
     pipeline, sampling = Sampling(num_inference_steps=pipeline.preview_steps).applied_to(pipeline)
     made_with = sampling.noted
 
@@ -295,10 +282,9 @@ def _samples(pipeline: HCMPipeline) -> tuple[Callable[[], bytes], str]:
             drawn = [draw_masks(images, shown, _SAMPLE_SCALE) for shown in (np.zeros_like(masks), masks)]
             rows = zip(*(np.split(one, _SAMPLE_ROWS) for one in drawn), strict=True)
             grid = image_grid([row for pair in rows for row in pair], 1)
-        with TemporaryDirectory() as temporary:
-            path = Path(temporary) / SAMPLES
-            save_png(grid, path)
-            return path.read_bytes()
+        buffer = io.BytesIO()
+        grid.save(buffer, format="PNG")
+        return buffer.getvalue()
 
     parts = [f"class {made_with['class']}"] if made_with["class"] else []
     parts += [f"{made_with['scheduler']}, {made_with['num_inference_steps']} steps"] if pipeline.denoises else []
@@ -306,33 +292,9 @@ def _samples(pipeline: HCMPipeline) -> tuple[Callable[[], bytes], str]:
 
 
 def _on_hub(name: str | None, repo_type: str, token: str | bool | None) -> str | None:
-    """The id of a repository that a run or a report names, if there is one: a folder can have such a name, too."""
+    """The id of the repository of this name, if there is one: a folder can have such a name, too."""
     found = name and read_name(name)
     if not found:
         return None
     with explained(found[1], repo_type):
         return found[1] if HfApi(token=token).repo_exists(found[1], repo_type=repo_type) else None
-
-
-def _without_paths(training: dict, token: str | bool | None) -> dict:
-    """What a training run wrote, without the paths of the machine that it ran on."""
-    kept = dict(training)
-    kept["dataset_repository"] = _on_hub(training.get("dataset_repository"), "dataset", token)
-    if not kept["dataset_repository"]:
-        kept["dataset"] = Path(training["dataset"]).name
-    if teacher := training.get("teacher"):
-        named = not Path(teacher).exists() and _on_hub(teacher, "model", token)
-        kept["teacher"] = named or _run_name(teacher)
-    return kept
-
-
-def _run_name(folder: str) -> str:
-    """A run's name, also where its best model was named."""
-    path = Path(folder)
-    return path.parent.name if path.name == "best" else path.name
-
-
-def _report_without_paths(report: Report, repo_id: str, token: str | bool | None) -> Report:
-    name, encoder = report.dataset.name, Path(report.encoder.source).name if report.encoder else None
-    named = not Path(name).exists() and _on_hub(name, "dataset", token)
-    return report.renamed(repo_id, name if named else Path(name).name, encoder)

@@ -23,9 +23,7 @@ class ACGANGenerator(LatentModel):
     """Latents (B, latent_dim) and classes (B,) to images (B, 1, sample_size, sample_size) in [-1, 1].
 
     Args:
-        sample_size: pixels a side, a power of two, at least 8.
-        latent_dim: length of a latent vector, standard normal.
-        base_channels: width before the last layer; it doubles at each level below.
+        sample_size, latent_dim, base_channels: as in `DCGANGenerator`.
         class_names: the classes, in the order of their indices.
         default_class: the class used if none is given.
 
@@ -61,7 +59,7 @@ class ACGANGenerator(LatentModel):
 
     @property
     def default_class(self) -> str:
-        """The class used if none is given."""
+        """See `LatentModel.default_class`."""
         return self.config.default_class
 
     def prepare_class_labels(
@@ -96,8 +94,7 @@ class ACGANDiscriminator(ModelMixin, ConfigMixin):
     """Images (B, 1, sample_size, sample_size) in [-1, 1] to source logits (B,) and class logits (B, num_classes).
 
     Args:
-        sample_size: pixels a side, a power of two, at least 8.
-        base_channels: width after the first layer; it doubles at each level above.
+        sample_size, base_channels: as in `DCGANDiscriminator`.
         num_classes: number of classes.
     """
 

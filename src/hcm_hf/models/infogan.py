@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hcm_hf.models.dcgan import DCGANDiscriminator, DCGANGenerator, initialize
-from hcm_hf.models.latent import LatentModel
+from hcm_hf.models.latent import Generators, LatentModel
 from hcm_hf.utils.errors import InputError
 
 
@@ -28,11 +28,10 @@ class InfoGANGenerator(LatentModel):
     - the continuous codes, `num_continuous` numbers, uniform on [-1, 1].
 
     Args:
-        sample_size: pixels a side, a power of two, at least 8.
+        sample_size, base_channels: as in `DCGANGenerator`.
         latent_dim: length of a latent vector, noise and codes together.
         num_categories: number of values of the categorical code.
         num_continuous: number of continuous codes.
-        base_channels: width before the last layer; it doubles at each level below.
 
     Raises:
         ValueError: if `latent_dim` is too short for the codes.
@@ -55,9 +54,7 @@ class InfoGANGenerator(LatentModel):
             )
         self.body = DCGANGenerator(sample_size, latent_dim, base_channels)
 
-    def sample_latents(
-        self, batch_size: int, generator: torch.Generator | list[torch.Generator] | None = None
-    ) -> torch.Tensor:
+    def sample_latents(self, batch_size: int, generator: Generators = None) -> torch.Tensor:
         """Draw noise and codes, (B, latent_dim), in the layout above; see `LatentModel.sample_latents`."""
         # Normal numbers throughout, so that each latent takes the same stretch of its own generator.
         latents = randn_tensor((batch_size, self.config.latent_dim), generator, self.device, self.dtype)
@@ -121,10 +118,8 @@ class InfoGANDiscriminator(ModelMixin, ConfigMixin):
     """Images (B, 1, sample_size, sample_size) in [-1, 1] to logits (B,) and Q's reading of the codes.
 
     Args:
-        sample_size: pixels a side, a power of two, at least 8.
-        base_channels: width after the first layer; it doubles at each level above.
-        num_categories: number of values of the categorical code.
-        num_continuous: number of continuous codes.
+        sample_size, base_channels: as in `DCGANDiscriminator`.
+        num_categories, num_continuous: as in `InfoGANGenerator`.
         hidden_dim: units of Q's hidden layer.
     """
 
@@ -147,11 +142,10 @@ class InfoGANDiscriminator(ModelMixin, ConfigMixin):
             initialize(layer)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Images (B, 1, H, W) to logits and Q.
+        """Images (B, 1, H, W) to logits (B,), positive where an image looks real, and to Q.
 
-        Returns:
-            Logits (B,), positive where an image looks real; the logits of Q(categorical | x) (B, num_categories); the
-            means of Q(continuous | x) (B, num_continuous), normal with unit variance.
+        Of Q the logits of Q(categorical | x), (B, num_categories), and the means of Q(continuous | x), normal with
+        unit variance, (B, num_continuous).
         """
         features = self.body.features(images)  # (B, C, 4, 4)
         hidden = F.leaky_relu(self.norm(self.to_hidden(features)), 0.2)  # (B, hidden_dim, 1, 1)

@@ -9,6 +9,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from hcm_hf.utils.errors import InputError
 
 
+Generators = torch.Generator | list[torch.Generator] | None  # a list gives each image its own
+
+
 class LatentModel(ModelMixin, ConfigMixin):
     """A network that decodes latents to images; `LatentPipeline` holds one.
 
@@ -34,12 +37,12 @@ class LatentModel(ModelMixin, ConfigMixin):
     def set_codes(
         self, latents: torch.Tensor, category: int | None = None, continuous: Sequence[float] | None = None
     ) -> torch.Tensor:
-        """Return latents with other codes; a network without codes accepts only None.
+        """Latents (B, latent_dim) with other codes; a network without codes accepts only None, which leaves them.
 
         Args:
             latents: (B, latent_dim).
-            category: value of the categorical code, from 0; None leaves it.
-            continuous: value of each continuous code, in [-1, 1]; None leaves them.
+            category: value of the categorical code, from 0.
+            continuous: value of each continuous code, in [-1, 1].
 
         Raises:
             InputError: if the network has no such code or value.
@@ -48,15 +51,8 @@ class LatentModel(ModelMixin, ConfigMixin):
             raise InputError(f"Codes given, but {type(self).__name__} has no codes.")
         return latents
 
-    def sample_latents(
-        self, batch_size: int, generator: torch.Generator | list[torch.Generator] | None = None
-    ) -> torch.Tensor:
-        """Draw latents (B, latent_dim) from the prior, a standard normal unless a subclass says otherwise.
-
-        Args:
-            batch_size: number of latents.
-            generator: source of randomness; a list gives each latent its own.
-        """
+    def sample_latents(self, batch_size: int, generator: Generators = None) -> torch.Tensor:
+        """Draw latents (B, latent_dim) from the prior, a standard normal unless a subclass says otherwise."""
         shape = (batch_size, self.config.latent_dim)
         return randn_tensor(shape, generator=generator, device=self.device, dtype=self.dtype)
 
@@ -73,13 +69,10 @@ class LatentModel(ModelMixin, ConfigMixin):
         return None
 
     def controls(self, latents: torch.Tensor) -> dict[str, tuple[torch.Tensor, str | None]]:
-        """Rows of images to ask for that show what a user can control: none, unless a subclass has more than noise.
+        """Rows of images that show what a user can control: none, unless a subclass has more than noise.
 
-        Args:
-            latents: (N, latent_dim), what the rows have in common.
-
-        Returns:
-            By the row's name, the `latents` and the `class_labels` of its images.
+        By the row's name, the `latents` and the `class_labels` to ask for; the rows have `latents` (N, latent_dim) in
+        common.
         """
         return {}
 

@@ -28,12 +28,7 @@ def build_unet(
     Raises:
         ValueError: if the size does not fit the levels.
     """
-    levels = len(block_out_channels)
-    unit = 2 ** (levels - 1)
-    if sample_size % unit or sample_size < 2 * unit:
-        raise ValueError(
-            f"sample_size is {sample_size}; {levels} levels need a multiple of {unit}, {2 * unit} or more."
-        )
+    levels = _check_levels(sample_size, block_out_channels)
     return UNet2DModel(
         sample_size=sample_size,
         in_channels=1,
@@ -67,14 +62,8 @@ def build_paired_unet(
     Raises:
         ValueError: if the size does not fit the blocks and levels.
     """
-    levels = len(block_out_channels)
     patch_size = patch_size or max(sample_size // 32, 1)
-    unit = patch_size * 2 ** (levels - 1)
-    if sample_size % unit or sample_size < 2 * unit:
-        raise ValueError(
-            f"sample_size is {sample_size}; blocks of {patch_size} px and {levels} levels need a multiple of {unit}, "
-            f"{2 * unit} or more."
-        )
+    levels = _check_levels(sample_size, block_out_channels, patch_size)
     channels = PAIR_CHANNELS * patch_size**2
     plain = levels - num_attention_levels
     unet = UNet2DModel(
@@ -92,6 +81,17 @@ def build_paired_unet(
     return use_plain_attention(unet)
 
 
+def _check_levels(sample_size: int, block_out_channels: Sequence[int], patch_size: int = 1) -> int:
+    """The number of levels, if the size can be halved so often."""
+    levels = len(block_out_channels)
+    unit = patch_size * 2 ** (levels - 1)
+    if sample_size % unit or sample_size < 2 * unit:
+        blocks = f"blocks of {patch_size} px and " if patch_size > 1 else ""
+        need = f"{blocks}{levels} levels need a multiple of {unit}, {2 * unit} or more"
+        raise ValueError(f"sample_size is {sample_size}; {need}.")
+    return levels
+
+
 def use_plain_attention(unet: UNet2DModel) -> UNet2DModel:
     """Set the network's attention to plain matrix products; on CPUs PyTorch's fused kernel is slow to train.
 
@@ -104,16 +104,10 @@ def use_plain_attention(unet: UNet2DModel) -> UNet2DModel:
 
 
 def join_pairs(images: torch.Tensor, masks: torch.Tensor, patch_size: int) -> torch.Tensor:
-    """Join images and masks into the network's input.
+    """Join images (B, 1, H, W) in [-1, 1] and masks (B, H, W), 0 to 3, into the network's input.
 
-    Args:
-        images: (B, 1, H, W) in [-1, 1].
-        masks: whole numbers (B, H, W), 0 to 3; -1 for a slice without a segmentation, whose channels become 0.
-        patch_size: pixels a side of a block.
-
-    Returns:
-        (B, 4 patch_size^2, H / patch_size, W / patch_size): the image's pixels of each block, then for each structure
-        1 where it is and -1 elsewhere.
+    It is (B, 4 patch_size^2, H / patch_size, W / patch_size): the image's pixels of each block, then for each
+    structure 1 where it is and -1 elsewhere. A mask of -1 is a slice without a segmentation, whose channels become 0.
     """
     structures = torch.stack([masks == label for label in range(1, NUM_STRUCTURES + 1)], dim=1)
     signs = torch.where(structures, 1.0, -1.0).to(images.dtype)  # (B, 3, H, W)

@@ -10,7 +10,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
 from hcm_hf.models.dcgan import num_levels
-from hcm_hf.models.latent import LatentModel
+from hcm_hf.models.latent import Generators, LatentModel
 
 
 class VAE(LatentModel):
@@ -65,9 +65,7 @@ class MixtureVAE(VAE):
     """A VAE whose latents are sampled from a mixture of Gaussians, saved with it; N(0, 1) until `set_prior` is called.
 
     Args:
-        sample_size: pixels a side, a power of two, at least 8.
-        latent_dim: length of a latent vector.
-        base_channels: width at the image's side; it doubles at each level.
+        sample_size, latent_dim, base_channels: as in `VAE`.
         num_components: number of Gaussians in the mixture.
     """
 
@@ -82,17 +80,15 @@ class MixtureVAE(VAE):
         """Set the mixture that latents are sampled from.
 
         Args:
-            weights: weights of the K components, (K,), with sum 1.
-            means: means, (K, latent_dim).
+            weights: of the K components, (K,), with sum 1.
+            means: (K, latent_dim).
             factors: lower Cholesky factors of the covariances, (K, latent_dim, latent_dim).
         """
         self.component_weights.copy_(weights)
         self.component_means.copy_(means)
         self.component_factors.copy_(factors)
 
-    def sample_latents(
-        self, batch_size: int, generator: torch.Generator | list[torch.Generator] | None = None
-    ) -> torch.Tensor:
+    def sample_latents(self, batch_size: int, generator: Generators = None) -> torch.Tensor:
         """Draw latents (B, latent_dim) from the mixture; see `LatentModel.sample_latents`."""
         # Normal numbers throughout, so that each latent takes the same stretch of its own generator.
         normal = randn_tensor((batch_size, self.config.latent_dim + 1), generator, self.device, self.dtype)

@@ -5,15 +5,19 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, UNet2DModel
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from huggingface_hub import ModelCard, constants
 from PIL import Image
 
+from hcm_hf.models.latent import Generators
 from hcm_hf.pipelines.conditions import Conditions
 from hcm_hf.pipelines.notes import check_training, without_paths
 from hcm_hf.pipelines.sampling import Sampling, one_of
@@ -27,7 +31,8 @@ from hcm_hf.utils.names import CONFIG_FILE
 INDEX_FILE = "model_index.json"
 ROOT_CONFIG = "config.json"  # of a repository: the Hub counts its downloads, and those of no other file
 _VARIANT = re.compile(r"[\w-]{1,64}")
-_KINDS: dict[str, type["HCMPipeline"]] = {}  # what a saved folder may name
+# The pipelines that a saved folder may name, and the modules beside this one that they are in.
+_KINDS = {"DDPMPipeline": "ddpm", "LatentPipeline": "latent", "PairedDDPMPipeline": "paired"}
 
 
 class HCMPipeline(DiffusionPipeline):
@@ -54,10 +59,6 @@ class HCMPipeline(DiffusionPipeline):
     predicts_noise: ClassVar[bool] = False
     _training: dict | InputError | None = None
 
-    def __init_subclass__(cls, **options: Any):
-        super().__init_subclass__(**options)
-        _KINDS[cls.__name__] = cls
-
     @classmethod
     def _build(cls, folder: Path, index: dict, network: ModelMixin) -> "HCMPipeline":
         """Build the pipeline that a folder holds around its network."""
@@ -75,7 +76,7 @@ class HCMPipeline(DiffusionPipeline):
     @property
     def sample_size(self) -> int:
         """Pixels a side of the images."""
-        raise NotImplementedError(f"{type(self).__name__} does not define sample_size.")
+        return self.components[self.network_name].config.sample_size
 
     @property
     def conditions(self) -> Conditions:
@@ -140,8 +141,7 @@ class HCMPipeline(DiffusionPipeline):
             dtype: of the weights, float32 by default; or a mapping from a component's name, or "default", to one.
             torch_dtype: the old name of `dtype`.
             device: where to put it.
-            device_map: a device, or "balanced" for the accelerator if there is one; in place of `device`, as a
-                pipeline has one network.
+            device_map: in place of `device`, a device, or "balanced" for the accelerator if there is one.
             revision: branch, tag or commit of the repository.
             token: for a private repository; by default that of `hf auth login`.
             cache_dir: where repositories are kept; by default where the Hub's client keeps them.
@@ -149,8 +149,7 @@ class HCMPipeline(DiffusionPipeline):
             variant: of the weights' files: "fp16" loads `diffusion_pytorch_model.fp16.safetensors`.
 
         Raises:
-            InputError: if there is no such folder or repository, it holds no pipeline of this package or of this
-                class, or one that is damaged.
+            InputError: if there is no such model, or it is damaged, of another package or of another class.
         """
         name = pretrained_model_name_or_path
         dtype = one_of(dtype=dtype, torch_dtype=torch_dtype)
@@ -160,7 +159,10 @@ class HCMPipeline(DiffusionPipeline):
         index, kind, network_class = _read_index(folder, name)
         if not issubclass(kind, cls):
             raise InputError(f"{name} holds a {kind.__name__}; load it with HCMPipeline.")
-        weights = folder / kind.network_name / _weights_file(variant)
+        if variant is not None and not _VARIANT.fullmatch(variant):
+            raise InputError(f"variant is {variant!r}; give a word such as fp16.")
+        ending = f".{variant}.safetensors" if variant else ".safetensors"
+        weights = (folder / kind.network_name / SAFETENSORS_WEIGHTS_NAME).with_suffix(ending)
         if variant is not None and not weights.is_file():
             raise InputError(
                 f"You are trying to load the model files of the `variant={variant}`, but no such modeling files are "
@@ -214,7 +216,7 @@ class HCMPipeline(DiffusionPipeline):
         if output_type not in self.output_types:
             raise InputError(f"Unknown output_type '{output_type}'; choose among {', '.join(self.output_types)}.")
 
-    def _check_batch(self, batch_size: int, generator: torch.Generator | list[torch.Generator] | None) -> None:
+    def _check_batch(self, batch_size: int, generator: Generators) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; ask for one image or more.")
         if isinstance(generator, list) and len(generator) != batch_size:
@@ -222,18 +224,8 @@ class HCMPipeline(DiffusionPipeline):
 
     def _convert(self, images: torch.Tensor, output_type: str) -> list[Image.Image] | np.ndarray | torch.Tensor:
         """Turn images (B, 1, H, W) in [-1, 1] and beyond into what `output_type` says."""
-        if output_type == "latent":
-            return images
-        images = to_unit(images)
-        if output_type == "pt":
-            return images
-        arrays = images.permute(0, 2, 3, 1).cpu().numpy()
-        return self.numpy_to_pil(arrays) if output_type == "pil" else arrays
-
-
-def to_unit(images: torch.Tensor) -> torch.Tensor:
-    """Turn images in [-1, 1] and beyond into images in [0, 1]."""
-    return (images.float() / 2 + 0.5).clamp(0, 1)
+        images = images if output_type == "latent" else images.float()
+        return VaeImageProcessor().postprocess(images, output_type)
 
 
 def call_unet(network: UNet2DModel, class_labels: torch.Tensor | None) -> torch.Tensor:
@@ -254,41 +246,27 @@ def _dtype_of(dtype: torch.dtype | Mapping[str, torch.dtype] | None, component: 
     return dtype
 
 
-def _weights_file(variant: str | None) -> str:
-    if variant is not None and not _VARIANT.fullmatch(variant):
-        raise InputError(f"variant is {variant!r}; give a word such as fp16.")
-    return f"diffusion_pytorch_model.{variant}.safetensors" if variant else "diffusion_pytorch_model.safetensors"
-
-
 def find_pipeline(
     name: str | Path,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
-    argument: str = "--model",
+    argument: str = "model",
     local_files_only: bool = False,
 ) -> Path:
     """The folder that holds `model_index.json`: `name` itself, in a training run its `best`, or a repository's copy.
 
-    Args:
-        name: as in `HCMPipeline.from_pretrained`, like the other arguments.
-        revision: of a repository.
-        token: for a repository.
-        cache_dir: for a repository.
-        argument: what the user calls it.
-        local_files_only: for a repository.
+    The arguments are those of `HCMPipeline.from_pretrained`; `argument` is what the user calls `name`.
 
     Raises:
         InputError: if there is none, or the repository cannot be had.
     """
     if (repository := parse_repository(name, revision)) is not None:
-        where = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        return _download(*repository, where)
+        options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        return _download(*repository, options)
     folder = Path(name)
     if not folder.is_dir():
-        raise InputError(
-            f"{argument} {name} does not exist; name a folder that train.py wrote, or user/name on the Hub."
-        )
+        raise InputError(f"{argument} {name} does not exist; name the folder of a training, or user/name on the Hub.")
     for candidate in (folder, folder / "best"):
         if (candidate / INDEX_FILE).is_file():
             return candidate
@@ -296,10 +274,7 @@ def find_pipeline(
 
 
 def read_training(folder: str | Path) -> dict:
-    """What the training run of a model wrote of itself; empty where that is not at hand.
-
-    Args:
-        folder: of a training run or a saved pipeline.
+    """What a training run wrote of itself, from its folder or that of its pipeline; empty where that is not at hand.
 
     Raises:
         InputError: if that is damaged or half-empty; names the file.
@@ -325,26 +300,21 @@ def hash_model(model: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _download(repo_id: str, revision: str | None, where: Mapping) -> Path:
+def _download(repo_id: str, revision: str | None, options: Mapping) -> Path:
     """A repository's pipeline in the cache; of one that is none of this package, no more than its index."""
     places = ("", "best/")  # of a run that was uploaded as it is
-    root = download(repo_id, [place + INDEX_FILE for place in places], revision=revision, **where)
+    root = download(repo_id, [place + INDEX_FILE for place in places], revision=revision, **options)
     place = next((place for place in places if (root / place / INDEX_FILE).is_file()), None)
     if place is None:
         raise InputError(f"The model {repo_id} holds no pipeline ({INDEX_FILE}); check the name and the revision.")
     patterns = [place + pattern for pattern in (CONFIG_FILE, *pipeline_patterns(root / place, repo_id))]
     patterns += [ROOT_CONFIG, CONFIG_FILE]
-    root = download(repo_id, patterns, revision=root.name, **where)  # the same commit, whatever came in between
+    root = download(repo_id, patterns, revision=root.name, **options)  # the same commit, whatever came in between
     return root / place
 
 
 def pipeline_patterns(folder: Path, name: str | Path) -> list[str]:
-    """Patterns of the files that make up a saved pipeline, and of no others.
-
-    Args:
-        folder: holds its `model_index.json`.
-        name: as the user knows it.
-    """
+    """Patterns of the files of the pipeline saved in a folder, `name` to the user, and of no others."""
     component = _read_index(folder, name)[1].network_name
     return [INDEX_FILE, f"{component}/*.json", f"{component}/*.safetensors", "scheduler/*.json"]
 
@@ -354,7 +324,8 @@ def _read_index(folder: Path, name: str | Path) -> tuple[dict, type[HCMPipeline]
     index = read_json(folder / INDEX_FILE)
     try:
         class_name = index["_class_name"]
-        kind = _KINDS.get(class_name)
+        module = _KINDS.get(class_name)
+        kind = vars(import_module(f"hcm_hf.pipelines.{module}"))[class_name] if module else None
         network_name = str(index.get(kind.network_name if kind else "network", (None, None))[1])
         for option in kind.saved_options if kind else ():
             index[option]

@@ -9,6 +9,7 @@ from numbers import Integral
 import numpy as np
 import torch
 
+from hcm_hf.models.latent import Generators
 from hcm_hf.utils.errors import InputError
 
 
@@ -66,14 +67,11 @@ class Conditions:
         """The answers of a label by question; None for all of them if it is the one that says nothing."""
         if label == self.null_label:
             return dict.fromkeys(self.axes)
-        answers = {}
-        for axis, names in reversed(list(self.axes.items())):
-            label, index = divmod(label, len(names))
-            answers[axis] = names[index]
-        return {axis: answers[axis] for axis in self.axes}
+        indices = np.unravel_index(label, self.sizes)
+        return {axis: names[int(index)] for (axis, names), index in zip(self.axes.items(), indices, strict=True)}
 
     def complete(self, asked: Asked) -> dict[str, str]:
-        """Return the answers that are asked for, by question, with the defaults for questions that are not answered.
+        """The answers that are asked for, by question, with the defaults for questions that are not answered.
 
         Args:
             asked: a mapping such as {"group": "HCM", "phase": "ED"}, in which "any" leaves a question open and None
@@ -103,9 +101,10 @@ class Conditions:
 
     def _parse(self, names: str) -> dict[str, str]:
         """The answers in a string, by question; the word "any" opens the questions that have a default."""
-        found = dict.fromkeys(self.defaults, OPEN) if OPEN in names.replace(",", " ").split() else {}
+        words = names.replace(",", " ").split()
+        found = dict.fromkeys(self.defaults, OPEN) if OPEN in words else {}
         asked = {}
-        for name in (name for name in names.replace(",", " ").split() if name != OPEN):
+        for name in (word for word in words if word != OPEN):
             axis = next((axis for axis, answers in self.axes.items() if name in answers), None)
             if axis is None:
                 known = "; ".join(f"{axis}: {', '.join(answers)}" for axis, answers in self.axes.items())
@@ -121,10 +120,7 @@ class Conditions:
         return torch.tensor([answers.items() <= self.describe(label).items() for label in range(self.null_label)])
 
     def draw(
-        self,
-        asked: Asked | Sequence[Asked] | np.ndarray | torch.Tensor,
-        batch_size: int,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        self, asked: Asked | Sequence[Asked] | np.ndarray | torch.Tensor, batch_size: int, generator: Generators = None
     ) -> torch.Tensor:
         """Labels (batch_size,), int64, that answer what is asked for; what is left open is drawn as it was met.
 
@@ -157,10 +153,7 @@ class Conditions:
 
 def count_labels(axes: Mapping[str, Sequence[str]]) -> int:
     """Number of combinations of answers."""
-    count = 1
-    for names in axes.values():
-        count *= len(names)
-    return count
+    return math.prod(map(len, axes.values()))
 
 
 def join_labels(axes: Mapping[str, Sequence[str]], answers: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -6,9 +6,11 @@ from pathlib import Path
 import diffusers
 import torch
 from diffusers import DDPMScheduler, ImagePipelineOutput, SchedulerMixin, UNet2DModel
+from diffusers.image_processor import VaeImageProcessor
 
-from hcm_hf.pipelines.auto import HCMPipeline, call_unet, to_unit
-from hcm_hf.pipelines.denoising import Callback, DenoisingMixin, Generators
+from hcm_hf.models.latent import Generators
+from hcm_hf.pipelines.auto import HCMPipeline, call_unet
+from hcm_hf.pipelines.denoising import Callback, DenoisingMixin
 from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.pipelines.saved import load_scheduler
 from hcm_hf.utils.errors import InputError
@@ -40,11 +42,6 @@ class DDPMPipeline(DenoisingMixin, HCMPipeline, diffusers.DDPMPipeline):
     @staticmethod
     def _call_once(network: UNet2DModel) -> torch.Tensor:
         return call_unet(network, None)
-
-    @property
-    def sample_size(self) -> int:
-        """See `HCMPipeline.sample_size`."""
-        return self.unet.config.sample_size
 
     @property
     def sampling_defaults(self) -> Sampling:
@@ -95,5 +92,5 @@ class DDPMPipeline(DenoisingMixin, HCMPipeline, diffusers.DDPMPipeline):
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def decode(self, latents: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Return the images (B, 1, H, W) in [0, 1] that `latents` of a callback show, and None in place of masks."""
-        return to_unit(latents), None
+        """The images (B, 1, H, W) in [0, 1] that `latents` of a callback show, and None in place of masks."""
+        return VaeImageProcessor.denormalize(latents.float()), None

@@ -7,10 +7,10 @@ import torch
 from diffusers import SchedulerMixin, UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
 
+from hcm_hf.models.latent import Generators
 from hcm_hf.utils.errors import InputError
 
 
-Generators = torch.Generator | list[torch.Generator] | None
 # What diffusers calls after each step: callback(pipeline, step, timestep, tensors), which returns the tensors.
 Callback = Callable[[Any, int, torch.Tensor, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 

@@ -8,9 +8,9 @@ import torch
 from diffusers import ImagePipelineOutput
 
 from hcm_hf.models import LATENT_MODELS, LatentModel
+from hcm_hf.models.latent import Generators
 from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.pipelines.conditions import Conditions
-from hcm_hf.pipelines.denoising import Generators
 from hcm_hf.pipelines.sampling import one_of
 from hcm_hf.utils.errors import InputError
 
@@ -37,11 +37,6 @@ class LatentPipeline(HCMPipeline):
     @staticmethod
     def _call_once(network: LatentModel) -> torch.Tensor:
         return network(torch.zeros(1, network.config.latent_dim), network.prepare_class_labels(None, 1))
-
-    @property
-    def sample_size(self) -> int:
-        """See `HCMPipeline.sample_size`."""
-        return self.network.config.sample_size
 
     @property
     def conditions(self) -> Conditions:

@@ -16,11 +16,7 @@ _WORD = re.compile(r"[\w-]{1,64}")
 
 
 def check_training(training: Mapping, path: Path) -> dict:
-    """The notes of a training run, if all that others rely on is there and of its kind.
-
-    Args:
-        training: what the file holds.
-        path: of the file, for the sentence.
+    """The notes of a training run, read from `path`, if all that others rely on is there and of its kind.
 
     Raises:
         InputError: names the file, and the first entry that is missing or of another kind.
@@ -36,13 +32,19 @@ def check_training(training: Mapping, path: Path) -> dict:
 def without_paths(training: Mapping) -> dict:
     """The notes of a training run as they may be published: what is known of them, without paths of the machine."""
     kept = {name: value for name, value in training.items() if name in _PUBLISHED}
-    if environment := kept.get("environment"):
-        kept["environment"] = {name: environment[name] for name in ("hcm_hf", *_ENVIRONMENT) if name in environment}
+    for name, known in (("environment", {"hcm_hf", "platform", *_ENVIRONMENT}), ("progress", set(_PROGRESS))):
+        if kept.get(name):
+            kept[name] = {key: value for key, value in kept[name].items() if key in known}
     for name in ("dataset", "teacher"):
         if kept.get(name) and parse_repository(kept[name]) is None:
-            path = Path(kept[name])
-            kept[name] = path.parent.name if path.name == "best" else path.name
+            kept[name] = run_name(kept[name])
     return kept
+
+
+def run_name(folder: str) -> str:
+    """The name of a run's folder, also where its best model is named."""
+    path = Path(folder)
+    return path.parent.name if path.name == "best" else path.name
 
 
 def _odd(value: Mapping, checks: Mapping[str, Check]) -> str | None:
@@ -74,8 +76,12 @@ def _is_mapping(value: object) -> TypeGuard[Mapping]:
     return isinstance(value, Mapping)
 
 
-def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
+def _list_of(check: Check) -> Check:
+    return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+def _mapping_to(check: Check) -> Check:
+    return lambda value: isinstance(value, Mapping) and all(map(check, value.values()))
 
 
 def _or_none(check: Check) -> Check:
@@ -94,11 +100,11 @@ _PROGRESS: dict[str, Check] = {
     "seconds": _is_number,
 }
 _ENVIRONMENT: dict[str, Check] = {
-    **{"packages": lambda value: _is_mapping(value) and all(map(_is_text, value.values())), "python": _is_text},
-    **{"processor": _is_text, "cores": _or_none(_is_whole), "torch_threads": _is_whole, "accelerator": _is_text},
+    **{"packages": _mapping_to(_is_text), "python": _is_text, "processor": _is_text},
+    **{"cores": _or_none(_is_whole), "torch_threads": _is_whole, "accelerator": _is_text},
 }
 _NEEDED: dict[str, Check] = {
-    **{"family": _is_word, "recipe": _is_word, "version": _is_text, "groups": _are_texts},
+    **{"family": _is_word, "recipe": _is_word, "version": _is_text, "groups": _list_of(_is_text)},
     **{"resolution": lambda value: _is_whole(value) and value > 0, "dataset": _is_text},
     **{"train_patients": _is_mapping},  # `read_identities` looks into it
 }
@@ -106,13 +112,12 @@ _OPTIONAL: dict[str, Check] = {
     **dict.fromkeys(("dataset_repository", "dataset_source", "dataset_license"), _or_none(_is_text)),
     **dict.fromkeys(("dataset_fingerprint", "teacher", "teacher_hash", "output_dir"), _or_none(_is_text)),
     **dict.fromkeys(("num_epochs", "train_batch_size", "num_processes", "patience", "seed"), _is_whole),
-    **dict.fromkeys(("learning_rate", "ema_decay"), _is_number),
-    **{
-        "num_train_slices": _is_whole,
-        "objective": _is_mapping,
-        "sizes": _is_mapping,
-        "finished": lambda value: isinstance(value, bool),
-    },
+    **{"num_train_slices": _is_whole, "learning_rate": _is_number, "ema_decay": _is_number},
+    **{"adam_betas": _list_of(_is_number), "relative_rates": _or_none(_mapping_to(_is_number))},
+    **{"objective": _is_mapping, "sizes": _is_mapping, "finished": lambda value: isinstance(value, bool)},
     **{"progress": _all_of(_PROGRESS), "environment": _or_none(_all_of(_ENVIRONMENT))},
 }
-_PUBLISHED = {*_NEEDED, *_OPTIONAL, "lr_scheduler", "mixed_precision", "num_inference_steps"} - {"output_dir"}
+_PUBLISHED = {
+    *(_NEEDED | _OPTIONAL),
+    *("lr_scheduler", "mixed_precision", "num_inference_steps", "checkpointing_epochs", "sample_epochs"),
+} - {"output_dir"}

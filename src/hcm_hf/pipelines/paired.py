@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import SchedulerMixin, UNet2DModel
+from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 from PIL import Image
 
+from hcm_hf.models.latent import Generators
 from hcm_hf.models.unet import PAIR_CHANNELS, split_pairs, use_plain_attention
-from hcm_hf.pipelines.auto import INDEX_FILE, HCMPipeline, call_unet, to_unit
+from hcm_hf.pipelines.auto import INDEX_FILE, HCMPipeline, call_unet
 from hcm_hf.pipelines.conditions import Asked, Conditions
-from hcm_hf.pipelines.denoising import Callback, DenoisingMixin, Generators
+from hcm_hf.pipelines.denoising import Callback, DenoisingMixin
 from hcm_hf.pipelines.sampling import Sampling, one_of
 from hcm_hf.pipelines.saved import LARGEST, load_scheduler
 from hcm_hf.schedulers import SAMPLERS
@@ -100,7 +102,7 @@ class PairedDDPMPipeline(DenoisingMixin, HCMPipeline):
     @property
     def sample_size(self) -> int:
         """See `HCMPipeline.sample_size`."""
-        return self.unet.config.sample_size * self.config.patch_size
+        return super().sample_size * self.config.patch_size
 
     def check(self) -> None:
         """See that labels, network and scheduler fit each other: of a saved pipeline, each comes from its own file.
@@ -118,9 +120,7 @@ class PairedDDPMPipeline(DenoisingMixin, HCMPipeline):
                 f"its network has {network.in_channels} channels; blocks of {config.patch_size} px have {channels}."
             )
         if self.sample_size > LARGEST["sample_size"]:
-            raise InputError(
-                f"it makes slices of {self.sample_size} pixels a side; the most are {LARGEST['sample_size']}."
-            )
+            raise InputError(f"its slices have {self.sample_size} px a side; the most are {LARGEST['sample_size']}.")
         most = self.scheduler.config.num_train_timesteps
         if not isinstance(config.num_inference_steps, int) or not 1 <= config.num_inference_steps <= most:
             raise InputError(f"its num_inference_steps is {config.num_inference_steps}; it must be from 1 to {most}.")
@@ -184,9 +184,7 @@ class PairedDDPMPipeline(DenoisingMixin, HCMPipeline):
         labels = self.draw_labels(batch_size, generator, one_of(conditions=conditions, class_labels=class_labels))
         latents = self._denoise(
             {"latents": self._draw_noise(batch_size, generator), "labels": labels},
-            lambda timestep, latents, labels: self._predict(latents, timestep, labels, guidance_scale).to(
-                latents.dtype
-            ),
+            lambda timestep, latents, labels: self._predict(latents, timestep, labels, guidance_scale),
             steps,
             generator,
             callback_on_step_end,
@@ -207,9 +205,9 @@ class PairedDDPMPipeline(DenoisingMixin, HCMPipeline):
         return output if return_dict else (images, masks, shown)
 
     def decode(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what latents show: images (B, 1, H, W) in [0, 1] and masks (B, H, W), int64."""
+        """What latents show: images (B, 1, H, W) in [0, 1] and masks (B, H, W), int64."""
         images, masks = split_pairs(latents.float(), self.config.patch_size)
-        return to_unit(images), masks
+        return VaeImageProcessor.denormalize(images), masks
 
     def draw_labels(
         self,
@@ -225,8 +223,8 @@ class PairedDDPMPipeline(DenoisingMixin, HCMPipeline):
         self, pairs: torch.Tensor, timestep: torch.Tensor, labels: torch.Tensor, guidance_scale: float
     ) -> torch.Tensor:
         if guidance_scale == 1:
-            return self.unet(pairs, timestep, class_labels=labels).sample
+            return self.unet(pairs, timestep, class_labels=labels).sample.to(pairs.dtype)
         nothing = torch.full_like(labels, self.conditions.null_label)
         both = self.unet(torch.cat([pairs, pairs]), timestep, class_labels=torch.cat([labels, nothing])).sample
         labelled, unlabelled = both.chunk(2)
-        return unlabelled + guidance_scale * (labelled - unlabelled)
+        return (unlabelled + guidance_scale * (labelled - unlabelled)).to(pairs.dtype)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from hcm_hf.schedulers import convert_scheduler
 from hcm_hf.utils.errors import InputError
 
 
@@ -43,6 +42,8 @@ class Sampling:
         Raises:
             InputError: if the pipeline has no use for a setting, or does not take its value.
         """
+        from hcm_hf.schedulers import convert_scheduler  # which imports torch
+
         full, own = self._with_conditions(pipeline), pipeline.sampling_defaults
         for name in ("scheduler", "num_inference_steps", "guidance_scale"):
             if vars(own)[name] is None and vars(self)[name] is not None:

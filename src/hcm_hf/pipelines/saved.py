@@ -67,11 +67,7 @@ def read_json(path: Path) -> dict:
 
 
 def check_options(options: Mapping, file: str) -> None:
-    """Check the numbers and the lengths of lists in a configuration against their bounds.
-
-    Args:
-        options: the configuration.
-        file: where it stands, for the sentence.
+    """Check the numbers and the lengths of lists in a configuration, from `file`, against their bounds.
 
     Raises:
         InputError: names the first that is beyond its bound.
@@ -96,18 +92,11 @@ def _flat(option: object) -> Iterator[object]:
 
 
 def load_network(
-    network_class: type[ModelMixin],
-    path: Path,
-    call: Callable[[ModelMixin], torch.Tensor],
-    dtype: torch.dtype,
+    network_class: type[ModelMixin], path: Path, call: Callable[[ModelMixin], torch.Tensor], dtype: torch.dtype
 ) -> ModelMixin:
     """Load a network in eval mode, with exactly the weights that its configuration asks for.
 
-    Args:
-        network_class: its class.
-        path: of the weights; `config.json` is beside them.
-        call: calls the network once, for one image (1, C, H, W).
-        dtype: of the weights.
+    `path` is the weights', with `config.json` beside it; `call` calls the network once, for one image (1, C, H, W).
 
     Raises:
         InputError: if a number is beyond its bound, the weights are of another network, damaged, not floating-point
@@ -124,7 +113,9 @@ def load_network(
     if not path.is_file():
         raise InputError(f"its weights are not in one file, {folder.name}/{path.name}; save it so.")
     wanted = network.state_dict()
-    _check_size(path, wanted)
+    most = MOST_HEADER_BYTES + sum(8 * tensor.numel() for tensor in wanted.values())
+    if (size := path.stat().st_size) > most:
+        raise InputError(f"{path} has {size:,} bytes, and the configuration asks for {most:,} at most; copy it again.")
     _check_hash(path)
     _check_header(path, wanted)
     with explained(path):
@@ -170,13 +161,6 @@ class _LargestTensor(TorchDispatchMode):
             sizes = (tensor.numel() for tensor in tree_leaves(made) if isinstance(tensor, torch.Tensor))
             self.size = max(self.size, *sizes, 0)
         return made
-
-
-def _check_size(path: Path, wanted: Mapping[str, torch.Tensor]) -> None:
-    """Is a file of weights larger than they can be?"""
-    most = MOST_HEADER_BYTES + sum(8 * tensor.numel() for tensor in wanted.values())
-    if (size := path.stat().st_size) > most:
-        raise InputError(f"{path} has {size:,} bytes, and the configuration asks for {most:,} at most; copy it again.")
 
 
 def _check_hash(path: Path) -> None:
@@ -231,11 +215,7 @@ def _check_header(path: Path, wanted: Mapping[str, torch.Tensor]) -> None:
 
 
 def load_scheduler(scheduler_class: type[SchedulerMixin], folder: Path) -> SchedulerMixin:
-    """Load a scheduler that works, with any sampler that it may be converted to.
-
-    Args:
-        scheduler_class: its class.
-        folder: holds `scheduler_config.json`.
+    """Load a scheduler from its folder; it works with any sampler that it may be converted to.
 
     Raises:
         InputError: if a number is beyond its bound, or a step makes anything but numbers.
@@ -251,7 +231,5 @@ def load_scheduler(scheduler_class: type[SchedulerMixin], folder: Path) -> Sched
         for timestep in each.timesteps:
             sample = each.step(sample, timestep, sample, generator=generator).prev_sample
         if not (sample.isfinite().all() and (signal >= 0).all() and (signal <= 1).all()):
-            raise InputError(
-                f"{folder.name}/scheduler_config.json is no schedule of noise from 0 to 1; copy it again."
-            )
+            raise InputError(f"{folder.name}/scheduler_config.json is no schedule of noise; copy it again.")
     return scheduler_class.from_config(options)  # one that has taken no step

@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 
 def loss_curves(metrics_file: str | Path, figure_file: str | Path) -> None:
-    """Plot a run's losses by epoch: training losses together, the validation loss below with its best epoch marked.
-
-    Args:
-        metrics_file: a run's metrics.jsonl.
-        figure_file: the picture to write.
+    """Plot the losses in a run's metrics.jsonl: in training together, in validation below with the best epoch marked.
 
     Raises:
         InputError: if the metrics hold no training loss.
@@ -37,12 +33,7 @@ def loss_curves(metrics_file: str | Path, figure_file: str | Path) -> None:
 
 
 def plot_losses(training: list[dict], validation: list[dict]) -> "Figure":
-    """Return the figure of `loss_curves`.
-
-    Args:
-        training: records of metrics.jsonl with the losses of a step, one or more.
-        validation: records with a validation loss; may be empty.
-    """
+    """The figure of `loss_curves`, of records with the losses of a step, one or more, and with a validation loss."""
     steps_per_epoch = validation[0]["step"] / validation[0]["epoch"] if validation else 1
     unit = "epoch" if validation else "step"
     figure = new_figure(7, 5.5)

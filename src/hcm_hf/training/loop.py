@@ -113,13 +113,8 @@ def _loop(run: Run, recipe: Recipe, slices: Slices, config: TrainingConfig, stop
         f"{recipe.train_batch_size} slices a step each on {accelerator.device}, {num_steps} steps."
     )
     started = time.monotonic() - progress.seconds
-    bar = tqdm(
-        total=num_steps,
-        initial=progress.step,
-        desc=config.family,
-        unit="step",
-        disable=not accelerator.is_local_main_process,
-    )
+    silent = not accelerator.is_local_main_process
+    bar = tqdm(total=num_steps, initial=progress.step, desc=config.family, unit="step", disable=silent)
     launcher = os.getppid()
     state.objective.train()
     while not finished():
@@ -175,27 +170,17 @@ def _loop(run: Run, recipe: Recipe, slices: Slices, config: TrainingConfig, stop
 def batch_indices(
     length: int, batch_size: int, step: int, seed: int, process_index: int = 0, num_processes: int = 1
 ) -> np.ndarray:
-    """Return one process's indices of batch `step`, from an endless stream of shuffled passes over `length` items.
+    """One process's indices of batch `step`, from an endless stream of shuffled passes over `length` items.
 
-    Args:
-        length: number of items.
-        batch_size: items per step of all processes together.
-        step: the step, from 0.
-        seed: seed of the shuffling.
-        process_index: the process; it takes every `num_processes`-th index of the batch.
-        num_processes: number of processes.
+    All processes together take `batch_size` a step; each takes every `num_processes`-th of them.
     """
     positions = np.arange(step * batch_size, (step + 1) * batch_size)[process_index::num_processes]
-    return np.array(
-        [
-            _permutation(length, seed, int(epoch))[offset]
-            for epoch, offset in zip(*divmod(positions, length), strict=True)
-        ]
-    )
+    places = zip(*divmod(positions, length), strict=True)
+    return np.array([_permutation(length, seed, int(epoch))[offset] for epoch, offset in places])
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Return the seed of one step's random numbers, the same in all processes; see `SliceBatch.draw`."""
+    """The seed of one step's random numbers, the same in all processes; see `SliceBatch.draw`."""
     # The 0 keeps this stream apart from that of the data order, which is seeded with (seed, epoch).
     return int(np.random.SeedSequence([seed, 0, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
@@ -275,12 +260,9 @@ def _teacher(config: TrainingConfig, recipe: Recipe, dataset_fingerprint: str) -
         )
     folder = find_pipeline(config.teacher, argument="teacher")
     training = read_training(folder)
+    named = f"teacher {config.teacher}"
     if (training.get("family"), training.get("recipe")) != (config.family, recipe.taught_by):
-        raise InputError(
-            f"teacher {config.teacher} has no record of a training of {config.family}, {recipe.taught_by}."
-        )
+        raise InputError(f"{named} has no record of a training of {config.family}, {recipe.taught_by}.")
     if training.get("dataset_fingerprint") != dataset_fingerprint:
-        raise InputError(
-            f"teacher {config.teacher} was trained on other slices; use the same dataset and groups for both."
-        )
+        raise InputError(f"{named} was trained on other slices; use the same dataset and groups for both.")
     return folder

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -38,10 +38,11 @@ _FREE = {
 }
 
 
+@dataclass
 class Run:
     """The folder of a training run; only the main process writes to it.
 
-    Args:
+    Attributes:
         accelerator: knows the main process and the trackers.
         output_dir: the folder.
         written: the resolved configuration.
@@ -49,14 +50,11 @@ class Run:
         validation: the held-out slices, on the device.
     """
 
-    def __init__(
-        self, accelerator: Accelerator, output_dir: Path, written: dict, state: TrainingState, validation: SliceBatch
-    ):
-        self.accelerator = accelerator
-        self.output_dir = output_dir
-        self.written = written
-        self.state = state
-        self.validation = validation
+    accelerator: Accelerator
+    output_dir: Path
+    written: dict
+    state: TrainingState
+    validation: SliceBatch
 
     @contextmanager
     def claimed(self) -> Iterator[None]:

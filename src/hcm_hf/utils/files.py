@@ -47,9 +47,7 @@ _LONGEST = 100  # most bytes of a name to keep in that of a hidden sibling; some
 def explained(path: str | Path | zipfile.Path | None = None, doing: str = "read") -> Iterator[None]:
     """Turn errors of the operating system, a damaged file or an archive in the block into one sentence.
 
-    Args:
-        path: the path that is read or written; by default the one that the system names.
-        doing: "read" or "write", for the sentence.
+    `path` is what the block is `doing`: to "read" or to "write" it; by default what the system names.
 
     Raises:
         InputError: names the path or the other file that failed, the reason and what to do.
@@ -114,10 +112,7 @@ def restore(path: str | Path) -> None:
 def require_empty(path: str | Path, argument: str, besides: str | None = None) -> None:
     """Raise an `InputError` unless `path` is an empty folder or can be made; call it before long work.
 
-    Args:
-        path: path of the folder.
-        argument: name of the argument, for the sentence.
-        besides: name of a file that may lie there.
+    `argument` is what the user calls it; a file of the name `besides` may lie there.
     """
     path = check_name(path, argument).absolute()
     with explained(path, "write"):

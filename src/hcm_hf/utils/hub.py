@@ -26,13 +26,7 @@ from hcm_hf.utils.errors import InputError
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(.+))?")
 _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")  # and that of HF_ENDPOINT
-_VIEWS = (
-    "tree",
-    "blob",
-    "raw",
-    "resolve",
-    "commit",
-)  # in the address of a page, before the revision
+_VIEWS = ("tree", "blob", "raw", "resolve", "commit")  # in the address of a page, before the revision
 _PLACE = re.compile(r"([^/@]+/[^/@]+)(?:@(refs/(?:pr|convert)/[^/]+|[^/]+))?(?:/.*)?")
 _TOKEN = re.compile(r"[!-~]+")  # what a request's header can hold: ASCII without blanks
 # Errors of the Hub's client; other libraries may wrap them.
@@ -119,8 +113,6 @@ def download(
         patterns: patterns of the files' paths, as in a shell.
         repo_type: "model", "dataset" or "space".
         revision: branch, tag or commit; by default `main`.
-        token: token for a private repository; by default that of `hf auth login`.
-        cache_dir: cache folder; by default the client's.
         token: for a private repository; by default that of `hf auth login`.
         cache_dir: by default the client's.
         local_files_only: whether to look into the cache alone.
@@ -159,14 +151,7 @@ def explained(repo_id: str, repo_type: str = "model", revision: str | None = Non
 
 
 def explain(error: BaseException, repo_id: str, repo_type: str = "model", revision: str | None = None) -> str:
-    """Return one sentence, without its capital, about an error of the Hub's client and what to do.
-
-    Args:
-        error: one of `HUB_ERRORS`.
-        repo_id: the repository.
-        repo_type: "model", "dataset" or "space".
-        revision: the requested revision.
-    """
+    """Return one sentence, without its capital, about one of `HUB_ERRORS` and what to do."""
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
         error = error.__cause__  # the Hub answered, so its answer is the reason
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
@@ -207,7 +192,7 @@ def explain(error: BaseException, repo_id: str, repo_type: str = "model", revisi
 
 
 def _said(error: BaseException) -> str:
-    """Return the Hub's own reason if it gave one."""
+    """The Hub's own reason if it gave one."""
     server_message = error.server_message if isinstance(error, HfHubHTTPError) else None
     return (server_message or first_line(error)).strip().partition("\n")[0].rstrip(".")
 

@@ -23,11 +23,7 @@ _TINT = 0.15  # opacity within the outlines
 
 
 def picture_size(source: Path | bytes, what: str) -> tuple[int, int]:
-    """Return width and height of an 8-bit grey picture without unpacking its pixels.
-
-    Args:
-        source: a file, or its content.
-        what: its name in a message.
+    """Width and height of an 8-bit grey picture, a file or its content, without unpacking its pixels.
 
     Raises:
         InputError: if it cannot be read, is not grey, or has more than `MOST_PIXELS` pixels.
@@ -37,11 +33,7 @@ def picture_size(source: Path | bytes, what: str) -> tuple[int, int]:
 
 
 def read_picture(source: Path | bytes, what: str) -> np.ndarray:
-    """Read the pixels of an 8-bit grey picture, uint8 (H, W).
-
-    Args:
-        source: as in `picture_size`.
-        what: as in `picture_size`.
+    """The pixels of an 8-bit grey picture, uint8 (H, W); the arguments are those of `picture_size`.
 
     Raises:
         InputError: as `picture_size`, and if the picture is damaged.
@@ -70,12 +62,9 @@ def _opened(source: Path | bytes, what: str) -> Iterator[Image.Image]:
 
 
 def image_grid(rows: Sequence[np.ndarray], scale: int = 2, gap: int = 2) -> Image.Image:
-    """Lay out rows of images, one array per row, on white.
+    """Lay out rows of images on white, with a gap in pixels; each pixel is enlarged `scale` times.
 
-    Args:
-        rows: arrays (N, H, W) in [0, 1], or (N, H, W, 3) in colour, all of one image size; N may differ.
-        scale: whole-number enlargement of each pixel.
-        gap: white pixels between images.
+    A row is an array (N, H, W) in [0, 1], or (N, H, W, 3) in colour; all have one image size, N may differ.
     """
     height, width = (side * scale + gap for side in rows[0].shape[1:3])
     columns = max(map(len, rows))
@@ -121,14 +110,9 @@ def save_png(image: Image.Image, path: str | Path) -> None:
 def write_grid(
     real: np.ndarray, generated: np.ndarray, figure_file: str | Path, columns: int = 10, seed: int = 0
 ) -> None:
-    """Write a row of random real images above three rows of the first generated ones.
+    """Write a row of random real images above three rows of the first generated ones, as PNG.
 
-    Args:
-        real: (N, H, W) in [0, 1].
-        generated: (M, H, W) in [0, 1], of the same size.
-        figure_file: the PNG file to write.
-        columns: most images in a row.
-        seed: seed of the choice of real images.
+    Both are (N, H, W) in [0, 1], of one image size; a row has `columns` images at most.
     """
     chosen = np.random.default_rng(seed).permutation(len(real))[:columns]
     generated = generated[: 3 * columns]
@@ -137,11 +121,9 @@ def write_grid(
 
 
 def write_rows(rows: Mapping[str, Sequence[np.ndarray]], figure_file: str | Path) -> None:
-    """Write labelled rows of images; a label stands at the left, at the middle of its rows.
+    """Write rows of images as of `image_grid`, one or more for each label, as PNG.
 
-    Args:
-        rows: for each label one or more arrays (N, H, W) in [0, 1], or (N, H, W, 3) in colour, all of one image size.
-        figure_file: the PNG file to write.
+    A label stands at the left, at the middle of its rows.
     """
     arrays = [row for group in rows.values() for row in group]
     grid = image_grid(arrays, scale=max(1, 128 // arrays[0].shape[1]))

@@ -21,13 +21,7 @@ class ACGAN(GAN):
         class_weight: of L_C in both losses; a large one asks for the typical image of a class.
     """
 
-    def __init__(
-        self,
-        generator: LatentModel,
-        discriminator: nn.Module,
-        game: Game,
-        class_weight: float = 1.0,
-    ):
+    def __init__(self, generator: LatentModel, discriminator: nn.Module, game: Game, class_weight: float = 1.0):
         super().__init__(generator, discriminator, game)
         self.class_weight = class_weight
 

@@ -4,11 +4,11 @@ An objective never sees an optimizer, a step number, a path or a device's name. 
 named network each time `losses` yields, before it lets `losses` go on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, ModelMixin
+from diffusers import DDPMScheduler, DiffusionPipeline, ModelMixin
 from torch import nn
 
 from hcm_hf.data.slices import SliceBatch
@@ -39,3 +39,16 @@ class Objective(nn.Module):
         """Return 16 images, (16, H, W, 1) in [0, 1], for the sample grid; quick to make."""
         generator = torch.Generator().manual_seed(0)
         return self.pipeline()(batch_size=16, generator=generator, output_type="np").images
+
+
+def fixed_noise_loss(
+    loss: Callable[..., torch.Tensor], scheduler: DDPMScheduler, clean: torch.Tensor, *columns: torch.Tensor
+) -> torch.Tensor:
+    """Mean of `loss(clean, *columns, noise, timesteps)` at fixed noise and at timesteps that are spread evenly."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(clean.shape, generator=generator).to(clean)
+    order = torch.randperm(len(clean), generator=generator)
+    timesteps = ((order + 0.5) / len(order) * scheduler.config.num_train_timesteps).long().to(clean.device)
+    parts = [column.split(64) for column in (clean, *columns, noise, timesteps)]
+    first, *others = (len(part[0]) * loss(*part) for part in zip(*parts, strict=True))
+    return sum(others, first) / len(clean)

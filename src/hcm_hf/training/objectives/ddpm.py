@@ -11,7 +11,7 @@ from hcm_hf.data.slices import SliceBatch
 from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.pipelines.ddpm import DDPMPipeline
 from hcm_hf.schedulers import convert_scheduler, linear_schedule
-from hcm_hf.training.objectives.base import Objective
+from hcm_hf.training.objectives.base import Objective, fixed_noise_loss
 
 
 class Diffusion(Objective):
@@ -37,14 +37,7 @@ class Diffusion(Objective):
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
         """The same at fixed noise and at timesteps that are spread evenly, four for each image."""
-        generator = torch.Generator().manual_seed(0)
-        images = batch.images.repeat(4, 1, 1, 1)
-        noise = torch.randn(images.shape, generator=generator).to(images)
-        order = torch.randperm(len(images), generator=generator)
-        timesteps = ((order + 0.5) / len(order) * self.scheduler.config.num_train_timesteps).long().to(images.device)
-        parts = [part.split(64) for part in (images, noise, timesteps)]
-        first, *others = (len(part[0]) * self.loss(*part) for part in zip(*parts, strict=True))
-        return sum(others, first) / len(images)
+        return fixed_noise_loss(self.loss, self.scheduler, batch.images.repeat(4, 1, 1, 1))
 
     def loss(self, images: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """Mean squared error of the noise predicted in images (B, 1, H, W) at timesteps (B,)."""

@@ -181,13 +181,8 @@ def posterior_sample(
 ) -> torch.Tensor:
     """A less noisy pair, z_s ~ q(z_s | z_t, x) for s < t (papers/2107.00630, appendix A.2).
 
-    Args:
-        scheduler: with the noise of training.
-        noisy: z_t, (B, C, H, W).
-        origin: x, as `noisy`.
-        timesteps: t, (B,).
-        lower: s, (B,).
-        noise: standard normal, as `noisy`.
+    z_t is `noisy` and x is `origin`, both (B, C, H, W) as the standard normal `noise`; t and s are `timesteps` and
+    `lower`, (B,).
     """
     (alpha, sigma), (low_alpha, low_sigma) = (noise_levels(scheduler, steps) for steps in (timesteps, lower))
     ratio = alpha / low_alpha

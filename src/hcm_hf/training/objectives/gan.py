@@ -117,11 +117,8 @@ def gradient_penalty(discriminator: Callable[[torch.Tensor], torch.Tensor], imag
     """R1, E ||grad D(x)||^2 / 2 on real images, https://huggingface.co/papers/1801.04406 (equation 9); in float32.
 
     Under batch normalisation an image's logit depends on the other images of its batch. The gradient is that of the
-    sum of logits, which then differs slightly from each image's own.
-
-    Args:
-        discriminator: maps images to logits (B,).
-        images: real images (B, 1, H, W).
+    sum of logits, which then differs slightly from each image's own. The discriminator maps images (B, 1, H, W) to
+    logits (B,).
     """
     with torch.autocast(images.device.type, enabled=False):
         images = images.detach().float().requires_grad_()
@@ -133,11 +130,8 @@ def kernel_distance(generated: torch.Tensor, real: torch.Tensor) -> torch.Tensor
     """Unbiased squared MMD of two image sets under a cubic kernel; lower is better, 0 for equal distributions.
 
     The kernel is that of KID (https://huggingface.co/papers/1801.01401), on `describe` instead of learned features. It
-    ranks checkpoints whose training losses do not, and is not among the metrics of the final images.
-
-    Args:
-        generated: (N, 1, H, W) in [-1, 1], N of 2 or more.
-        real: (M, 1, H, W) in [-1, 1], M of 2 or more.
+    ranks checkpoints whose training losses do not, and is not among the metrics of the final images. Each set is
+    (N, 1, H, W) in [-1, 1], N of 2 or more.
     """
     if not torch.isfinite(generated).all():
         return torch.tensor(math.nan)  # the run then reports that it diverged
@@ -153,14 +147,7 @@ def kernel_distance(generated: torch.Tensor, real: torch.Tensor) -> torch.Tensor
 
 
 def describe(images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Describe images without learned parameters, in double precision.
-
-    Args:
-        images: (N, 1, H, W) in [-1, 1].
-
-    Returns:
-        Average-pooled pixels (N, 256) and the log radial power spectrum (N, H / 2).
-    """
+    """Average-pooled pixels (N, 256) and log radial power (N, H / 2) of images (N, 1, H, W), in double precision."""
     pixels = F.adaptive_avg_pool2d(images.double(), 16).flatten(1)
     power = distribution.radial_power(images.double().squeeze(1).numpy())
     return pixels.numpy(), np.log(power[:, : images.shape[-1] // 2] + 1e-6)

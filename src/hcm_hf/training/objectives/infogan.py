@@ -24,11 +24,7 @@ class InfoGAN(GAN):
     """
 
     def __init__(
-        self,
-        generator: InfoGANGenerator,
-        discriminator: nn.Module,
-        game: Game,
-        information_weight: float = 1.0,
+        self, generator: InfoGANGenerator, discriminator: nn.Module, game: Game, information_weight: float = 1.0
     ):
         super().__init__(generator, discriminator, game)
         self.information_weight = information_weight

@@ -14,7 +14,7 @@ from hcm_hf.models.unet import NUM_STRUCTURES, PAIR_CHANNELS, join_pairs
 from hcm_hf.pipelines.conditions import count_labels, join_labels
 from hcm_hf.pipelines.paired import PairedDDPMPipeline
 from hcm_hf.schedulers import convert_scheduler, cosine_schedule
-from hcm_hf.training.objectives.base import Objective
+from hcm_hf.training.objectives.base import Objective, fixed_noise_loss
 
 
 DEFAULTS = {"group": "HCM"}
@@ -93,15 +93,9 @@ class PairedDiffusion(Objective):
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
         """The same with all labels, at fixed noise and at timesteps spread evenly, two for each slice."""
-        generator = torch.Generator().manual_seed(0)
         pairs = join_pairs(batch.images, batch.masks, self.patch_size).repeat(2, 1, 1, 1)
-        noise = torch.randn(pairs.shape, generator=generator).to(pairs)
-        order = torch.randperm(len(pairs), generator=generator)
-        timesteps = ((order + 0.5) / len(order) * self.scheduler.config.num_train_timesteps).long().to(pairs.device)
-        columns = (pairs, batch.masks.repeat(2, 1, 1), find_labels(batch).repeat(2), noise, timesteps)
-        parts = [column.split(64) for column in columns]
-        first, *others = (len(part[0]) * self.loss(*part) for part in zip(*parts, strict=True))
-        return sum(others, first) / len(pairs)
+        masks, labels = batch.masks.repeat(2, 1, 1), find_labels(batch).repeat(2)
+        return fixed_noise_loss(self.loss, self.scheduler, pairs, masks, labels)
 
     def loss(
         self,
@@ -113,12 +107,8 @@ class PairedDiffusion(Objective):
     ) -> torch.Tensor:
         """Mean over slices, pixels and weighted channels of `v_weights` times v's squared error.
 
-        Args:
-            pairs: of `join_pairs`, (B, C, H, W).
-            masks: (B, H, W); where one is -1 its channels do not count.
-            labels: (B,).
-            noise: as `pairs`.
-            timesteps: (B,).
+        `pairs` are those of `join_pairs`, as `noise` (B, C, H, W); where a mask (B, H, W) is -1 its channels do not
+        count; labels and timesteps are (B,).
         """
         noisy = self.scheduler.add_noise(pairs, noise, timesteps)
         target = self.scheduler.get_velocity(pairs, noise, timesteps)
@@ -127,10 +117,7 @@ class PairedDiffusion(Objective):
         return (v_weights(self.scheduler, timesteps, self.max_snr) * self.weigh(error, masks)).mean()
 
     def weigh(self, values: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Weighted mean, (B,), of the values for the image and each structure, (B, 4).
-
-        The structures of a slice without a segmentation, whose mask is -1, have weight 0.
-        """
+        """Weighted mean, (B,), of values for image and structures, (B, 4); where a mask is -1, of the image alone."""
         structures = values[:, 1:].sum(1) * (masks.amin((1, 2)) >= 0)
         return (self.image_weight * values[:, 0] + structures) / (self.image_weight + NUM_STRUCTURES)
 

@@ -114,8 +114,7 @@ class SigmaVAE(VariationalAutoencoder):
     def code(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Images (B, 1, H, W) through a latent each, at noise (B, latent_dim).
 
-        Returns:
-            The mean squared error of a pixel, and mean and log-variance of the latents (B, latent_dim).
+        The mean squared error of a pixel, and mean and log-variance of the latents, (B, latent_dim).
         """
         mean, log_variance = (moment.float() for moment in self.vae.encode(images))
         reconstructions = self.vae.decode(mean + noise * torch.exp(log_variance / 2))
@@ -159,24 +158,14 @@ def image_nll(error: torch.Tensor, variance: torch.Tensor, num_pixels: int) -> t
 
 
 def fit_mixture(
-    means: torch.Tensor,
-    variances: torch.Tensor,
-    num_components: int,
-    shrinkage: float,
-    num_iterations: int = 20,
+    means: torch.Tensor, variances: torch.Tensor, num_components: int, shrinkage: float, num_iterations: int = 20
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Fit a mixture of Gaussians to points that are Gaussians themselves, by expectation and maximisation.
 
     It ascends the mean of E[log p(z)] over the points. Deterministic, in double precision on the CPU. It begins with
     parts of equal number along the direction of the largest variance. Covariances are drawn to that of N(0, 1), as if
-    each component had seen `shrinkage` points of it about its mean: none is narrow, and few points are not copied.
-
-    Args:
-        means: of the points, (N, D), N of 1 or more.
-        variances: of the points along each axis, above 0, (N, D).
-        num_components: K.
-        shrinkage: above 0.
-        num_iterations: steps.
+    each component had seen `shrinkage` points, above 0, of it about its mean: none is narrow, and few points are not
+    copied. The means (N, D) and the variances (N, D), above 0 along each axis, are those of the points, one or more.
 
     Returns:
         Weights (K,), means (K, D) and lower Cholesky factors of the covariances (K, D, D), in float64.
