@@ -105,6 +105,7 @@ _NEEDED: dict[str, Check] = {
 _OPTIONAL: dict[str, Check] = {
     **dict.fromkeys(("dataset_repository", "dataset_source", "dataset_license"), _or_none(_is_text)),
     **dict.fromkeys(("dataset_fingerprint", "teacher", "teacher_hash", "output_dir"), _or_none(_is_text)),
+    **{"mixed_precision": _or_none(_is_word)},
     **dict.fromkeys(("num_epochs", "train_batch_size", "num_processes", "patience", "seed"), _is_whole),
     **dict.fromkeys(("learning_rate", "ema_decay"), _is_number),
     **{
@@ -115,4 +116,4 @@ _OPTIONAL: dict[str, Check] = {
     },
     **{"progress": _all_of(_PROGRESS), "environment": _or_none(_all_of(_ENVIRONMENT))},
 }
-_PUBLISHED = {*_NEEDED, *_OPTIONAL, "lr_scheduler", "mixed_precision", "num_inference_steps"} - {"output_dir"}
+_PUBLISHED = {*_NEEDED, *_OPTIONAL, "lr_scheduler", "num_inference_steps"} - {"output_dir"}

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Mapping
 
-from hcm_hf.evaluation.report import Report, Rows, plain, read_typed
-from hcm_hf.evaluation.tables import brief, cell, markdown_table
+from hcm_hf.evaluation.report import Report, Rows, Speed, plain, precision_name, read_typed
+from hcm_hf.evaluation.tables import cell, markdown_table
 from hcm_hf.metrics.bootstrap import Number
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.version import __version__
@@ -159,17 +159,16 @@ def _training_table(families: dict, encoder: dict) -> str:
         line = [
             ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in facts["parameters"].items()),
             " ".join(facts["groups"]),
-            facts["mixed_precision"].replace("no", "fp32"),
+            precision_name(facts["mixed_precision"]),
             str(facts["steps"]),
             str(facts["best_step"]),
             f"{facts['validation_loss']:.5g}",
             f"{facts['seconds']:.0f}",
         ]
         if "sampler" in row:
-            speed = row["speed"]
+            speed = read_typed(Speed, row["speed"])
             line += [str(row["n_generated"]), row["sampler"]["scheduler"] or ""]
-            line += [str(speed["network_calls"]), brief(speed["seconds_per_1000_images"])]
-            line[-1] += f" ({speed['device']}, {speed['threads']} threads)"
+            line += [str(speed.network_calls), f"{speed.seconds()} ({speed.circumstances()})"]
         lines.append([label, *line, *[""] * (len(columns) - 1 - len(line))])
     return markdown_table(columns, lines)
 
