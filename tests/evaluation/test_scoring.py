@@ -200,6 +200,17 @@ def test_images_of_another_class_are_warned_of(report, label, warned):
     assert f"px (class {label});" in text
 
 
+def test_images_of_all_groups_belong_to_slices_of_all_groups(report):
+    one = replace(report, seen_groups=["HCM", "NOR"], seen_groups_assumed=False, generator=Source(classes=["any"]))
+    warning = "**Warning: images of class HCM, NOR are compared with slices of {}.**"
+    assert warning.format("HCM") in one.to_markdown()
+    assert "Warning" not in replace(one, dataset=replace(one.dataset, groups=["NOR", "HCM"])).to_markdown()
+    of_hcm = replace(one, generator=Source(classes=["HCM"]), dataset=replace(one.dataset, groups=["HCM", "NOR"]))
+    assert "images of class HCM are compared with slices of HCM, NOR.**" in of_hcm.to_markdown()
+    nothing_to_ask = replace(of_hcm, generator=Source(), seen_groups=["HCM"])
+    assert "images of class HCM are compared with slices of HCM, NOR.**" in nothing_to_ask.to_markdown()
+
+
 def test_the_way_of_denoising_stands_in_the_report(report):
     source = Source("runs/ddpm", scheduler="ddim", num_inference_steps=50)
     assert "px (ddim, 50 steps);" in replace(report, generator=source).to_markdown()

@@ -318,11 +318,11 @@ class Report:
                 f"**Warning: only {self.n_heldout_patients} held-out patients; patients, not slices, are the sample "
                 "size, so neither the numbers nor their intervals can be relied on.**"
             )
-        classes, groups = self.asked_groups or self.generator.classes, self.dataset.groups
-        if set(classes) - set(groups):
-            yield (
-                f"**Warning: images of class {', '.join(classes)} are compared with slices of {', '.join(groups)}.**"
-            )
+        shown, groups = self.asked_groups or self.generator.classes, self.dataset.groups
+        if not shown and not self.seen_groups_assumed or "any" in shown:
+            shown = self.seen_groups
+        if shown and set(shown) != set(groups):
+            yield f"**Warning: images of class {', '.join(shown)} are compared with slices of {', '.join(groups)}.**"
 
     def _section(self, part: str, names: list[str]) -> Iterator[str]:
         yield f"## {part.capitalize()}"
