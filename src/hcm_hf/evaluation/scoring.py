@@ -105,12 +105,7 @@ def score(
     source = generated.source
     if folder is not None and source.model_hash not in (None, hash_model(folder)):
         raise InputError(f"The images in {images} were made by {source.model}, not by --model {model}.")
-    seen_by = _seen_patients(Path(images), folder, source)
-    if seen_by and (shared := shared_patients(reference.all_heldout.identities, seen_by)):
-        raise InputError(
-            f"{source.model} was trained on patient {shared[0]}, who is held out in split '{split}'; name the "
-            "--dataset that it was trained on."
-        )
+    known = refuse_seen_patients(reference, Path(images), folder, source)
     noted, training_notes = _noted(Path(images)), read_training(folder) if folder else {}
     written = noted or training_notes
     if (output_dir / REPORT_FILE).exists():
@@ -128,7 +123,7 @@ def score(
         output_dir=output_dir,
     )
     report.training_precision = noted.get(TRAINED_IN, training_notes.get("mixed_precision"))
-    if seen_by is None:
+    if not known:
         report.left_out["patients"] = (
             "whether the model was trained on held-out patients: neither the images nor a model say whom it has seen."
         )
@@ -143,6 +138,30 @@ def score(
                 old.unlink()
     shutil.rmtree(output_dir / PARTS_FOLDER, ignore_errors=True)
     return report
+
+
+def refuse_seen_patients(reference: Reference, images: Path, model: Path | None, source: Source) -> bool:
+    """Refuse images of a model that was trained on a held-out patient.
+
+    Args:
+        reference: the real slices.
+        images: folder of the images.
+        model: folder of the model that made them; None where it is not given.
+        source: what `read_images` found out about the images.
+
+    Returns:
+        Whether it is known whom the model has seen.
+
+    Raises:
+        InputError: names the patient.
+    """
+    seen_by = _seen_patients(images, model, source)
+    if seen_by and (shared := shared_patients(reference.all_heldout.identities, seen_by)):
+        raise InputError(
+            f"{source.model} was trained on patient {shared[0]}, who is held out in split '{reference.split}'; name "
+            "the --dataset that it was trained on."
+        )
+    return seen_by is not None
 
 
 def _seen_patients(images: Path, model: Path | None, source: Source) -> Identities | None:
