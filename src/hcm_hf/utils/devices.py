@@ -34,8 +34,9 @@ def find_device(name: str | None = None) -> torch.device:
     Raises:
         InputError: if torch knows no such device, or it is not there.
     """
-    if name is None:
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    if name is None:  # torch names the accelerator that it was built for, there or not
+        there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return there or torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
