@@ -86,6 +86,11 @@ COMMANDS = {
         "score sets of images whose faults are known",
         {"table": "{output_dir}/planted.md"},
     ),
+    "reader_sheet": Command(
+        "study.reader:reader_sheet",
+        "write a blinded sheet of real and generated slices, or score a reader's answers",
+        {"sheet": "{output_dir}/sheet", "key": "{output_dir}/key.csv", "result": "{output_dir}/reading.md"},
+    ),
     "overtrain": Command("study.overtraining:overtrain", "train a model that must fail the test for copies"),
     "benchmark": Command("study.benchmark:benchmark", "measure what the package costs against plain code"),
 }

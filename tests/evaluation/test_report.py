@@ -50,6 +50,10 @@ KINDS = {
     "a part without its numbers": lambda good: changed(good, "parts", "similarity", to=["nothing"]),
     "no generator": lambda good: changed(good, "generator", to=None),
     "no seed": lambda good: without(good, "seed"),
+    "half a spread of the speed": lambda good: changed(good, "speed", "low", to=1.0),
+    "a time below 0": lambda good: changed(good, "speed", "seconds_per_1000_images", to=-1.0),
+    "a speed without its batch": lambda good: changed(good, "speed", to=without(good["speed"], "batch_size")),
+    "markup for a precision": lambda good: changed(good, "training_precision", to="<b>"),
     "an encoder without its hash": lambda good: changed(good, "encoder", to=without(good["encoder"], "hash")),
 }
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from tiny import build_tiny, notes
 
+from hcm_hf.evaluation import scoring
 from hcm_hf.evaluation.comparison import Reference
 from hcm_hf.evaluation.definitions import LIMITS
 from hcm_hf.evaluation.images import GeneratedImages, read_split
@@ -199,6 +200,17 @@ def test_images_of_another_class_are_warned_of(report, label, warned):
     assert f"px (class {label});" in text
 
 
+def test_images_of_all_groups_belong_to_slices_of_all_groups(report):
+    one = replace(report, seen_groups=["HCM", "NOR"], seen_groups_assumed=False, generator=Source(classes=["any"]))
+    warning = "**Warning: images of class HCM, NOR are compared with slices of {}.**"
+    assert warning.format("HCM") in one.to_markdown()
+    assert "Warning" not in replace(one, dataset=replace(one.dataset, groups=["NOR", "HCM"])).to_markdown()
+    of_hcm = replace(one, generator=Source(classes=["HCM"]), dataset=replace(one.dataset, groups=["HCM", "NOR"]))
+    assert "images of class HCM are compared with slices of HCM, NOR.**" in of_hcm.to_markdown()
+    nothing_to_ask = replace(of_hcm, generator=Source(), seen_groups=["HCM"])
+    assert "images of class HCM are compared with slices of HCM, NOR.**" in nothing_to_ask.to_markdown()
+
+
 def test_the_way_of_denoising_stands_in_the_report(report):
     source = Source("runs/ddpm", scheduler="ddim", num_inference_steps=50)
     assert "px (ddim, 50 steps);" in replace(report, generator=source).to_markdown()
@@ -353,6 +365,54 @@ def test_speed_is_measured_in_the_precision_of_the_images(tmp_path):
         seen.clear()
         speed = measure_speed(pipeline, Source(mixed_precision=precision))
         assert speed.mixed_precision == (precision or "no") and set(seen) == {precision == "bf16"}
+
+
+def test_speed_is_the_median_of_calls_like_the_one_that_warms_up(monkeypatch):
+    pipeline = build_tiny("vae").pipeline()
+    sizes, clock = [], iter([0, 9, 10, 14, 20, 21, 30, 35, 40, 42, 50, 53])  # seconds: 9, and then 4 1 5 2 3
+    decode = pipeline.network.decode
+    pipeline.network.decode = lambda latents, labels: sizes.append(len(latents)) or decode(latents, labels)
+    monkeypatch.setattr("hcm_hf.evaluation.scoring.time.perf_counter", lambda: next(clock))
+    speed = measure_speed(pipeline, Source(), batch_size=4)
+    assert sizes == [4] * 6 and speed.batch_size == 4 and speed.timed_calls == 5
+    assert (speed.low, speed.seconds_per_1000_images, speed.high) == (250, 750, 1250)
+    assert speed.device == "cpu" and speed.threads == 1 and speed.device_name
+    told = speed.sentence()
+    assert told.startswith("750 [250, 1,250] s per 1,000 images (in brackets the fastest and the slowest), 1 network")
+    assert f"the median of 5 batches of 4 on cpu ({speed.device_name}), 1 thread, fp32." in told
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"calls": 0}])
+def test_a_speed_of_nothing_is_refused(wrong):
+    with pytest.raises(InputError, match=f"{next(iter(wrong))} is 0; it must be at least 1"):
+        measure_speed(build_tiny("vae").pipeline(), Source(), **wrong)
+
+
+def test_all_networks_are_where_the_device_says(dataset_dir, tmp_path, monkeypatch):
+    """The tests have one device, so it is followed: what the generator, the encoder and the speed are given."""
+    build_tiny("dcgan").pipeline().save_pretrained(tmp_path / "model")
+    given = []
+    make = scoring.generate_images
+    monkeypatch.setattr(scoring, "generate_images", lambda *a, **k: given.append(k["device"]) or make(*a, **k))
+    report = score(tmp_path / "report", model=tmp_path / "model", dataset=dataset_dir, num_images=3, device="cpu")
+    assert given == ["cpu"] and report.speed.device == "cpu"
+    for device in ("cuda:99", "abacus", "meta"):
+        with pytest.raises(InputError, match=f"device {device} .*; leave it out to use"):
+            score(tmp_path / "other", model=tmp_path / "model", dataset=dataset_dir, num_images=3, device=device)
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_precisions_stand_in_the_report(dataset_dir, tmp_path):
+    build_tiny("dcgan").pipeline().save_pretrained(tmp_path / "run" / "best")
+    written = notes(mixed_precision="bf16", train_patients={"somebody": ["0123456789abcdef"]})
+    (tmp_path / "run" / "training_config.json").write_text(json.dumps(written))
+    images = generate_images(tmp_path / "run", tmp_path / "images", 3)
+    for name, options in (("of images", {}), ("of both", {"model": tmp_path / "run"})):
+        report = score(tmp_path / name, images=images, dataset=dataset_dir, **options)
+        assert report.training_precision == "bf16"
+        assert "Trained in bf16; the images were generated in fp32." in (tmp_path / name / "report.md").read_text()
+    made = score(tmp_path / "new", model=tmp_path / "run", dataset=dataset_dir, num_images=3)
+    assert made.training_precision == "bf16"
 
 
 def test_what_is_not_known_of_the_generator_is_not_claimed(report, copies, dataset):

@@ -152,7 +152,9 @@ def test_resampled_kernel_distance_equals_a_loop_over_the_pairs_of_different_sli
     draws = np.array([[0, 1, 2], [2, 0, 2], [1, 0, 0]])
     value, resampled = resampled_kernel_distance(generated, real, codes, draws)
     assert value == pytest.approx(kernel_distance(generated, real), rel=1e-10)
-    for draw, result in zip(draws, resampled, strict=True):
+    for patient, result in enumerate(resampled.left_out[0]):
+        assert result == pytest.approx(kernel_distance(generated, real[codes != patient]), rel=1e-10)
+    for draw, result in zip(draws, resampled.values, strict=True):
         rows = [(place, patient, i) for place, patient in enumerate(draw) for i in np.flatnonzero(codes == patient)]
         within = [
             (real[i] @ real[j] / 3 + 1) ** 3
@@ -189,7 +191,7 @@ def test_a_resample_without_a_pair_is_not_a_number():
     _, resampled = resampled_kernel_distance(
         correlated(4, 2), real, np.array([0, 1, 1]), np.array([[0, 0], [1, 1], [0, 1]])
     )
-    assert np.isnan(resampled).tolist() == [True, False, False]
+    assert np.isnan(resampled.values).tolist() == [True, False, False]
 
 
 # Precision, recall, density, coverage
@@ -249,7 +251,7 @@ CODES = np.random.default_rng(7).integers(0, 5, 30)
 
 def test_the_resample_of_every_patient_once_is_the_set_itself():
     generated, real = correlated(30, 2) * 0.6 + 1, correlated(30, 2, seed=1)
-    scores = resampled_neighbour_scores(generated, real, CODES, np.array([[0, 1, 2, 3, 4], [4, 2, 0, 1, 3]]))
+    scores, _ = resampled_neighbour_scores(generated, real, CODES, np.array([[0, 1, 2, 3, 4], [4, 2, 0, 1, 3]]))
     expected = neighbour_scores(generated, real)
     np.testing.assert_allclose(scores, [expected, expected], rtol=1e-12)
 
@@ -264,7 +266,8 @@ def test_resampled_neighbour_scores_equal_a_loop_that_keeps_the_balls():
     held = np.array([[math.dist(x, y) <= radius(real, j) for j, y in enumerate(real)] for x in generated])
     holds = np.array([[math.dist(x, y) <= radius(generated, i) for y in real] for i, x in enumerate(generated)])
     found = resampled_neighbour_scores(generated, real, CODES, draws)
-    for draw, scores in zip(draws, found, strict=True):
+    others = [np.delete(np.arange(5), patient) for patient in range(5)]
+    for draw, scores in zip([*draws, *others], np.concatenate(found), strict=True):
         rows = np.concatenate([np.flatnonzero(CODES == patient) for patient in draw])
         expected = (
             held[:, rows].any(1).mean(),
@@ -273,13 +276,14 @@ def test_resampled_neighbour_scores_equal_a_loop_that_keeps_the_balls():
             held[:, rows].any(0).mean(),
         )
         assert scores == pytest.approx(expected)
-    assert not np.allclose(found[0], found[2]) and not np.allclose(found, neighbour_scores(generated, real))
+    scores, _ = found
+    assert not np.allclose(scores[0], scores[2]) and not np.allclose(scores, neighbour_scores(generated, real))
 
 
 def test_a_resample_without_a_real_row_has_no_scores():
     features = correlated(12)
-    scores = resampled_neighbour_scores(features, features, np.zeros(12, int), np.array([[1, 1], [0, 1]]))
-    assert np.isnan(scores).all(1).tolist() == [True, False]
+    scores, left_out = resampled_neighbour_scores(features, features, np.zeros(12, int), np.array([[1, 1], [0, 1]]))
+    assert np.isnan(scores).all(1).tolist() == [True, False] == np.isnan(left_out).all(1).tolist()
     assert scores[1] == pytest.approx((1, 1, 1.2, 1))
 
 

@@ -301,9 +301,11 @@ def test_membership_auc_by_hand():
     auc, resampled = membership_auc(train_errors, heldout_errors, train_patients, heldout_patients)
     assert auc == pytest.approx((1 + 0.5 + 1 + 0 + 0 + 1) / 6)
     possible = {round(first * second, 6) for first in (0, 0.5, 1) for second in (0, 1 / 3, 2 / 3, 1)}
-    assert len(resampled) == 1000 and len(np.unique(resampled.round(6))) > len(possible) / 2
-    assert resampled.min() == 0 and resampled.max() == 1
-    assert resampled.mean() == pytest.approx(auc, abs=0.03)
+    assert len(resampled.values) == 1000 and len(np.unique(resampled.values.round(6))) > len(possible) / 2
+    assert resampled.values.min() == 0 and resampled.values.max() == 1
+    assert resampled.values.mean() == pytest.approx(auc, abs=0.03)
+    assert resampled.left_out[0] == pytest.approx([1 / 3, (1 + 0.5 + 1) / 3])  # without a and without b
+    assert resampled.left_out[1] == pytest.approx([(0.5 + 0 + 1 + 1) / 4, (1 + 0 + 1 + 1) / 4, (1 + 0.5) / 4])
 
 
 def test_membership_auc_equals_the_mann_whitney_statistic():
@@ -315,7 +317,7 @@ def test_membership_auc_equals_the_mann_whitney_statistic():
     # standard error of Hanley and McNeil 1982
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     variance = (auc * (1 - auc) + 39 * (q1 - auc**2) + 29 * (q2 - auc**2)) / 1200
-    assert resampled.std() == pytest.approx(np.sqrt(variance), rel=0.15)
+    assert resampled.values.std() == pytest.approx(np.sqrt(variance), rel=0.15)
 
 
 def test_membership_auc_counts_patients_not_slices():
@@ -326,12 +328,13 @@ def test_membership_auc_counts_patients_not_slices():
     assert membership_auc(errors, others, patients, other_patients)[0] == 0.5
     order = np.random.default_rng(0).permutation(51)
     shuffled = membership_auc(errors[order], others, patients[order], other_patients)
-    np.testing.assert_array_equal(shuffled[1], membership_auc(errors, others, patients, other_patients)[1])
+    same = membership_auc(errors, others, patients, other_patients)[1]
+    np.testing.assert_array_equal(shuffled[1].values, same.values)
 
 
 def test_membership_auc_of_a_leak_is_certain():
     auc, resampled = membership_auc(np.arange(6.0), 10 + np.arange(6.0), np.arange(6) // 2, 10 + np.arange(6) // 2)
-    assert auc == 1 and resampled.min() == 1
+    assert auc == 1 and resampled.values.min() == 1
 
 
 # All of them.

@@ -13,13 +13,14 @@ import pytest
 from tiny import tiny_families
 
 from hcm_hf.data import phantom
+from hcm_hf.data.acdc import GROUPS
 from hcm_hf.evaluation.report import Report
 from hcm_hf.evaluation.tables import cell
 from hcm_hf.metrics import bootstrap
 from hcm_hf.pipelines.auto import hash_model
 from hcm_hf.study import plan, stages
 from hcm_hf.study.reproduction import reproduce
-from hcm_hf.study.results import BEYOND, SIMILARITY, STUDY
+from hcm_hf.study.results import BEYOND, HEADLINE, REAL, SIMILARITY, STUDY
 from hcm_hf.training import run as runs
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
@@ -29,7 +30,7 @@ from hcm_hf.utils.errors import InputError, Interrupted
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "reproduce.py"
 QUICK = {"num_images": 40, "num_epochs": 2, "num_inference_steps": 3}
-STAGES = 2 + 3 * len(FAMILIES) + 1
+STAGES = 2 + 3 * len(FAMILIES) + 2 + 1  # the AC-GAN can be asked for all groups
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,6 +104,7 @@ def test_every_file_is_there(reproduced):
         assert {"grid.png", "spectra.png", "closest_pairs.png", "thickness.png"} < pictures
         assert {"metrics.jsonl", "losses.png"} <= {path.name for path in (work_dir / "runs" / family).iterdir()}
         expected |= {f"{family}/report.json", f"{family}/report.md"}
+    expected |= {"all-groups/acgan/report.json", "all-groups/acgan/report.md"}
     assert {path.relative_to(output_dir).as_posix() for path in output_dir.rglob("*") if path.is_file()} == expected
     assert {path.name for path in work_dir.iterdir()} == {"dataset", "runs", "images", "reports", "reproduction.json"}
     assert len(list((work_dir / "images" / "ddpm").glob("*.png"))) == 40
@@ -138,6 +140,29 @@ def test_numbers_are_those_of_the_reports(reproduced):
         "the mean training image",
     ]
     assert "membership_auc" in table["families"]["ddpm"]["numbers"]  # the model was asked, not the images alone
+
+
+def test_a_model_that_knows_groups_stands_on_hcm_and_on_all_groups_side_by_side(reproduced):
+    work_dir, output_dir = reproduced
+    table, text = read(output_dir / "table1.json"), (output_dir / "table1.md").read_text()
+    hcm, everyone = (Report.load(output_dir / folder / "acgan") for folder in ("", "all-groups"))
+    assert hcm.dataset.groups == ["HCM"] and everyone.dataset.groups == list(GROUPS)
+    assert (hcm.n_heldout_patients, everyone.n_heldout_patients) == (3, 4)
+    assert hcm.generator.classes == ["HCM"] and everyone.generator.classes == ["any"]
+    assert hcm.generator.model_hash == everyone.generator.model_hash
+    lines = text.split("\n## HCM patients and patients of all groups\n")[1].split("\n## ")[0]
+    for label, report, row in (
+        ("acgan", hcm, "generated"),
+        ("acgan", everyone, "generated"),
+        (REAL, everyone, "real"),
+    ):
+        cells = [cell(report.rows[row].get(name), name) for name in HEADLINE]
+        groups = " ".join(report.dataset.groups)
+        assert f"| {label} | {groups} | {report.n_heldout_patients} | {' | '.join(cells)} |" in lines
+    found = [(row["label"], len(row["groups"])) for row in table["by_groups"]]
+    others = [(family, 1) for family in FAMILIES if family != "acgan"]
+    assert sorted(found) == sorted([*others, ("acgan", 1), ("acgan", 5), (REAL, 1), (REAL, 5)])
+    assert not (work_dir / "images" / "all-groups" / "vae").exists()
 
 
 def test_training_facts_and_circumstances_stand_in_the_table(reproduced):

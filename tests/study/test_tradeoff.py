@@ -23,9 +23,9 @@ def row(value: float, encoder: str = "e1", n_patients: int = 4, **others) -> dic
     return {column: {"value": value, "low": value - 0.1, "high": value + 0.1} | counts for column in PANELS} | others
 
 
-def speed(milliseconds: float, calls: int = 1, threads: int = 2) -> dict:
+def speed(milliseconds: float, calls: int = 1, threads: int = 2, **others) -> dict:
     on = {"batch_size": 8, "device": "cpu", "threads": threads}
-    return {"network_calls": calls, "seconds_per_1000_images": milliseconds} | on
+    return {"network_calls": calls, "seconds_per_1000_images": milliseconds} | on | others
 
 
 def ends(number: Number) -> tuple:
@@ -65,12 +65,25 @@ def test_numbers_are_those_of_the_reports_in_the_order_of_the_families(tmp_path)
     assert [entry.family for entry in entries] == list(FAMILIES)
     for entry, value in zip(entries, reversed(range(len(FAMILIES))), strict=True):
         assert (entry.recipe, entry.sampler, entry.calls, entry.milliseconds) == ("paper", "", 1, 2.5)
-        assert entry.measured_on == "cpu, 2 threads, batches of 8"
+        assert entry.measured_on == "one batch of 8 on cpu, 2 threads, fp32" and entry.milliseconds_range is None
         assert entry.numbers == dict.fromkeys(PANELS, Number(value, value - 0.1, value + 0.1))
         assert entry.real == dict.fromkeys(PANELS, Number(0.9, 0.8, 1.0))
     one = collect([("tuned", tmp_path / "gan" / "report.json")])
     assert [(entry.family, entry.recipe) for entry in one] == [("gan", "tuned")]
     assert collect([("tuned", tmp_path / "gan")])[0].numbers == one[0].numbers
+
+
+def test_a_time_has_its_spread(tmp_path):
+    timed = {"low": 2.0, "high": 4.0, "timed_calls": 5, "mixed_precision": "bf16", "device_name": "Abacus"}
+    report = json.loads(write_report(tmp_path / "gan").read_text()) | {"speed": speed(2.5, **timed)}
+    write(tmp_path / "gan" / "report.json", report)
+    entries = collect([("paper", tmp_path)])
+    assert entries[0].milliseconds_range == (2, 4)
+    text = render_tradeoff(entries)
+    assert "| 2.5 [2, 4] |" in text
+    assert "Times: the median of 5 batches of 8 on cpu (Abacus), 2 threads, bf16." in text
+    collections = plot_tradeoff(entries).axes[0].collections
+    assert any((2.0, 4.0) == tuple(segment[:, 0]) for one in collections for segment in one.get_segments())
 
 
 def test_the_published_reports_are_read():
@@ -88,7 +101,7 @@ def test_several_seeds_are_their_mean_and_the_furthest_ends(tmp_path):
     path = write_sweep(tmp_path / "steps.json", settings)
     first, second = collect(sweeps=[("ddpm-tuned", path)])
     assert (first.family, first.recipe, first.sampler, first.calls) == ("ddpm", "tuned", "sde-dpmsolver++", 20)
-    assert first.milliseconds == 200 and first.measured_on == "cpu, 1 thread, batches of 8"
+    assert first.milliseconds == 200 and first.measured_on == "one batch of 8 on cpu, 1 thread, fp32"
     assert ends(first.numbers["kid_acdc"]) == pytest.approx((0.4, 0.1, 0.7))
     assert ends(first.numbers[MASK_WALLS]) == (0.6, 0.5, 0.7)
     assert second.sampler == "ddpm" and ends(second.numbers["kid_acdc"]) == pytest.approx((0.45, 0.3, 0.6))
@@ -186,7 +199,8 @@ def test_the_picture_says_what_is_not_the_same_for_all(tmp_path):
     sweep = write_sweep(tmp_path / "steps.json", {"ddpm-2": [row(0.1)], "ddpm-4": [row(0.2)], "unipc-2": [row(0.3)]})
     figure = plot_tradeoff(collect([("paper", tmp_path)], [("ddpm-tuned", sweep)]))
     note = figure.get_supxlabel().replace("\n", " ")
-    assert "Times: cpu, 2 threads, batches of 8; but of ddpm tuned: cpu, 1 thread, batches of 8." in note
+    others = "one batch of 8 on cpu, 1 thread, fp32"
+    assert f"Times: one batch of 8 on cpu, 2 threads, fp32; but of ddpm tuned: {others}." in note
     assert "over 4 held-out patients" in note and "a model has seen: 0.900." in note
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         *("vae", "gan", "ddpm", "recipe paper", "recipe tuned", "real patients")

@@ -42,7 +42,7 @@ DEFINITIONS = {
     "recall": "share of held-out slices within the balls of images: diversity; higher is better",
     "density": "number of held-out balls around an image, over 5; about 1 for real data",
     "coverage": "share of held-out balls with an image in them; higher is better; the four, like fd, as the mean over "
-    "20 draws of equally many slices, with the interval of the first draw",
+    "20 draws of equally many slices",
     "copy_rate": "share of images whose best correlation with a training slice exceeds that of 99 % of held-out "
     "slices: about .01 without copying (of n held-out slices, where n is below 99, 1 / (n + 1)), 1 copies",
     "nearest_neighbour_ratio": "median distance to the nearest training slice, over that of held-out slices, in "
@@ -83,8 +83,11 @@ DEFINITIONS = {
     "direction": "no number of SSIM, CC and MSE is better for being higher or lower: compare it with the row 'real'",
     "interval": f"low and high: 95 % by bootstrap over the patients of the real reference, {RESAMPLES} times (anatomy "
     "and segmentations, but not distances: over the row's own patients, and over images in the rows generated and "
-    "mean_image; authenticity: over training patients; membership: over both); shifted by the bootstrap's own bias, "
-    "since a resample misses a third of the patients among which to find a match",
+    "mean_image; authenticity: over training patients; membership: over both). BCa (Efron 1987), but for what "
+    "resampling biases, which has percentiles shifted by that bias: the distances fd, relative_fd, spectrum_distance "
+    "and mask_wall_distance, all that looks for the most alike or for a percentile (best_train, best_heldout, "
+    "copy_gap, copy_rate, authenticity, brightness_outliers, precision), and c_t. With few patients an interval is "
+    "too narrow",
 }
 PROTOCOLS = {
     "random": "each offered image against {real_per_image} random held-out slices, or all where they are fewer (a "

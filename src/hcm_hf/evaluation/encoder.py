@@ -171,7 +171,9 @@ def encoder_quality(encoder: Encoder, heldout: RealSlices, groups: Sequence[str]
     numbers["auc_slice"] = Number.estimate(
         roc_auc(odds, ours), resample(lambda rows: roc_auc(odds[rows], ours[rows]), codes, draws), (0, 1), **counts
     )
-    resampled = np.array([roc_auc(patient_odds[draw], patient_ours[draw]) for draw in draws])
+    resampled = resample(
+        lambda chosen: roc_auc(patient_odds[chosen], patient_ours[chosen]), np.arange(len(of_patient)), draws
+    )
     numbers["auc_patient"] = Number.estimate(roc_auc(patient_odds, patient_ours), resampled, (0, 1), **counts)
     right, error = predicted.phases == heldout.phases, np.abs(predicted.positions - heldout.positions)
     numbers["phase_accuracy"] = Number.estimate(*mean_over_pairs(right, codes, draws), (0, 1), **counts)

@@ -97,15 +97,21 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Speed:
-    """How long a model takes.
+    """How long a model takes: the median of several equal calls, after one that is not timed.
+
+    Early reports timed a single call, after one for a single image: they have no spread.
 
     Attributes:
         network_calls: of each image; guidance takes two per sampling step.
-        seconds_per_1000_images: from one batch.
-        batch_size: images in it.
-        device: where.
+        seconds_per_1000_images: by the median call.
+        batch_size: images of each call.
+        device: where, as torch writes it.
         threads: of the CPU.
-        mixed_precision: None in reports of before, which is full precision.
+        mixed_precision: of the calls; None in early reports, which is full precision.
+        low: the same as seconds_per_1000_images by the fastest call.
+        high: by the slowest.
+        timed_calls: their number.
+        device_name: the processor or GPU.
     """
 
     network_calls: int
@@ -114,12 +120,38 @@ class Speed:
     device: str
     threads: int
     mixed_precision: str | None = None
+    low: float | None = None
+    high: float | None = None
+    timed_calls: int | None = None
+    device_name: str | None = None
+
+    def __post_init__(self) -> None:
+        ends = self.low, self.high
+        known = [end for end in ends if end is not None]
+        if len(known) == 1 or any(end < 0 for end in (self.seconds_per_1000_images, *known)):
+            raise ValueError(f"a time of {self.seconds_per_1000_images} with the spread {self.low} to {self.high}")
+
+    def seconds(self) -> str:
+        """Seconds per 1,000 images with their spread, for reading."""
+        value = brief(self.seconds_per_1000_images)
+        if self.low is None or self.high is None:
+            return value
+        return f"{value} [{brief(self.low)}, {brief(self.high)}]"
 
     def circumstances(self) -> str:
         """What it was measured on."""
+        calls = f"the median of {self.timed_calls} batches" if self.timed_calls else "one batch"
+        named = f" ({self.device_name})" if self.device_name else ""
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        precision = precision_name(self.mixed_precision)
+        return f"{calls} of {self.batch_size} on {self.device}{named}, {threads}, {precision}"
+
+    def sentence(self) -> str:
+        """All of it, for reading."""
+        spread = "" if self.low is None else " (in brackets the fastest and the slowest)"
         return (
-            f"one batch of {self.batch_size} on {self.device} with {self.threads} thread(s), "
-            f"{_precision(self.mixed_precision)}"
+            f"{self.seconds()} s per 1,000 images{spread}, {self.network_calls} network call(s) each, by "
+            f"{self.circumstances()}."
         )
 
 
@@ -149,6 +181,7 @@ class Report:
         figures: names of files by part.
         paper_compat_artefact: SSIM with a wrong data range.
         speed: of the model.
+        training_precision: mixed precision that the model was trained in, "no" for full; None where it is not known.
     """
 
     hcm_hf_version: str
@@ -175,6 +208,7 @@ class Report:
     figures: dict[str, list[str]] | None = None
     paper_compat_artefact: Artefact | None = None
     speed: Speed | None = None
+    training_precision: str | None = None
 
     @classmethod
     def from_json(cls, value: object) -> "Report":
@@ -185,6 +219,7 @@ class Report:
         """
         report = read_typed(cls, value)
         words = [*report.rows, *report.dataset.groups, *report.seen_groups, *(report.asked_groups or ())]
+        words.append(report.training_precision or "")
         words += [word for row in report.rows.values() for name, one in row.items() for word in (name, one.protocol)]
         counts = [count for name, count in vars(report).items() if name.startswith("n_")]
         if (
@@ -240,7 +275,7 @@ class Report:
         """The report for reading: what counts first, then a section for each part."""
         data, made = self.dataset, self.generator.settings()
         if self.generator.mixed_precision:
-            made.append(_precision(self.generator.mixed_precision))
+            made.append(precision_name(self.generator.mixed_precision))
         blocks = [
             f"# {self.generator.model or 'images'} against {data.name or 'the dataset'}, split {data.split}, "
             f"{', '.join(data.groups)}",
@@ -254,11 +289,11 @@ class Report:
             "What is offered as *real* and as *mean_image* differs from part to part; each section says it under "
             "Rows.",
         ]
+        if self.training_precision:
+            trained, made_in = map(precision_name, (self.training_precision, self.generator.mixed_precision))
+            blocks.append(f"Trained in {trained}; the images were generated in {made_in}.")
         if self.speed:
-            blocks.append(
-                f"{brief(self.speed.seconds_per_1000_images)} s per 1,000 images, {self.speed.network_calls} network "
-                f"call(s) each, by {self.speed.circumstances()}."
-            )
+            blocks.append(self.speed.sentence())
         blocks += [f"Left out: {reason}" for reason in self.left_out.values()]
         for part, names in self.parts.items():
             blocks += self._section(part, names)
@@ -283,11 +318,11 @@ class Report:
                 f"**Warning: only {self.n_heldout_patients} held-out patients; patients, not slices, are the sample "
                 "size, so neither the numbers nor their intervals can be relied on.**"
             )
-        classes, groups = self.asked_groups or self.generator.classes, self.dataset.groups
-        if set(classes) - set(groups):
-            yield (
-                f"**Warning: images of class {', '.join(classes)} are compared with slices of {', '.join(groups)}.**"
-            )
+        shown, groups = self.asked_groups or self.generator.classes, self.dataset.groups
+        if not shown and not self.seen_groups_assumed or "any" in shown:
+            shown = self.seen_groups
+        if shown and set(shown) != set(groups):
+            yield f"**Warning: images of class {', '.join(shown)} are compared with slices of {', '.join(groups)}.**"
 
     def _section(self, part: str, names: list[str]) -> Iterator[str]:
         yield f"## {part.capitalize()}"
@@ -318,8 +353,9 @@ class Report:
                 yield markdown_table(["row", *(prefix + name for name in chosen)], lines)
 
 
-def _precision(mixed_precision: str | None) -> str:
-    return (mixed_precision or "no").replace("no", "fp32")
+def precision_name(mixed_precision: str | None) -> str:
+    """Accelerate's name of a mixed precision for reading, in which none is fp32."""
+    return "fp32" if mixed_precision in (None, "no") else mixed_precision
 
 
 def plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import torch
 from diffusers import DDPMPipeline
@@ -28,17 +29,17 @@ from hcm_hf.evaluation.parts import PARTS
 from hcm_hf.evaluation.parts.masks import asked_groups, check_pairs
 from hcm_hf.evaluation.parts.similarity import similarity_rows
 from hcm_hf.evaluation.report import REPORT_FILE, Artefact, EncoderInfo, Report, Rows, Source, Speed
-from hcm_hf.generation.images import SETTINGS_FILE, generate_images
+from hcm_hf.generation.images import SETTINGS_FILE, TRAINED_IN, generate_images
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, read_training
 from hcm_hf.pipelines.sampling import DEFAULT_SAMPLING, Sampling
 from hcm_hf.utils.arguments import at_least
+from hcm_hf.utils.devices import AUTOCAST, autocast, find_device, name_device
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import require_empty, write_bytes
 from hcm_hf.utils.pictures import write_grid
 
 
 GRID_FILE = "grid.png"
-AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}  # by accelerate's name of a mixed precision
 
 
 def score(
@@ -53,6 +54,7 @@ def score(
     sampling: Sampling = DEFAULT_SAMPLING,
     paper_compat: bool = False,
     seed: int = 0,
+    device: str | None = None,
 ) -> Report:
     """Score generated images and write `report.json`, `report.md` and figures; finished parts survive an interruption.
 
@@ -70,6 +72,8 @@ def score(
         sampling: what the images show and how they are sampled; by default as the model says.
         paper_compat: also score with a wrong data range, labelled as an artefact, to show what it gives.
         seed: seed of generation, pairs and resamples.
+        device: where networks compute (generation, encoder, speed, the test of membership), such as cpu or cuda:1; by
+            default the accelerator if there is one.
 
     Returns:
         The report.
@@ -84,33 +88,31 @@ def score(
         if images is not None and value is not None:
             raise InputError(f"--{argument} {value} is for generating; the images of --images are made already.")
     at_least("seed", seed, 0)
+    where = find_device(device)
     folder = None if model is None else find_pipeline(model)
     reference = Reference.read(load_dataset(dataset), split, groups, name=str(dataset or "synthetic"))
     training, heldout = reference.training, reference.heldout  # groups that are not there are refused before images
-    loaded = None if encoder is None else load_encoder(encoder)
+    loaded = None if encoder is None else load_encoder(encoder, where)
     if loaded is not None:
         check_encoder(loaded, training, reference.all_heldout)
     if not any((output_dir / name).exists() for name in (REPORT_FILE, "images", PARTS_FOLDER)):
         require_empty(output_dir, "--output_dir")
     if images is None:
         assert model is not None  # one of them is given
-        images = generate_images(model, output_dir / "images", num_images, seed=seed, sampling=sampling)
+        made = output_dir / "images"
+        images = generate_images(model, made, num_images, seed=seed, sampling=sampling, device=str(where))
     generated = GeneratedImages(*read_images(images), read_pairs(images))
     source = generated.source
     if folder is not None and source.model_hash not in (None, hash_model(folder)):
         raise InputError(f"The images in {images} were made by {source.model}, not by --model {model}.")
-    seen_by = _seen_patients(Path(images), folder, source)
-    if seen_by and (shared := shared_patients(reference.all_heldout.identities, seen_by)):
-        raise InputError(
-            f"{source.model} was trained on patient {shared[0]}, who is held out in split '{split}'; name the "
-            "--dataset that it was trained on."
-        )
-    written = _noted(Path(images)) or (read_training(folder) if folder else {})
+    known = refuse_seen_patients(reference, Path(images), folder, source)
+    noted, training_notes = _noted(Path(images)), read_training(folder) if folder else {}
+    written = noted or training_notes
     if (output_dir / REPORT_FILE).exists():
         before = Report.load(output_dir).generator
         if before != source:
             raise InputError(f"{output_dir} holds the report of {before.model}; name another --output_dir.")
-    pipeline = None if folder is None else HCMPipeline.from_pretrained(folder)
+    pipeline = None if folder is None else HCMPipeline.from_pretrained(folder, device=where)
     report = evaluate_images(
         generated,
         replace(reference, seen_groups=written.get("groups")),
@@ -120,7 +122,8 @@ def score(
         seed=seed,
         output_dir=output_dir,
     )
-    if seen_by is None:
+    report.training_precision = noted.get(TRAINED_IN, training_notes.get("mixed_precision"))
+    if not known:
         report.left_out["patients"] = (
             "whether the model was trained on held-out patients: neither the images nor a model say whom it has seen."
         )
@@ -135,6 +138,30 @@ def score(
                 old.unlink()
     shutil.rmtree(output_dir / PARTS_FOLDER, ignore_errors=True)
     return report
+
+
+def refuse_seen_patients(reference: Reference, images: Path, model: Path | None, source: Source) -> bool:
+    """Refuse images of a model that was trained on a held-out patient.
+
+    Args:
+        reference: the real slices.
+        images: folder of the images.
+        model: folder of the model that made them; None where it is not given.
+        source: what `read_images` found out about the images.
+
+    Returns:
+        Whether it is known whom the model has seen.
+
+    Raises:
+        InputError: names the patient.
+    """
+    seen_by = _seen_patients(images, model, source)
+    if seen_by and (shared := shared_patients(reference.all_heldout.identities, seen_by)):
+        raise InputError(
+            f"{source.model} was trained on patient {shared[0]}, who is held out in split '{reference.split}'; name "
+            "the --dataset that it was trained on."
+        )
+    return seen_by is not None
 
 
 def _seen_patients(images: Path, model: Path | None, source: Source) -> Identities | None:
@@ -153,36 +180,50 @@ def _noted(images: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def measure_speed(pipeline: HCMPipeline, source: Source, batch_size: int = 8) -> Speed:
+def measure_speed(pipeline: HCMPipeline, source: Source, batch_size: int = 8, calls: int = 5) -> Speed:
     """How long a model takes for images made as these were, on the device that it is on.
+
+    The first call is not timed: it allocates, and chooses the kernels for this batch size. A call ends with the images
+    in the memory of the CPU, so none is timed before its device has finished.
 
     Args:
         pipeline: the model.
         source: what `read_images` found out about the images.
-        batch_size: images at a time; more at once may be faster.
+        batch_size: images of each call; more at once may be faster.
+        calls: how many are timed.
 
     Returns:
         The speed, in the precision that the images were made in.
+
+    Raises:
+        InputError: if `batch_size` or `calls` is not 1 or more.
     """
+    at_least("batch_size", batch_size, 1)
+    at_least("calls", calls, 1)
     keys = "scheduler", "num_inference_steps", "guidance_scale"
     sampling = Sampling(**{key: value for key, value in vars(source).items() if key in keys})
     pipeline, sampling = sampling.applied_to(pipeline)
     pipeline.set_progress_bar_config(disable=True)
-    precision = source.mixed_precision
-    autocast = torch.autocast(pipeline.device.type, AUTOCAST.get(precision or "no"), enabled=precision in AUTOCAST)
-    for size in (1, batch_size):  # the first call warms up
+    precision = source.mixed_precision if source.mixed_precision in AUTOCAST else "no"
+    taken = []
+    for _ in range(1 + calls):
+        generator = torch.Generator().manual_seed(0)
         started = time.perf_counter()
-        with autocast:
-            generator = torch.Generator().manual_seed(0)
-            pipeline(batch_size=size, generator=generator, output_type="np", **sampling.arguments)
-        seconds = time.perf_counter() - started
+        with autocast(pipeline.device, precision):
+            pipeline(batch_size=batch_size, generator=generator, output_type="np", **sampling.arguments)
+        taken.append((time.perf_counter() - started) * 1000 / batch_size)
+    timed = taken[1:]
     return Speed(
         network_calls=sampling.network_calls,
-        seconds_per_1000_images=seconds * 1000 / batch_size,
+        seconds_per_1000_images=median(timed),
         batch_size=batch_size,
         device=str(pipeline.device),
         threads=torch.get_num_threads(),
-        mixed_precision=precision if precision in AUTOCAST else "no",
+        mixed_precision=precision,
+        low=min(timed),
+        high=max(timed),
+        timed_calls=calls,
+        device_name=name_device(pipeline.device),
     )
 
 

@@ -25,7 +25,7 @@ from hcm_hf.generation.dataset import check_labels, plan_dataset, write_dataset
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model
 from hcm_hf.pipelines.sampling import DEFAULT_SAMPLING, Sampling
 from hcm_hf.utils.arguments import at_least
-from hcm_hf.utils.devices import make_accelerator
+from hcm_hf.utils.devices import autocast, find_device, make_accelerator
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import replacing, require_empty, write_bytes, write_text
 from hcm_hf.version import __version__
@@ -35,6 +35,7 @@ SETTINGS_FILE, MANIFEST_FILE = "generation.json", "manifest.jsonl"
 STACK_FILE, MASK_STACK_FILE, DATASET_FOLDER = "images.nii.gz", "masks.nii.gz", "dataset"
 MASK_SUFFIX = "_mask.png"  # of the segmentation beside an image
 NIFTI_LIMIT = 32767  # a NIfTI-1 axis is counted in 16 bits
+TRAINED_IN = "training_precision"  # under this key the settings hold the precision of the model's training
 _ALIGNED = 2  # NIfTI's code for what the axes refer to, as in ACDC's volumes
 _SHOWN = "hcm_hf"  # under this key an image's PNG holds what it shows
 
@@ -49,6 +50,7 @@ def generate_images(
     save_npy: bool = False,
     save_nifti: bool = False,
     save_dataset: bool = False,
+    device: str | None = None,
 ) -> Path:
     """Generate images into a folder; run again, it adds what is missing.
 
@@ -73,6 +75,7 @@ def generate_images(
             orientation of ACDC, and all segmentations as another.
         save_dataset: also save images and segmentations as a prepared dataset, `dataset/`, that is split 70/10/20;
             each slice stands for a patient, and for the first, middle or last of three slices as its level says.
+        device: where to compute, such as cpu or cuda:1; by default the accelerator if there is one.
 
     Returns:
         The folder.
@@ -87,8 +90,9 @@ def generate_images(
     if save_nifti and num_images > NIFTI_LIMIT:
         raise InputError(f"save_nifti takes {NIFTI_LIMIT} images at most, not {num_images}; leave it out.")
     state, output_dir = make_accelerator(), Path(output_dir)
+    where = state.device if device is None else find_device(device)
     folder = find_pipeline(model)
-    pipeline = HCMPipeline.from_pretrained(folder, device=state.device)
+    pipeline = HCMPipeline.from_pretrained(folder, device=where)
     pipeline, sampling = sampling.applied_to(pipeline)
     settings = {"model": str(model), "model_hash": hash_model(folder), "seed": seed} | sampling.noted
     settings["version"] = __version__
@@ -96,6 +100,8 @@ def generate_images(
         settings["mixed_precision"] = state.mixed_precision
     training = pipeline.training_config  # whoever scores the images must know what their model has seen
     seen = {key: training[key] for key in ("groups", "train_patients") if key in training}
+    if "mixed_precision" in training:
+        seen[TRAINED_IN] = training["mixed_precision"]
     if save_dataset:  # what is wrong with it shows before an image is made
         check_labels(pipeline, sampling)
         generators = [image_generator(seed, index) for index in range(num_images)]
@@ -115,7 +121,7 @@ def generate_images(
     with tqdm(total=len(mine), desc="Generating", unit="image", disable=not state.is_main_process) as bar:
         while indices := list(itertools.islice(missing, batch_size)):
             generator = [image_generator(seed, index) for index in indices]
-            with state.autocast():
+            with autocast(where, state.mixed_precision):
                 output = pipeline(batch_size=len(indices), generator=generator, output_type="np", **sampling.arguments)
             if not (output_dir / SETTINGS_FILE).exists():  # not before the model has accepted the arguments
                 write_text(output_dir / SETTINGS_FILE, json.dumps(settings | seen, indent=2) + "\n")

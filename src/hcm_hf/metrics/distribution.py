@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2
 
+from hcm_hf.metrics.bootstrap import Resampled
 from hcm_hf.utils.errors import InputError
 
 
@@ -113,7 +114,7 @@ def kernel_distance(generated: np.ndarray, real: np.ndarray) -> float:
 
 def resampled_kernel_distance(
     generated: np.ndarray, real: np.ndarray, codes: np.ndarray, draws: np.ndarray
-) -> tuple[float, np.ndarray]:
+) -> tuple[float, Resampled]:
     """The kernel distance, and the same for every resample of the reference's patients.
 
     A patient drawn twice counts as two who are never compared with each other: pairs of a slice with itself would make
@@ -126,7 +127,7 @@ def resampled_kernel_distance(
         draws: (resamples, patients), indices of patients.
 
     Returns:
-        The distance, and (resamples,); not a number where a resample holds no pair of slices.
+        The distance, and that of the resamples; not a number where one holds no pair of slices.
     """
     generated, real = _checked_pair(generated, real)
     patients = np.arange(draws.shape[1])
@@ -135,7 +136,8 @@ def resampled_kernel_distance(
             f"codes must hold a patient from 0 to {len(patients) - 1} for each of the {len(real)} rows of real."
         )
     member = (codes == patients[:, None]).astype(np.float64)  # (patients, M)
-    times = np.stack([np.ones(len(patients)), *(np.bincount(draw, minlength=len(patients)) for draw in draws)])
+    drawn = [np.bincount(draw, minlength=len(patients)) for draw in draws]
+    times = np.stack([np.ones(len(patients)), *drawn, *_each_left_out(len(patients))])
     kernel = _kernel(real, real)
     np.fill_diagonal(kernel, 0)
     sizes = member.sum(1)
@@ -148,7 +150,7 @@ def resampled_kernel_distance(
         within = over_pairs(member @ kernel @ member.T) / over_pairs(np.outer(sizes, sizes) - np.diag(sizes))
         between = times @ (member @ _kernel_means(generated, real)) / (times @ sizes)
     value, *resampled = _mean_within(generated) + within - 2 * between
-    return float(value), np.array(resampled)
+    return float(value), Resampled(np.array(resampled[: len(draws)]), (np.array(resampled[len(draws) :]),))
 
 
 class NeighbourScores(NamedTuple):
@@ -182,7 +184,7 @@ def neighbour_scores(generated: np.ndarray, real: np.ndarray) -> NeighbourScores
 
 def resampled_neighbour_scores(
     generated: np.ndarray, real: np.ndarray, codes: np.ndarray, draws: np.ndarray
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """`neighbour_scores` for every resample of the reference's patients.
 
     The balls stay as they are, for a row drawn twice would be its own neighbour: a resample says which real rows with
@@ -195,20 +197,23 @@ def resampled_neighbour_scores(
         draws: (resamples, patients), indices of patients.
 
     Returns:
-        (resamples, 4), in the order of `NeighbourScores`; not a number where a resample holds no real row.
+        (resamples, 4), in the order of `NeighbourScores`, and (patients, 4) without each patient; not a number where
+        no real row is left.
     """
     around_generated, around_real = _neighbourhoods(generated, real)
     patients = np.arange(draws.shape[1])
     member = (codes[:, None] == patients).astype(np.float64)  # (M, patients)
-    times = np.stack([np.bincount(draw, minlength=len(patients)) for draw in draws])
+    drawn = [np.bincount(draw, minlength=len(patients)) for draw in draws]
+    times = np.stack([*drawn, *_each_left_out(len(patients))])
     sizes, hits = times @ member.sum(0), around_real @ member  # (resamples,), (N, patients)
     covered = np.stack([around.any(0) @ member for around in (around_generated, around_real)])
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         precision = ((hits @ times.T) > 0).mean(0)
         density = (hits.mean(0) @ times.T) / NEIGHBOURS * len(real) / sizes
         recall, coverage = covered @ times.T / sizes
     scores = np.stack([precision, recall, density, coverage], axis=1)
-    return np.where(sizes[:, None] > 0, scores, np.nan)
+    scores = np.where(sizes[:, None] > 0, scores, np.nan)
+    return scores[: len(draws)], scores[len(draws) :]
 
 
 class PrecisionRecallCurve(NamedTuple):
@@ -363,6 +368,11 @@ def _neighbourhoods(generated: np.ndarray, real: np.ndarray) -> tuple[np.ndarray
 def _radii(features: np.ndarray) -> np.ndarray:
     """Distance of each row to its fifth nearest neighbour, (N,); the nearest of all is the row itself."""
     return np.partition(_distances(features, features), NEIGHBOURS)[:, NEIGHBOURS]
+
+
+def _each_left_out(patients: int) -> np.ndarray:
+    """How often each patient counts, (patients, patients): in each row, one not at all and the others once."""
+    return 1 - np.eye(patients)
 
 
 def _chunks(length: int) -> Iterator[slice]:

@@ -14,7 +14,7 @@ empty, of another kind or shape, or holds values that are not finite or outside 
 
 import numpy as np
 
-from hcm_hf.metrics.bootstrap import RESAMPLES
+from hcm_hf.metrics.bootstrap import RESAMPLES, Resampled
 from hcm_hf.metrics.pixel import cc_matrix
 from hcm_hf.metrics.ranking import mann_whitney_z, precedence
 from hcm_hf.utils.errors import InputError
@@ -185,7 +185,7 @@ def membership_auc(
     train_patients: np.ndarray,
     heldout_patients: np.ndarray,
     seed: int = 0,
-) -> tuple[float, np.ndarray]:
+) -> tuple[float, Resampled]:
     """How well a model's denoising errors tell the patients it was trained on from others: area under the ROC curve.
 
     Args:
@@ -197,7 +197,7 @@ def membership_auc(
 
     Returns:
         The probability that a training patient's mean error is below a held-out one's: .5 tells nothing, 1 betrays
-        every member; and the same for every bootstrap resample of both sets of patients, (resamples,).
+        every member; and the same for every bootstrap resample of both sets of patients.
     """
     _check(1, train_errors=train_errors, heldout_errors=heldout_errors)
     _check_patients(train_errors, train_patients, "train")
@@ -209,7 +209,8 @@ def membership_auc(
     below = precedence(members, others)
     generator = np.random.default_rng(seed)
     weights = [generator.multinomial(k, np.full(k, 1 / k), size=RESAMPLES) / k for k in below.shape]
-    return float(below.mean()), (weights[0] @ below * weights[1]).sum(1)
+    left_out = tuple((below.sum() - below.sum(1 - side)) / (below.size - below.shape[1 - side]) for side in range(2))
+    return float(below.mean()), Resampled((weights[0] @ below * weights[1]).sum(1), left_out)
 
 
 def _patient_means(errors: np.ndarray, patients: np.ndarray) -> np.ndarray:

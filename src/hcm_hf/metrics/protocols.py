@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hcm_hf.metrics.bootstrap import Number, bootstrap_draws, mean_over_pairs
+from hcm_hf.metrics.bootstrap import Number, Resampled, bootstrap_draws, mean_over_pairs
 from hcm_hf.metrics.pixel import cc_max_shift
 
 
@@ -146,11 +146,11 @@ def compare_rows(
             for protocol, n_patients in (("best_train", n_train), ("best_heldout", n_held)):
                 best, resampled = nearest[protocol]
                 about: dict[str, Any] = {"protocol": protocol, **n, "n_real": size, "n_patients": n_patients}
-                row[f"{label}_{protocol}"] = Number.estimate(sign * best, sign * resampled, bounds, **about)
+                row[f"{label}_{protocol}"] = Number.estimate(sign * best, Resampled(sign * resampled), bounds, **about)
             (ours, ours_resampled), (theirs, theirs_resampled) = nearest.values()
             about = {"protocol": "copy_gap", **n, "n_real": 2 * size, "n_patients": n_train + n_held}
-            gap = ours - theirs, ours_resampled - theirs_resampled
-            row[f"{label}_copy_gap"] = Number.estimate(gap[0], gap[1], (-np.inf, np.inf), **about)
+            gaps = Resampled(ours_resampled - theirs_resampled)
+            row[f"{label}_copy_gap"] = Number.estimate(ours - theirs, gaps, (-np.inf, np.inf), **about)
         if max_shift is not None:
             peaks = cc_max_shift(one.images, held.images, pairs, max_shift)
             mean, means = mean_over_pairs(peaks, held.codes[pairs[:, 1]], held.draws)

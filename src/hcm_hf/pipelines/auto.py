@@ -22,6 +22,7 @@ from hcm_hf.pipelines.conditions import Conditions
 from hcm_hf.pipelines.notes import check_training, without_paths
 from hcm_hf.pipelines.sampling import Sampling, one_of
 from hcm_hf.pipelines.saved import check_options, load_network, read_json
+from hcm_hf.utils.devices import find_device
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import write_text
 from hcm_hf.utils.hub import download, first_line, parse_repository
@@ -154,7 +155,7 @@ class HCMPipeline(DiffusionPipeline):
         name = pretrained_model_name_or_path
         dtype = one_of(dtype=dtype, torch_dtype=torch_dtype)
         if device_map is not None:
-            device = torch.accelerator.current_accelerator() or "cpu" if device_map == "balanced" else device_map
+            device = find_device() if device_map == "balanced" else device_map
         folder = find_pipeline(name, revision, token, cache_dir, local_files_only=local_files_only)
         index, kind, network_class = _read_index(folder, name)
         if not issubclass(kind, cls):

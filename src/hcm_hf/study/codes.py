@@ -18,7 +18,7 @@ from hcm_hf.evaluation.report import Rows, plain
 from hcm_hf.evaluation.tables import cell, markdown_table
 from hcm_hf.generation.images import image_generator
 from hcm_hf.metrics.anatomy import LEFT, MYOCARDIUM, chamber_areas, wall_thickness
-from hcm_hf.metrics.bootstrap import Number
+from hcm_hf.metrics.bootstrap import Number, resample
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
@@ -148,7 +148,7 @@ def rank_correlation(values: np.ndarray, measurement: np.ndarray, seed: int = 0)
     if np.isnan(value):
         return Number.unknown(**counts)
     draws = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
-    resampled = np.array([_spearman(values[draw], measurement[draw]) for draw in draws])
+    resampled = resample(lambda rows: _spearman(values[rows], measurement[rows]), np.arange(len(values)), draws)
     return Number.estimate(value, resampled, (-1.0, 1.0), **counts)
 
 

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Mapping
 
-from hcm_hf.evaluation.report import Report, Rows, plain, read_typed
-from hcm_hf.evaluation.tables import brief, cell, markdown_table
+from hcm_hf.evaluation.report import Report, Rows, Speed, plain, precision_name, read_typed
+from hcm_hf.evaluation.tables import cell, markdown_table
 from hcm_hf.metrics.bootstrap import Number
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.version import __version__
@@ -27,6 +27,10 @@ BEYOND = (
     *("kid_acdc", "relative_fd_acdc", "precision_acdc", "coverage_acdc", "spectrum_distance"),
     *("brightness_outliers", "copy_rate", "thick_share_ed", "valid_topology", "membership_auc"),
 )
+HEADLINE = (  # on HCM patients and on those of all groups, side by side
+    *("kid_acdc", "relative_fd_acdc", "coverage_acdc", "spectrum_distance", "copy_rate", "ssim_copy_gap"),
+    "valid_topology",
+)
 COMPAT = "ssim_random"
 REAL, MEAN_IMAGE = "**real patients**", "the mean training image"
 ENCODER = ("hash", "version", "quality")
@@ -46,7 +50,21 @@ REAL_ROW = (
 )
 
 
-def summarize(settings: dict, reports: Mapping[str, Report], trainings: Mapping[str, dict], encoder: dict) -> dict:
+BOTH = (
+    "A model that can be asked for a group is scored twice: its images of HCM against the held-out HCM patients, and "
+    "images of all groups, as it met them, against the held-out patients of all groups. The others have learnt HCM "
+    "alone. Read each row against the real patients of the same groups: with other patients to compare with the "
+    "numbers are others."
+)
+
+
+def summarize(
+    settings: dict,
+    reports: Mapping[str, Report],
+    trainings: Mapping[str, dict],
+    encoder: dict,
+    on_all: Mapping[str, Report] | None = None,
+) -> dict:
     """Everything that the tables show, with each number as it stands in its report.
 
     Args:
@@ -55,6 +73,7 @@ def summarize(settings: dict, reports: Mapping[str, Report], trainings: Mapping[
         trainings: how each family was trained: networks' `parameters`, `groups`, `num_epochs` and those of the
             recipe, `steps`, `best_step`, `validation_loss`, `seconds`, `mixed_precision`.
         encoder: the same of the encoder.
+        on_all: of `score`, by family, on images and patients of all groups where a model can be asked for them.
     """
     first = next(iter(reports.values()))
     rows = {row: _row(first, row) for row in ("real", "mean_image")}
@@ -78,8 +97,27 @@ def summarize(settings: dict, reports: Mapping[str, Report], trainings: Mapping[
         "families": families,
         "rows": rows,
         "without_report": [family for family in FAMILIES if family not in reports],
+        "by_groups": [
+            *(_of_groups(family, one) for family in reports for one in (reports[family], *_of(family, on_all))),
+            *(_of_groups(REAL, one, "real") for one in (first, *list((on_all or {}).values())[:1])),
+        ],
     }
     return json.loads(json.dumps(plain(summary)))  # as it will be read back
+
+
+def _of(family: str, reports: Mapping[str, Report] | None) -> list[Report]:
+    """The report of a family, if there is one."""
+    return [reports[family]] if reports and family in reports else []
+
+
+def _of_groups(label: str, report: Report, row: str = "generated") -> dict:
+    numbers = report.rows[row]
+    return {
+        "label": label,
+        "groups": report.dataset.groups,
+        **{name: vars(report)[name] for name in ("n_generated", "n_heldout", "n_heldout_patients")},
+        "numbers": {name: numbers[name] for name in HEADLINE if name in numbers},
+    }
 
 
 def _row(report: Report, row: str) -> dict:
@@ -118,6 +156,8 @@ def render_tables(summary: dict) -> str:
         if label != MEAN_IMAGE
     ]
     blocks += ["## What these three do not see", markdown_table(["", *beyond], lines), REAL_ROW]
+    if len({tuple(row["groups"]) for row in summary["by_groups"]}) > 1:
+        blocks += ["## HCM patients and patients of all groups", _groups_table(summary["by_groups"]), BOTH]
     blocks += sorted({f"Left out: {reason}" for row in families.values() for reason in row["left_out"].values()})
     blocks += ["## Training", _training_table(families, encoder["training"])]
     cut = [f"{name} after {epochs}" for name, row in families.items() if (epochs := _cut(row["training"]))]
@@ -137,6 +177,15 @@ def render_tables(summary: dict) -> str:
         f"hcm_hf {summary['hcm_hf_version']}."
     )
     return "\n\n".join(blocks) + "\n"
+
+
+def _groups_table(rows: list[dict]) -> str:
+    lines = [
+        [row["label"], " ".join(row["groups"]), str(row["n_heldout_patients"])]
+        + [cell(read_typed(dict[str, Number], row["numbers"]).get(name), name) for name in HEADLINE]
+        for row in rows
+    ]
+    return markdown_table(["", "groups", "held-out patients", *HEADLINE], lines)
 
 
 def _title(name: str) -> str:
@@ -159,17 +208,16 @@ def _training_table(families: dict, encoder: dict) -> str:
         line = [
             ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in facts["parameters"].items()),
             " ".join(facts["groups"]),
-            facts["mixed_precision"].replace("no", "fp32"),
+            precision_name(facts["mixed_precision"]),
             str(facts["steps"]),
             str(facts["best_step"]),
             f"{facts['validation_loss']:.5g}",
             f"{facts['seconds']:.0f}",
         ]
         if "sampler" in row:
-            speed = row["speed"]
+            speed = read_typed(Speed, row["speed"])
             line += [str(row["n_generated"]), row["sampler"]["scheduler"] or ""]
-            line += [str(speed["network_calls"]), brief(speed["seconds_per_1000_images"])]
-            line[-1] += f" ({speed['device']}, {speed['threads']} threads)"
+            line += [str(speed.network_calls), f"{speed.seconds()} ({speed.circumstances()})"]
         lines.append([label, *line, *[""] * (len(columns) - 1 - len(line))])
     return markdown_table(columns, lines)
 

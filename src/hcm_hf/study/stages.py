@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 
+from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.slices import Slices
 from hcm_hf.evaluation.encoder import load_encoder
 from hcm_hf.evaluation.kept import PARTS_FOLDER
@@ -27,7 +28,7 @@ from hcm_hf.study.results import render_tables, summarize
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
 from hcm_hf.training.objectives.base import Objective
-from hcm_hf.training.recipes import find_family
+from hcm_hf.training.recipes import HCM, find_family
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import write_text
 from hcm_hf.utils.names import CONFIG_FILE
@@ -35,6 +36,7 @@ from hcm_hf.version import __version__
 
 
 TABLE_FILE = "table1.json"
+ALL_GROUPS = "all-groups"  # folder of the images and reports on all groups, by family
 BATCH_SIZE = 32  # images per call of a pipeline
 
 
@@ -158,34 +160,46 @@ class Training:
 
 
 class Family(Training):
-    """A family's run, images and report.
+    """A family's run, images and report; the images are of HCM, and are compared with HCM patients.
 
     Raises:
         InputError: as `Training`, and if it cannot be sampled as asked.
     """
 
+    groups: ClassVar[Sequence[str]] = HCM
+    conditions: ClassVar[Mapping[str, str] | None] = None  # what a model of several groups is asked for: its default
+    folder: ClassVar[str] = ""  # below those of images and of reports
+    shown: ClassVar[str] = ""  # in the names of the stages
+
     def __init__(self, plan: Plan, family: str, recipe: str, encoder: Training):
         super().__init__(plan, family, recipe)
         self.encoder = encoder
-        self.image_dir, self.report_dir = plan.work_dir / "images" / family, plan.work_dir / "reports" / family
+        self.image_dir, self.report_dir = (
+            plan.work_dir / kind / self.folder / family for kind in ("images", "reports")
+        )
         pipeline = self.build().pipeline()
+        self.knows_groups = "group" in pipeline.conditions.axes and set(self.recipe.groups) == set(GROUPS)
         names = ("scheduler", "num_inference_steps") if pipeline.denoises else ()
-        self.sampling = Sampling(**{name: plan.settings[name] for name in names})
-        self.sampling.applied_to(pipeline)  # bad settings are found now, not after the training
+        self.sampling = Sampling(self.conditions, **{name: plan.settings[name] for name in names})
+        self.noted = self.sampling.applied_to(pipeline)[1].noted  # bad settings are found now, not after the training
 
     def stages(self) -> list[Stage]:
         """Return what there is to do, in order."""
         return [
             *super().stages(),
-            Stage(f"generate {self.family}", self.is_generated, self.generate, self.generation_left, shared=True),
-            Stage(f"score {self.family}", self.is_scored, self.score, self.scoring_left),
+            Stage(f"generate {self.name}", self.is_generated, self.generate, self.generation_left, shared=True),
+            Stage(f"score {self.name}", self.is_scored, self.score, self.scoring_left),
         ]
+
+    @property
+    def name(self) -> str:
+        """The family, and what it is asked for where that is not HCM."""
+        return self.family + self.shown
 
     def is_generated(self) -> bool:
         """Whether all images are there, and the model of the finished run made them."""
         settings = read_json(self.image_dir / SETTINGS_FILE)
-        asked = {name: value for name, value in vars(self.sampling).items() if value is not None}
-        if not settings or settings | asked != settings:
+        if not settings or settings | self.noted != settings:
             return False
         if not self.is_trained() or settings["model_hash"] != hash_model(self.run_dir):
             return False
@@ -254,6 +268,7 @@ class Family(Training):
             images=self.image_dir,
             model=self.run_dir,
             dataset=self.plan.dataset,
+            groups=self.groups,
             encoder=self.encoder.run_dir,
             paper_compat=True,
             seed=self.plan.settings["seed"],
@@ -274,38 +289,60 @@ class Family(Training):
         return Report.load(self.report_dir).renamed(*names)
 
 
+class AllGroups(Family):
+    """The same run, asked for all groups as they are met in training, and compared with the patients of all groups."""
+
+    groups = GROUPS
+    conditions = {"group": "any"}  # noqa: RUF012
+    folder = ALL_GROUPS
+    shown = ", all groups"
+
+    def stages(self) -> list[Stage]:
+        """Return what there is to do; the training is the family's."""
+        return super().stages()[1:]
+
+
 class Publication:
     """Tables, figures and reports of all families that are scored, whether or not they were asked for this time."""
 
-    def __init__(self, plan: Plan, families: Mapping[str, Family], asked: Sequence[str], encoder: Training):
-        self.plan, self.families, self.asked, self.encoder = plan, families, asked, encoder
+    def __init__(
+        self,
+        plan: Plan,
+        families: Mapping[str, Family],
+        of_all: Mapping[str, AllGroups],
+        asked: Sequence[str],
+        encoder: Training,
+    ):
+        self.plan, self.families, self.of_all, self.asked, self.encoder = plan, families, of_all, asked, encoder
         self.stage = Stage("write the results", self.is_published, self.publish)
 
     def is_published(self) -> bool:
         """Whether the results agree with the reports, and no file is missing."""
-        output_dir, scored = self.plan.output_dir, self._scored()
+        output_dir, scored, of_all = self.plan.output_dir, _scored(self.families), _scored(self.of_all)
         table = read_json(output_dir / TABLE_FILE)
         if not table or not set(scored).issuperset(self.asked):
             return False
         files = table.pop("files")
         return (
             all((output_dir / file).is_file() for file in files)
-            and table == self._summary(scored)
+            and table == self._summary(scored, of_all)
             and read_json(output_dir / ENVIRONMENT_FILE) == self._circumstances()
             and all(
-                read_json(output_dir / name / REPORT_FILE) == one.report().to_json() for name, one in scored.items()
+                read_json(output_dir / one.folder / one.family / REPORT_FILE) == one.report().to_json()
+                for one in (*scored.values(), *of_all.values())
             )
         )
 
     def publish(self) -> None:
         """Write everything anew, the table last."""
-        plan, output_dir, scored = self.plan, self.plan.output_dir, self._scored()
-        for name, one in scored.items():
-            one.report().save(output_dir / name)
+        plan, output_dir = self.plan, self.plan.output_dir
+        scored, of_all = _scored(self.families), _scored(self.of_all)
+        for one in (*scored.values(), *of_all.values()):
+            one.report().save(output_dir / one.folder / one.family)
         sources, seed = (plan.work_dir / "runs", plan.work_dir / "images"), plan.settings["seed"]
         draw_figures(*sources, output_dir, plan.dataset, list(scored), seed=seed)
         write_text(output_dir / ENVIRONMENT_FILE, json.dumps(self._circumstances(), indent=2) + "\n")
-        summary = self._summary(scored)
+        summary = self._summary(scored, of_all)
         write_text(output_dir / "table1.md", render_tables(summary))
         files = sorted(path.relative_to(output_dir).as_posix() for path in output_dir.rglob("*") if path.is_file())
         write_text(output_dir / TABLE_FILE, json.dumps(summary | {"files": files}, indent=2, allow_nan=False) + "\n")
@@ -317,13 +354,14 @@ class Publication:
             call["seconds"].pop(self.stage.name, None)
         return {"calls": calls}
 
-    def _scored(self) -> dict[str, Family]:
-        return {name: one for name, one in self.families.items() if one.is_scored()}
-
-    def _summary(self, scored: Mapping[str, Family]) -> dict:
-        reports = {name: one.report() for name, one in scored.items()}
+    def _summary(self, scored: Mapping[str, Family], of_all: Mapping[str, Family]) -> dict:
+        reports, on_all = ({name: one.report() for name, one in some.items()} for some in (scored, of_all))
         trainings = {name: one.facts() for name, one in scored.items()}
-        return summarize(self.plan.settings, reports, trainings, self.encoder.facts())
+        return summarize(self.plan.settings, reports, trainings, self.encoder.facts(), on_all)
+
+
+def _scored(families: Mapping[str, Family]) -> dict[str, Family]:
+    return {name: one for name, one in families.items() if one.is_scored()}
 
 
 def measure(function: Callable[[], object], times: int = 1) -> float:
@@ -344,6 +382,11 @@ def list_stages(plan: Plan, families: Sequence[str], known: Sequence[str]) -> li
     """
     encoder = Training(plan, "encoder", "default")
     scored = {family: Family(plan, family, plan.settings["recipe"], encoder) for family in known}
+    of_all = {
+        family: AllGroups(plan, family, one.recipe_name, encoder) for family, one in scored.items() if one.knows_groups
+    }
     stages = [Stage("prepare the dataset", plan.is_prepared, plan.prepare), *encoder.stages()]
-    stages += [stage for family in known if family in families for stage in scored[family].stages()]
-    return [*stages, Publication(plan, scored, families, encoder).stage]
+    for family in (family for family in known if family in families):
+        stages += scored[family].stages()
+        stages += of_all[family].stages() if family in of_all else []
+    return [*stages, Publication(plan, scored, of_all, families, encoder).stage]

@@ -13,11 +13,12 @@ from hcm_hf.evaluation.encoder import load_encoder
 from hcm_hf.evaluation.images import fingerprint, read_split
 from hcm_hf.evaluation.report import REPORT_FILE, Report, plain
 from hcm_hf.evaluation.scoring import measure_speed, score
-from hcm_hf.evaluation.tables import brief, cell, markdown_table
+from hcm_hf.evaluation.tables import cell, markdown_table
 from hcm_hf.generation.images import generate_images
 from hcm_hf.metrics.bootstrap import Number
 from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.pipelines.sampling import Sampling
+from hcm_hf.utils.devices import find_device
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import write_text
 from hcm_hf.utils.hub import parse_repository
@@ -51,6 +52,7 @@ def sweep_steps(
     seeds: Sequence[int] = (0,),
     split: str = "test",
     groups: Sequence[str] = ("HCM",),
+    device: str | None = None,
 ) -> Path:
     """Measure quality and time of a model by seed, and of a diffusion model by sampler and number of steps.
 
@@ -72,6 +74,7 @@ def sweep_steps(
         split: the held-out split; choose settings on "validation".
         groups: groups of the images and of the real slices. The table shows all metrics for the first group, and for
             the others wall thickness only.
+        device: where networks compute, such as cpu or cuda:1; by default the accelerator if there is one.
 
     Returns:
         The folder.
@@ -79,7 +82,7 @@ def sweep_steps(
     Raises:
         InputError: if steps are named for a model that takes none, groups for one that has none, or as `score`.
     """
-    output_dir = Path(output_dir)
+    output_dir, where = Path(output_dir), str(find_device(device))
     if not all(names is None or len(names) > 0 for names in (schedulers, steps, seeds, groups)):
         raise InputError("Name one or more of each with --schedulers, --steps, --seeds and --groups.")
     pipeline = HCMPipeline.from_pretrained(model)
@@ -101,19 +104,20 @@ def sweep_steps(
             for seed, row in zip(seeds, rows[name], strict=True):
                 folder = output_dir / name / f"{group}-{seed}"
                 sampling = replace(one, conditions=asked[group])
-                images = generate_images(model, folder / "images", num_images, seed=seed, sampling=sampling)
+                made: dict[str, Any] = {"seed": seed, "sampling": sampling, "device": where}
+                images = generate_images(model, folder / "images", num_images, **made)
                 report = Report.load(folder) if (folder / REPORT_FILE).is_file() else None
                 wanted = num_images, seed, __version__, reference, encoder_hash
                 if report is None or _circumstances(report) != wanted:
                     options: dict[str, Any] = {"split": split, "groups": [group], "encoder": encoder, "seed": seed}
-                    report = score(folder, images=images, dataset=dataset, **options)
+                    report = score(folder, images=images, dataset=dataset, device=where, **options)
                 row |= _chosen(report.rows["generated"], group, first=group == groups[0])
                 if group == groups[0]:
                     first, real = report, _chosen(report.rows["real"], group, first=True)
                 else:
                     real |= _chosen(report.rows["real"], group, first=False)
         if first.speed is None:
-            first.speed = measure_speed(HCMPipeline.from_pretrained(model), first.generator)
+            first.speed = measure_speed(HCMPipeline.from_pretrained(model, device=where), first.generator)
             first.save(output_dir / name / f"{groups[0]}-{seeds[-1]}")
         speeds[name] = first.speed
     rows[REAL] = [real]
@@ -122,7 +126,7 @@ def sweep_steps(
     for name, found in rows.items():
         time = ["", ""]
         if name in speeds:
-            time = [str(speeds[name].network_calls), brief(speeds[name].seconds_per_1000_images)]
+            time = [str(speeds[name].network_calls), speeds[name].seconds()]
         lines.append([name, *time, *(_over_seeds([row.get(column) for row in found], column) for column in columns)])
     table = markdown_table(["", "calls", "seconds per 1,000 images", *columns], lines)
     brackets = "95 % interval over the reference's patients"

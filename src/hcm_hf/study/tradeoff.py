@@ -64,6 +64,7 @@ class Entry:
         sampler: of a diffusion model; empty for others.
         calls: of the network per image.
         milliseconds: per image.
+        milliseconds_range: by the fastest and by the slowest call; None where a single one was timed.
         measured_on: device, threads and batch of that time.
         numbers: by column, where there is one.
         real: the same of real patients in its place; their copies depend on the slices that the model has seen.
@@ -76,6 +77,7 @@ class Entry:
     sampler: str
     calls: int
     milliseconds: float
+    milliseconds_range: tuple[float, float] | None
     measured_on: str
     numbers: dict[str, Number]
     real: dict[str, Number]
@@ -254,7 +256,7 @@ def render_tradeoff(entries: Sequence[Entry]) -> str:
     """
     head, lines = ["", "recipe", "sampler", "calls", "milliseconds per image", *COLUMNS], []
     for one in sorted(entries, key=lambda entry: (list(FAMILIES).index(entry.family), -entry.calls)):
-        setting = [one.family, one.recipe, one.sampler, str(one.calls), brief(one.milliseconds)]
+        setting = [one.family, one.recipe, one.sampler, str(one.calls), _time_cell(one)]
         lines.append([*setting, *(cell(one.numbers.get(column), column) for column in COLUMNS)])
     real = {}  # of the values that the files have, as they differ in what the models have seen and were asked for
     for column in COLUMNS:
@@ -281,6 +283,8 @@ def _draw_line(axes: "Axes", line: Sequence[Entry], column: str, color: str, mar
         values, low, high = zip(*map(_ends, numbers), strict=True)
         dashes, filling = ("--", "white") if column == MASK_WALLS else ("-", color)
         axes.vlines(times, low, high, color=color, linewidth=1, alpha=0.4)
+        for entry, value in zip((entry for entry in line if column in entry.numbers), values, strict=True):
+            axes.hlines(value, *(entry.milliseconds_range or [entry.milliseconds] * 2), color=color, linewidth=1)
         style: dict[str, Any] = {"linestyle": dashes, "linewidth": 1.2, "markersize": 5.5, "markerfacecolor": filling}
         axes.plot(times, values, color=color, marker=marker, **style)
 
@@ -358,12 +362,19 @@ def _read_seeds(numbers: dict | list[dict]) -> list[dict[str, Number]]:
 
 
 def _timed(speed: Speed) -> dict:
-    threads = f"{speed.threads} thread{'s' if speed.threads > 1 else ''}"
     return {
         "calls": speed.network_calls,
         "milliseconds": speed.seconds_per_1000_images,
-        "measured_on": f"{speed.device}, {threads}, batches of {speed.batch_size}",
+        "milliseconds_range": None if speed.low is None or speed.high is None else (speed.low, speed.high),
+        "measured_on": speed.circumstances(),
     }
+
+
+def _time_cell(entry: Entry) -> str:
+    time = brief(entry.milliseconds)
+    if entry.milliseconds_range is None:
+        return time
+    return f"{time} [{', '.join(map(brief, entry.milliseconds_range))}]"
 
 
 def _join(seeds: Sequence[dict[str, Number]]) -> dict[str, Number]:

@@ -5,7 +5,7 @@ import importlib.metadata
 import platform
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,53 @@ PACKAGES = (
     *("torch", "diffusers", "accelerate", "datasets", "evaluate", "safetensors", "numpy", "scipy", "pillow"),
     *("nibabel", "matplotlib"),
 )
+AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}  # by accelerate's name of a mixed precision
+
+
+def find_device(name: str | None = None) -> torch.device:
+    """Return the device of a name; by default the accelerator if there is one, and else the CPU.
+
+    Args:
+        name: as torch writes it: "cpu", "cuda", "cuda:1", "mps".
+
+    Raises:
+        InputError: if torch knows no such device, or it is not there.
+    """
+    if name is None:  # torch names the accelerator that it was built for, there or not
+        there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return there or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # a build without CUDA asserts
+        raise InputError(f"device {name} is not there; leave it out to use {find_device()}.") from error
+    if device.type == "meta":
+        raise InputError(f"device {name} computes nothing; leave it out to use {find_device()}.")
+    return device
+
+
+def autocast(device: torch.device, mixed_precision: str | None) -> AbstractContextManager:
+    """Return the context that computes in a mixed precision.
+
+    Args:
+        device: where it computes.
+        mixed_precision: "no" or None for none, "fp16" or "bf16".
+
+    Raises:
+        InputError: if it is another.
+    """
+    if mixed_precision in (None, "no"):
+        return nullcontext()
+    if mixed_precision not in AUTOCAST:
+        raise InputError(f"mixed_precision is {mixed_precision}; choose among no, {', '.join(AUTOCAST)}.")
+    return torch.autocast(device.type, AUTOCAST[mixed_precision])
+
+
+def name_device(device: torch.device) -> str:
+    """Return the name of the processor or of the GPU, as its maker gives it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return _processor() if device.type == "cpu" else device.type
 
 
 def make_accelerator(
@@ -89,7 +136,7 @@ def describe_environment(device: torch.device) -> dict:
         "processor": _processor(),
         "cores": count_cores(),
         "torch_threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "accelerator": name_device(device) if device.type == "cuda" else device.type,
     }
 
 

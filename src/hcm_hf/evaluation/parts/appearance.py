@@ -7,7 +7,7 @@ import numpy as np
 from hcm_hf.evaluation.comparison import Comparison
 from hcm_hf.evaluation.figures import write_spectra
 from hcm_hf.evaluation.report import Rows
-from hcm_hf.metrics.bootstrap import Number, resample
+from hcm_hf.metrics.bootstrap import Number, resample_biased
 from hcm_hf.metrics.distribution import brightness_outliers, log_radial_spectra, spectrum_distance
 
 
@@ -24,7 +24,7 @@ def appearance_rows(comparison: Comparison, figures: Path | None) -> Rows:
         }
         rows[name] = {}
         for label, (metric, ours, theirs, bounds) in measured.items():
-            resampled = resample(lambda chosen: metric(ours, theirs[chosen]), *comparison.resamples)  # noqa: B023
+            resampled = resample_biased(lambda chosen: metric(ours, theirs[chosen]), *comparison.resamples)  # noqa: B023
             rows[name][label] = Number.estimate(metric(ours, theirs), resampled, bounds, **comparison.counts(images))
     if figures:
         write_spectra(

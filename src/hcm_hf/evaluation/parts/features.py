@@ -9,7 +9,7 @@ import numpy as np
 from hcm_hf.evaluation.comparison import Comparison
 from hcm_hf.evaluation.figures import LABELS, write_precision_recall
 from hcm_hf.evaluation.report import Rows
-from hcm_hf.metrics.bootstrap import Number, resample
+from hcm_hf.metrics.bootstrap import Number, Resampled, resample_biased
 from hcm_hf.metrics.distribution import (
     NeighbourScores,
     frechet_distance,
@@ -54,15 +54,18 @@ def feature_rows(comparison: Comparison, figures: Path | None) -> Rows:
         (ours, all_ours), (theirs, all_theirs) = frechet[name], frechet["real"]
         kernel = resampled_kernel_distance(one, real, codes, draws)
         numbers = {
-            "fd": Number.estimate(*frechet[name], (0, np.inf), **equal),
-            "relative_fd": Number.estimate(ours / theirs, all_ours / all_theirs, (0, np.inf), **equal),
+            "fd": Number.estimate(ours, Resampled(all_ours), (0, np.inf), **equal),
+            "relative_fd": Number.estimate(ours / theirs, Resampled(all_ours / all_theirs), (0, np.inf), **equal),
             "kid": Number.estimate(*kernel, (-np.inf, np.inf), protocol="all", n_generated=len(one), **about),
         }
         scores = np.mean([neighbour_scores(some, real[subset]) for some in subsets[name]], axis=0)
-        resampled = resampled_neighbour_scores(subsets[name][0], real[subset], codes[subset], draws)
+        found = [resampled_neighbour_scores(some, real[subset], codes[subset], draws) for some in subsets[name]]
+        resampled, left_out = (np.mean(one, axis=0) for one in zip(*found, strict=True))
         for column, label in enumerate(NeighbourScores._fields):
             bounds = (0, np.inf) if label == "density" else (0, 1)
-            numbers[label] = Number.estimate(scores[column], resampled[:, column], bounds, **equal)
+            biased = label == "precision"  # fewer different patients have fewer balls
+            ones = Resampled(resampled[:, column], () if biased else (left_out[:, column],))
+            numbers[label] = Number.estimate(scores[column], ones, bounds, **equal)
         rows[name] = {f"{label}_{NAME}": value for label, value in numbers.items()}
         curves[LABELS[name]] = precision_recall_curve(subsets[name][0], real[subset], seed=comparison.seed)
     if figures:
@@ -83,4 +86,4 @@ def _frechet(
         return frechet_distance(subsets[turn], real[chosen])
 
     everything = np.arange(len(real))
-    return float(np.mean([distance(everything) for _ in subsets])), resample(distance, codes, draws)
+    return float(np.mean([distance(everything) for _ in subsets])), resample_biased(distance, codes, draws).values

@@ -21,7 +21,7 @@ from hcm_hf.evaluation.images import THIRDS, GeneratedImages, GeneratedPairs, Re
 from hcm_hf.evaluation.parts.anatomy import CHAMBERS
 from hcm_hf.evaluation.report import Rows
 from hcm_hf.metrics.anatomy import exceeds_threshold, valid_topology, wall_thickness
-from hcm_hf.metrics.bootstrap import Number, bootstrap_draws, ratio_over_pairs, resample
+from hcm_hf.metrics.bootstrap import Number, bootstrap_draws, ratio_over_pairs, resample_biased
 from hcm_hf.utils.errors import InputError
 
 
@@ -232,7 +232,7 @@ def _distance(walls: np.ndarray, real: np.ndarray, patients: np.ndarray, random:
     if not (len(walls) and len(real)):
         return Number.unknown(**counts)
     codes, draws = bootstrap_draws(patients, random)
-    resampled = resample(lambda rows: wasserstein_distance(walls, real[rows]), codes, draws)
+    resampled = resample_biased(lambda rows: wasserstein_distance(walls, real[rows]), codes, draws)
     return Number.estimate(wasserstein_distance(walls, real), resampled, (0, np.inf), **counts)
 
 

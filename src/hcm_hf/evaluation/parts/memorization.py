@@ -9,7 +9,7 @@ import numpy as np
 from hcm_hf.evaluation.comparison import Comparison
 from hcm_hf.evaluation.figures import write_closest_pairs
 from hcm_hf.evaluation.report import Rows
-from hcm_hf.metrics.bootstrap import Number, bootstrap_draws, mean_over_pairs, resample
+from hcm_hf.metrics.bootstrap import Number, Resampled, bootstrap_draws, mean_over_pairs, resample, resample_biased
 from hcm_hf.metrics.memorization import (
     authenticity,
     best_match,
@@ -48,7 +48,7 @@ def memorization_rows(comparison: Comparison, figures: Path | None) -> Rows:
         statistic: Callable[[np.ndarray], float], bounds: tuple[float, float], times: int = 1, **about: Any
     ) -> Number:
         value = float(np.mean([statistic(np.arange(len(codes))) for _ in range(times)]))
-        return Number.estimate(value, resample(statistic, codes, draws), bounds, **about)
+        return Number.estimate(value, resample_biased(statistic, codes, draws), bounds, **about)
 
     rows: Rows = {}
     for name, images in (("generated", comparison.generated.images), ("mean_image", comparison.mean_images)):
@@ -59,8 +59,9 @@ def memorization_rows(comparison: Comparison, figures: Path | None) -> Rows:
         about = comparison.counts(images)
         rows[name] = {
             "copy_rate": estimate(lambda kept: copy_rate(best, best_real[kept]), _SHARE, **about),  # noqa: B023
-            "nearest_neighbour_ratio": estimate(
-                lambda kept: nearest_neighbour_ratio(distance, distance_real[kept]),  # noqa: B023
+            "nearest_neighbour_ratio": Number.estimate(
+                nearest_neighbour_ratio(distance, distance_real),
+                resample(lambda kept: nearest_neighbour_ratio(distance, distance_real[kept]), codes, draws),  # noqa: B023
                 _POSITIVE,
                 **about,
             ),
@@ -87,8 +88,10 @@ def memorization_rows(comparison: Comparison, figures: Path | None) -> Rows:
     about = comparison.counts(heldout.images)
     rows["real"] = {
         "copy_rate": Number.estimate(*mean_over_pairs(copied, codes, draws), _SHARE, **about),
-        "nearest_neighbour_ratio": Number.estimate(ratios.mean(), ratios[draws].mean(1), _POSITIVE, **about),
-        "c_t": Number.estimate(scores.mean() if len(scores) else np.nan, scores, _ANY, **about, n_each=n),
+        "nearest_neighbour_ratio": Number.estimate(
+            ratios.mean(), mean_over_pairs(ratios, np.arange(len(slices)), draws)[1], _POSITIVE, **about
+        ),
+        "c_t": Number.estimate(scores.mean() if len(scores) else np.nan, Resampled(scores), _ANY, **about, n_each=n),
         "authenticity": _authenticity(train_rows, heldout.images, seen.patients, train_draws),
     }
     return rows
@@ -111,4 +114,4 @@ def _authenticity(train: np.ndarray, images: np.ndarray, patients: np.ndarray, d
     parts = _parts(images)
     found = [authenticity(train, pixel_rows(part), patients, draws) for part in parts]
     value, resampled = (np.average(one, axis=0, weights=list(map(len, parts))) for one in zip(*found, strict=True))
-    return Number.estimate(float(value), resampled, _SHARE, **about)
+    return Number.estimate(float(value), Resampled(resampled), _SHARE, **about)
