@@ -59,15 +59,15 @@ def examine_codes(
     folder = find_pipeline(model)
     pipeline = HCMPipeline.from_pretrained(folder)
     if not any(pipeline.num_codes):
-        raise InputError(f"--model {model} has no codes; name an InfoGAN.")
+        raise InputError(f"model {model} has no codes; name an InfoGAN.")
     network = pipeline.network
     loaded = load_encoder(encoder)
     if loaded.network.config.sample_size != network.config.sample_size:
         raise InputError(
-            f"--encoder {encoder} is for images of {loaded.network.config.sample_size} px, those of --model {model} "
+            f"encoder {encoder} is for images of {loaded.network.config.sample_size} px, those of model {model} "
             f"have {network.config.sample_size}."
         )
-    require_empty(output_dir, "--output_dir")
+    require_empty(output_dir, "output_dir")
     pipeline.set_progress_bar_config(disable=True)
     latents = network.sample_latents(num_images, [image_generator(seed, index) for index in range(num_images)])
     batches = tqdm(latents.split(_BATCH_SIZE), unit="batch")
@@ -131,7 +131,7 @@ def measure_slices(images: np.ndarray, encoder: Encoder) -> dict[str, np.ndarray
 
 
 def rank_correlation(values: np.ndarray, measurement: np.ndarray, seed: int = 0) -> Number:
-    """Spearman's rank correlation with its 95 % interval by bootstrap over the images.
+    """Spearman's rank correlation, in [-1, 1], with its 95 % interval by bootstrap over the images.
 
     Args:
         values: of a code, (N,).
@@ -139,8 +139,7 @@ def rank_correlation(values: np.ndarray, measurement: np.ndarray, seed: int = 0)
         seed: of the resamples.
 
     Returns:
-        In [-1, 1]; unknown where fewer than `LEAST` images
-        count or one side is constant.
+        The correlation; unknown where fewer than `LEAST` images count or one side is constant.
     """
     known = np.isfinite(measurement)
     values, measurement = values[known], measurement[known]

@@ -14,6 +14,7 @@ from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.training.curves import loss_curves
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE, METRICS_FILE
+from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.pictures import save_png, write_rows
 
@@ -50,8 +51,7 @@ def draw_figures(
     """
     runs, images, output_dir = Path(runs), Path(images), Path(output_dir)
     wanted = [family for family in FAMILIES if families is None or family in families]
-    if columns < 1:
-        raise InputError(f"columns is {columns}; it must be at least 1.")
+    at_least("columns", columns, 1)
     trained = [family for family in wanted if (runs / family / METRICS_FILE).is_file()]
     drawn = {family: read_images(images / family)[0] for family in wanted if (images / family).is_dir()}
     if not trained:
@@ -79,13 +79,7 @@ def draw_figures(
 
 
 def write_losses(runs: Sequence[Path], figure_file: str | Path, columns: int = 3) -> None:
-    """Write the loss curves of training runs into one picture, each under the name of its run.
-
-    Args:
-        runs: the run folders.
-        figure_file: the PNG file to write.
-        columns: most runs in a row.
-    """
+    """Write the loss curves of run folders into one PNG file, each under the name of its run, `columns` in a row."""
     margin = 24
     with TemporaryDirectory() as folder:
         for index, run in enumerate(runs):

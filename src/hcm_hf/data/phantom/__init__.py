@@ -57,6 +57,14 @@ _GRIDS = (
 )  # fmt: skip
 
 
+# Ranges of what lies around the heart, by the names of `Body`.
+_TISSUES = {
+    "muscle": (15, 25), "room": (2, 9), "epicardial_fat": (1.5, 5), "trabeculae": (2, 5), "papillary": (4, 6),
+    "coil": (0.1, 0.8), "banding": (0.2, 0.7), "rv_blood": (0.62, 0.86), "myocardium": (0.28, 0.50),
+    "bright_fat": (0.65, 1.0), "flesh": (0.18, 0.30), "lung": (0.06, 0.16),
+}  # fmt: skip
+
+
 class PhantomPatient(NamedTuple):
     """Everything that determines one patient's files: what `Info.cfg` says, the anatomy and the scanner."""
 
@@ -170,18 +178,7 @@ def _sample_body(shape: tuple[int, int], body_mass_index: float, rng: np.random.
         drift=tuple(rng.normal((-0.06, 0.0), 0.05).tolist()),
         girth=(rng.uniform(100, 130) + body_mass_index / 2, rng.uniform(170, 205) + body_mass_index / 2),
         fat=max(4.0, 1.3 * (body_mass_index - 17) + rng.normal(0, 3)),
-        muscle=rng.uniform(15, 25),
-        room=rng.uniform(2, 9),
-        epicardial_fat=rng.uniform(1.5, 5),
-        trabeculae=rng.uniform(2, 5),
-        papillary=rng.uniform(4, 6),
-        coil=rng.uniform(0.1, 0.8),
-        banding=rng.uniform(0.2, 0.7),
-        rv_blood=rng.uniform(0.62, 0.86),
-        myocardium=rng.uniform(0.28, 0.50),
-        bright_fat=rng.uniform(0.65, 1.0),
-        flesh=rng.uniform(0.18, 0.30),
-        lung=rng.uniform(0.06, 0.16),
+        **{name: rng.uniform(*limits) for name, limits in _TISSUES.items()},
     )
 
 
@@ -193,13 +190,14 @@ def _write_patient(folder: Path, seed: int, group: str, index: int, cine: bool) 
     folder.mkdir(parents=True)
     zooms = (scanner.spacing, scanner.spacing, scanner.gap)
     for frame in frames:
-        place = drawn.index(frame)
-        _save(images[..., place], zooms, folder / f"{folder.name}_frame{frame:02d}.nii.gz")
-        _save(masks[..., place], zooms, folder / f"{folder.name}_frame{frame:02d}_gt.nii.gz")
+        for voxels, suffix in ((images, ""), (masks, "_gt")):
+            path = folder / f"{folder.name}_frame{frame:02d}{suffix}.nii.gz"
+            _save(voxels[..., drawn.index(frame)], zooms, path)
     if cine:
         _save(images, (*zooms, 1.0), folder / f"{folder.name}_4d.nii.gz")
-    text = f"ED: 1\nES: {patient.es_frame}\nGroup: {group}\nHeight: {patient.height}\n"
-    text += f"NbFrame: {patient.num_frames}\nWeight: {patient.weight}\n"
+    info = {"ED": 1, "ES": patient.es_frame, "Group": group, "Height": patient.height}
+    info |= {"NbFrame": patient.num_frames, "Weight": patient.weight}
+    text = "".join(f"{key}: {value}\n" for key, value in info.items())
     (folder / "Info.cfg").write_text(text, encoding="utf-8")
 
 
