@@ -58,8 +58,7 @@ def read_preparation(dataset: str | Path | None) -> dict:
     if dataset is None:
         return {"source": "synthetic"}
     repository = parse_repository(dataset)
-    folder = Path(dataset) if repository is None else _snapshot(*repository)
-    path = folder / REPORT_FILE
+    path = (Path(dataset) if repository is None else _snapshot(*repository)) / REPORT_FILE
     if not path.is_file():
         return {}
     with explained(path):

@@ -41,14 +41,10 @@ def count_patients(patients: Identities) -> int:
 
 
 def read_identities(value: object, what: str) -> Identities:
-    """Check the training patients that a file names.
-
-    Args:
-        value: the patients, as read from JSON.
-        what: the file or model, as the beginning of a sentence.
+    """Return the training patients that a file names, as read from JSON.
 
     Raises:
-        InputError: if they are missing or damaged, or written by an old version.
+        InputError: if they are missing, damaged or of an old version; the sentence begins with `what`.
     """
     if not isinstance(value, Mapping):
         raise InputError(f"{what} does not say which patients it was trained on; train it again.")

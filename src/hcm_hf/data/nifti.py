@@ -1,11 +1,11 @@
 """Read one NIfTI volume from one file, by its content; names may be wrong about compression."""
 
 import gzip
-import io
 import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -39,11 +39,7 @@ class Nifti:
 def find_nifti(folder: AnyPath, stem: str) -> AnyPath:
     """Find `stem.nii`, `stem.nii.gz`, or the only file in a folder of that name, as some archive programs leave it.
 
-    Returns:
-        The file; `stem.nii.gz` if there is none.
-
-    Raises:
-        InputError: if a folder of that name does not hold exactly one file.
+    Without one, `stem.nii.gz` is returned. A folder that does not hold exactly one file raises an `InputError`.
     """
     paths = [folder.joinpath(f"{stem}{suffix}") for suffix in (".nii", ".nii.gz")]
     path = next((path for path in paths if path.exists()), paths[-1])
@@ -66,7 +62,7 @@ def read_nifti(path: AnyPath, ndim: int) -> Nifti:
     """
     with explained(path), path.open("rb") as stream:
         try:
-            file = _load(io.BufferedReader(stream))
+            file = _load(stream)
             voxels = np.asarray(file.dataobj)
         except _OTHER_KINDS as error:
             raise InputError(f"{path} cannot be read as NIfTI: {error}.") from error
@@ -85,8 +81,8 @@ def read_nifti(path: AnyPath, ndim: int) -> Nifti:
     return Nifti(voxels, (x, y, z), file.affine if placed else None, description)
 
 
-def _load(stream: io.BufferedReader) -> nibabel.Nifti1Image:
-    """Read the image in a stream; keep no more of it than the header announces."""
+def _load(stream: Any) -> nibabel.Nifti1Image:
+    """Read the image in a buffered stream; keep no more of it than the header announces."""
     compressed = stream.peek(len(_GZIP)).startswith(_GZIP)
     content = gzip.GzipFile(fileobj=stream) if compressed else stream
     data = content.read(4)
@@ -112,7 +108,7 @@ def _load(stream: io.BufferedReader) -> nibabel.Nifti1Image:
     return kind.from_bytes(data)
 
 
-def _check_end(content: io.BufferedReader | gzip.GzipFile) -> None:
+def _check_end(content: Any) -> None:
     """Read on to the checksum at the end of a compressed stream; ignore what is not compressed."""
     left = MOST_BYTES
     try:

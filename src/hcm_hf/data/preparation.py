@@ -83,13 +83,8 @@ def build_dataset(
 ) -> tuple[datasets.DatasetDict, PreparationReport]:
     """Build a dataset of slices, split by patient, from a folder or `.zip` in the ACDC layout.
 
-    Args:
-        source: the folder or `.zip`, with `training/` and `testing/` or one tree of patients.
-        resolution: pixels a side of a field of view of 128 mm: 64 is 2 mm a pixel, 128 is 1 mm.
-        groups: the groups to keep; by default all five. The choice does not move a patient to another split.
-        all_frames: also the frames between ED and ES, where there is a 4-D cine (null `phase` and `mask`).
-        num_proc: number of processes that read patients.
-        seed: seed of the split.
+    The arguments are those of `prepare_dataset`. The choice of groups does not move a patient to another split.
+    Frames between ED and ES have no `phase` and no `mask`.
 
     Raises:
         InputError: on unreadable or incomplete files, an unknown group, or a split without patients.

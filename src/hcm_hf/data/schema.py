@@ -112,15 +112,7 @@ def _check_rows(split: datasets.Dataset, name: str, split_name: str) -> set[tupl
 
 
 def check_preparation(value: object, name: str) -> dict:
-    """Check the entries of `preparation.json` that other modules read.
-
-    Args:
-        value: content of the file.
-        name: name of the file, as the beginning of a sentence.
-
-    Raises:
-        InputError: if it is damaged.
-    """
+    """Return the content of `preparation.json`, or raise an `InputError` that begins with `name` if it is damaged."""
     found: Mapping = value if isinstance(value, Mapping) else {}
 
     def fits(key: str, kind: type | tuple[type, ...]) -> bool:

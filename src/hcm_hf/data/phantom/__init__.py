@@ -6,6 +6,7 @@ AHA/ACC guideline, https://doi.org/10.1161/CIR.0000000000000937.
 """
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 from hcm_hf.data.acdc import GROUPS, check_groups
 from hcm_hf.data.phantom.anatomy import Heart, Ripples
 from hcm_hf.data.phantom.scene import Body, Scanner, Scene
-from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.files import replacing, require_empty
 from hcm_hf.utils.process import count_cores, map_processes
 
@@ -104,14 +105,12 @@ def write_cohort(
         InputError: for an unknown group, fewer than one patient, or a folder that is not empty.
     """
     check_groups(groups)
-    if num_patients_per_group < 1:
-        raise InputError(f"num_patients_per_group is {num_patients_per_group}; at least 1 is needed.")
+    at_least("num_patients_per_group", num_patients_per_group, 1)
     require_empty(output_dir, "output_dir")
-    patients = [(group, index) for group in groups for index in range(num_patients_per_group)]
+    patients = list(enumerate(product(groups, range(num_patients_per_group)), 1))
     num_proc = min(num_proc or count_cores(), len(patients))
     with replacing(output_dir) as folder:
-        folders = [folder / "training" / f"patient{number:03d}" for number in range(1, len(patients) + 1)]
-        jobs = [(path, seed, group, index, cine) for path, (group, index) in zip(folders, patients, strict=True)]
+        jobs = [(folder / "training" / f"patient{number:03d}", seed, *one, cine) for number, one in patients]
         list(map_processes(_write_patient, *zip(*jobs, strict=True), num_proc=num_proc))
 
 
