@@ -129,10 +129,9 @@ def prepare_plainly(acdc: Path) -> None:
 
 
 def training_steps(dataset: Path, runs: Path, rounds: int, num_steps: int) -> None:
-    """A training step of each model, logging and all, against a plain loop on the same networks and batch.
+    """A training step of each model, logging and all, against a plain loop on the same networks and batch size.
 
-    Both are timed from the start of a step to the start of the next: reading of images counts, validation and
-    checkpoints do not.
+    From the start of a step to that of the next: reading images counts, validation and checkpoints do not.
     """
     split = load_dataset(dataset)["train"]
     rows = [index for index, group in enumerate(split["group"]) if split.features["group"].int2str(group) == "HCM"]

@@ -30,21 +30,19 @@ def draw_figures(
 ) -> Path:
     """Draw the figures of https://doi.org/10.17163/ings.n34.2025.09 for the families that are there.
 
-    The folder gets `families.png` (real HCM slices of the test split above the first images of each family; the
-    study's figure 4), `losses.png` (the loss curves of each family and of the encoder; figures 5 to 8) and, in a
-    folder for each family that a user can control, `controls.png`.
-
     Args:
         runs: folder with the run folders of `train`, named as in `FAMILIES`, and `encoder`.
         images: folder with the folders of `generate_images`, of the same names.
-        output_dir: the folder to write to.
+        output_dir: gets `families.png` (real HCM slices of the test split above the first images of each family; the
+            study's figure 4), `losses.png` (the loss curves of each family and of the encoder; figures 5 to 8) and, in
+            a folder for each family that a user can control, `controls.png`.
         dataset: the prepared dataset; by default the synthetic cohort.
         families: the families to draw; by default all.
         columns: images in a row.
         seed: seed of the choice of real slices and of the latents of `controls.png`.
 
     Returns:
-        The folder.
+        `output_dir`.
 
     Raises:
         InputError: if no family is there, or images do not fit the dataset.
@@ -102,12 +100,12 @@ def write_controls(pipeline: HCMPipeline, figure_file: str | Path, num_images: i
 
     Args:
         pipeline: the model.
-        figure_file: the PNG file to write.
+        figure_file: the PNG file to write; there is none for a network without controls.
         num_images: images in a row, unless the network says how many.
         seed: seed of the latents that the rows share.
 
     Returns:
-        Whether a figure was written: there is none for a network without controls.
+        Whether a figure was written.
     """
     latents = pipeline.network.sample_latents(num_images, torch.Generator().manual_seed(seed))
     rows = {
