@@ -220,7 +220,7 @@ def test_bad_arguments_leave_nothing_behind(cohort, tmp_path):
     for arguments, message in [
         ({"groups": ["ABC"]}, "Unknown group 'ABC' in groups"),
         ({"groups": ["DCM"]}, "No patient is left in the train split"),
-        ({"resolution": 4}, "resolution is 4; it must be 16 or more"),
+        ({"resolution": 4}, "resolution is 4; it must be at least 16"),
     ]:
         with pytest.raises(InputError, match=message):
             prepare_dataset(cohort, tmp_path / "out", **arguments)

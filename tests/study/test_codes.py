@@ -95,11 +95,11 @@ def test_an_encoder_of_another_size_and_a_folder_that_holds_something_are_refuse
     build_tiny("infogan").pipeline().save_pretrained(tmp_path / "infogan")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "kept.txt").write_text("kept")
-    with pytest.raises(InputError, match="--output_dir .*mine exists and holds something else"):
+    with pytest.raises(InputError, match="output_dir .*mine exists and holds something else"):
         examine_codes(tmp_path / "infogan", encoder, tmp_path / "mine", num_images=20)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["kept.txt"]
     larger = save_encoder(tmp_path / "larger", SliceEncoder(STRUCTURES, GROUPS, PHASES, 32, (4, 8)).eval())
-    with pytest.raises(InputError, match="--encoder .*larger is for images of 32 px, those of --model .* have 16"):
+    with pytest.raises(InputError, match="encoder .*larger is for images of 32 px, those of model .* have 16"):
         examine_codes(tmp_path / "infogan", larger, tmp_path / "codes", num_images=20)
     assert not (tmp_path / "codes").exists()
 

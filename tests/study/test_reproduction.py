@@ -363,7 +363,7 @@ def test_a_seventh_family_on_a_prepared_dataset(reproduced, tmp_path, monkeypatc
         ({"recipe": "secret"}, "Unknown recipe .secret.; choose among distilled, .*paper, tuned"),
         (
             {"recipe": "distilled"},
-            "recipe distilled needs a teacher; train it with scripts.train.py --teacher",
+            "recipe distilled needs a teacher; train it with scripts.train.py and its argument teacher",
         ),
         ({"dataset": "somewhere"}, "acdc and dataset exclude each other"),
         ({"acdc": "nowhere"}, "nowhere does not exist"),

@@ -68,13 +68,13 @@ def test_one_group_is_asked_for_too(dataset_dir, tmp_path, monkeypatch):
 
 
 def test_a_model_that_is_asked_for_nothing_has_one_group(model, dataset_dir, tmp_path):
-    with pytest.raises(InputError, match="--groups HCM NOR: this model makes no masks"):
+    with pytest.raises(InputError, match="groups HCM NOR: this model makes no masks"):
         sweep_steps(model, tmp_path / "steps", dataset_dir, groups=("HCM", "NOR"))
 
 
 def test_only_a_diffusion_model_takes_steps(dataset_dir, tmp_path):
     build_tiny("vae").pipeline().save_pretrained(tmp_path / "vae")
-    with pytest.raises(InputError, match="--schedulers and --steps are for diffusion models"):
+    with pytest.raises(InputError, match="schedulers and steps are for diffusion models"):
         sweep_steps(tmp_path / "vae", tmp_path / "steps", dataset_dir, steps=(1,))
     assert not (tmp_path / "steps").exists()
 
@@ -96,7 +96,10 @@ def test_a_model_that_is_called_once_has_a_row_of_its_seeds(dataset_dir, tmp_pat
 
 
 def test_unknown_settings_are_refused_before_the_first_image(model, dataset_dir, tmp_path):
-    for settings, message in (({"steps": (1, 0)}, "num_inference_steps"), ({"schedulers": ()}, "--schedulers")):
+    for settings, message in (
+        ({"steps": (1, 0)}, "num_inference_steps"),
+        ({"schedulers": ()}, "schedulers, steps, seeds and groups must each"),
+    ):
         with pytest.raises(InputError, match=message):
             sweep_steps(model, tmp_path / "steps", dataset_dir, **settings)
         assert not (tmp_path / "steps").exists()

@@ -147,20 +147,20 @@ def test_what_does_not_compare_is_not_drawn(tmp_path, changes, what):
 @pytest.mark.parametrize(
     ("reports", "sweeps", "message"),
     [
-        ([], [], "Name one or more files with --reports or --sweeps."),
+        ([], [], "reports or sweeps must name one or more files."),
         ([("paper", "vae/missing.json")], [], "missing.json (No such file or directory)"),
         ([("paper", "empty")], [], "empty holds no report.json, nor does a folder in it named after a family."),
         ([("paper", "vae/cut.json")], [], "cut.json (Expecting property name enclosed in double quotes: line 1"),
         ([("paper", "list.json")], [], "list.json is in no folder that is named after a family: vae, gan,"),
         ([("paper", "vae/list.json")], [], "list.json holds no JSON object; it is damaged"),
-        ([("paper", "gan")], [], "report.json is no report of score.py with --model and --encoder."),
-        ([], [("ddpm-paper", "vae/list.json")], "list.json is no steps.json of sweep_steps.py with --encoder ("),
+        ([("paper", "gan")], [], "report.json is no report of score.py with a model and an encoder."),
+        ([], [("ddpm-paper", "vae/list.json")], "list.json holds no JSON object; it is damaged"),
         (
             [],
             [("ddpm-paper", "steps.json")],
-            "steps.json is no steps.json of sweep_steps.py with --encoder ('kid_acdc')",
+            "steps.json is no steps.json of sweep_steps.py with an encoder ('kid_acdc')",
         ),
-        ([], [("tuned", "steps.json")], "--sweeps tuned is no FAMILY-RECIPE such as ddpm-tuned; families: vae, gan,"),
+        ([], [("tuned", "steps.json")], "sweeps has tuned, no FAMILY-RECIPE such as ddpm-tuned; families: vae, gan,"),
     ],
 )
 def test_bad_files_get_one_sentence(tmp_path, reports, sweeps, message):

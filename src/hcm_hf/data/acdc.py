@@ -43,69 +43,40 @@ _LABEL_ERROR = 1e-3  # largest distance of a mask's value from a whole number; s
 
 @dataclass(frozen=True)
 class Patient:
-    """One patient's `Info.cfg` and the place of the files; no voxel has been read.
+    """One patient's `Info.cfg` and the place of the files; no voxel has been read."""
 
-    Attributes:
-        name: name of the folder, such as "patient021".
-        half: "training", "validation" or "testing" if the source is split by folders, else "".
-        group: one of `GROUPS`.
-        phases: frame number (from 1) of each phase, `{"ED": 1, "ES": 12}`.
-        height: height in cm; None if unknown.
-        weight: weight in kg; None if unknown.
-        source: the folder or `.zip` that was searched.
-        folder: the patient's folder inside `source`.
-        notes: a sentence for each oddity of `Info.cfg`.
-    """
-
-    name: str
-    half: str
-    group: str
-    phases: dict[str, int]
-    height: float | None
-    weight: float | None
-    source: str
-    folder: str
-    notes: tuple[str, ...] = ()
+    name: str  # of the folder, such as "patient021"
+    half: str  # "training", "validation" or "testing" if the source is split by folders, else ""
+    group: str  # one of `GROUPS`
+    phases: dict[str, int]  # frame number (from 1) of each phase, {"ED": 1, "ES": 12}
+    height: float | None  # cm
+    weight: float | None  # kg
+    source: str  # the folder or `.zip` that was searched
+    folder: str  # the patient's folder inside `source`
+    notes: tuple[str, ...] = ()  # a sentence for each oddity of `Info.cfg`
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """The patients of a source, and the folders that are not used.
+    """The patients of a source, and the folders that are not used."""
 
-    Attributes:
-        patients: the patients, sorted by name.
-        split_rule: how they are split into training, validation and test, and why.
-        left_out: a sentence for each folder or patient that was left out.
-    """
-
-    patients: list[Patient]
-    split_rule: str
-    left_out: list[str]
+    patients: list[Patient]  # sorted by name
+    split_rule: str  # how they are split into training, validation and test, and why
+    left_out: list[str]  # a sentence for each folder or patient that was left out
 
 
 @dataclass(frozen=True)
 class Volume:
-    """One frame of one patient.
+    """One frame of one patient."""
 
-    Attributes:
-        image: (X, Y, Z) intensities as stored; X runs along a row of the picture.
-        mask: (X, Y, Z) uint8 indices of `STRUCTURES`; None for a frame without a segmentation.
-        spacing: voxel size along X, Y and Z in mm.
-        frame: number of the frame, from 1.
-        phase: "ED", "ES", or None for the frames between.
-        description: text of the NIfTI header's field `descrip`.
-        file: name of the file, for messages.
-        affine: (4, 4) from voxels to the scanner; None if the header has none.
-    """
-
-    image: np.ndarray
-    mask: np.ndarray | None
-    spacing: tuple[float, float, float]
-    frame: int
-    phase: str | None
-    description: str
-    file: str
-    affine: np.ndarray | None = None
+    image: np.ndarray  # (X, Y, Z) intensities as stored; X runs along a row of the picture
+    mask: np.ndarray | None  # (X, Y, Z) uint8 indices of `STRUCTURES`; None for a frame without a segmentation
+    spacing: tuple[float, float, float]  # voxel size along X, Y and Z in mm
+    frame: int  # from 1
+    phase: str | None  # "ED", "ES", or None for the frames between
+    description: str  # text of the NIfTI header's field `descrip`
+    file: str  # for messages
+    affine: np.ndarray | None = None  # (4, 4) from voxels to the scanner; None if the header has none
 
 
 def check_groups(groups: Sequence[str]) -> None:
@@ -125,8 +96,7 @@ def find_cohort(source: str | Path) -> Cohort:
         InputError: if the source is missing or not ACDC, an `Info.cfg` is incomplete, or a file is missing.
     """
     source = str(Path(source))
-    root = _open(source)
-    folders, left_out = _search(root, source)
+    folders, left_out = _search(_open(source), source)
     if not folders:
         raise InputError(f"{source} holds no ACDC patients: it should contain training/patient001/Info.cfg and so on.")
     folders.sort(key=lambda folder: folder.name)
@@ -138,14 +108,13 @@ def find_cohort(source: str | Path) -> Cohort:
     if "testing" not in found or found == {"testing"}:
         rule = "70/10/20 of each group, as no folder testing/ or test/ beside others holds patients out"
         return Cohort([_read_info(folder, "", source) for folder in folders], rule, left_out)
-    if "training" in found or "validation" in found:
-        left_out += [
-            f"{_inside(folder, source)}: neither in training/ nor in testing/"
-            for folder in folders
-            if not halves[folder]
-        ]
-    else:
-        halves = {folder: half or "training" for folder, half in halves.items()}
+    others = "" if found & {"training", "validation"} else "training"  # the half of patients in no official folder
+    halves = {folder: half or others for folder, half in halves.items()}
+    left_out += [
+        f"{_inside(folder, source)}: neither in training/ nor in testing/"
+        for folder, half in halves.items()
+        if not half
+    ]
     validation = "the folder validation/" if "validation" in found else "10 % of each group of the others"
     rule = f"test is the folder testing/ or test/ of the source, validation is {validation}"
     return Cohort([_read_info(folder, half, source) for folder, half in halves.items() if half], rule, left_out)
@@ -160,31 +129,27 @@ def read_volumes(patient: Patient, all_frames: bool = False) -> Iterator[Volume]
         InputError: if a file is truncated or unreadable, a mask does not fit its image, or the voxels are constant or
             not finite.
     """
-    folder = _folder(patient)
+    folder = _open(patient.source).joinpath(patient.folder)
     for phase, frame in patient.phases.items():
         path = find_nifti(folder, f"{patient.name}_frame{frame:02d}")
-        image = read_nifti(path, ndim=3)
-        _check_voxels(image.voxels, path)
-        mask = _read_mask(find_nifti(folder, f"{patient.name}_frame{frame:02d}_gt"), image)
-        yield Volume(
-            image.voxels, mask, image.spacing, frame, phase, image.description, str(path), affine=image.affine
-        )
-    cine_path = find_nifti(folder, f"{patient.name}_4d")
-    if all_frames and cine_path.exists():
-        cine = read_nifti(cine_path, ndim=4)
-        if cine.voxels.shape[:3] != mask.shape:
+        file = read_nifti(path, ndim=3)
+        _check_voxels(file.voxels, path)
+        mask = _read_mask(find_nifti(folder, f"{patient.name}_frame{frame:02d}_gt"), file)
+        yield Volume(file.voxels, mask, file.spacing, frame, phase, file.description, str(path), file.affine)
+    path = find_nifti(folder, f"{patient.name}_4d")
+    if all_frames and path.exists():
+        file = read_nifti(path, ndim=4)
+        if file.voxels.shape[:3] != mask.shape:
             raise InputError(
-                f"{cine_path} has frames of shape {cine.voxels.shape[:3]}, not {mask.shape} as {path.name}."
+                f"{path} has frames of shape {file.voxels.shape[:3]}, but those of ED and ES {mask.shape}."
             )
-        for index in sorted(set(range(cine.voxels.shape[3])) - {frame - 1 for frame in patient.phases.values()}):
-            voxels = cine.voxels[..., index]
-            _check_voxels(voxels, cine_path)
-            yield Volume(
-                voxels, None, cine.spacing, index + 1, None, cine.description, str(cine_path), affine=cine.affine
-            )
+        for frame in sorted(set(range(1, file.voxels.shape[3] + 1)) - set(patient.phases.values())):
+            voxels = file.voxels[..., frame - 1]
+            _check_voxels(voxels, path)
+            yield Volume(voxels, None, file.spacing, frame, None, file.description, str(path), file.affine)
 
 
-def _open(source: str | Path) -> AnyPath:
+def _open(source: str) -> AnyPath:
     path = Path(source)
     with explained(path):
         if path.is_dir():
@@ -195,10 +160,6 @@ def _open(source: str | Path) -> AnyPath:
             return zipfile.Path(zipfile.ZipFile(path))
         except zipfile.BadZipFile as error:
             raise InputError(f"{source} is neither a folder nor a complete .zip ({error}); copy it again.") from error
-
-
-def _folder(patient: Patient) -> AnyPath:
-    return _open(patient.source).joinpath(patient.folder)
 
 
 def _inside(folder: AnyPath, source: str) -> str:
@@ -215,27 +176,26 @@ def _half(folder: AnyPath, source: str) -> str:
 
 def _search(folder: AnyPath, source: str, depth: int = 0) -> tuple[list[AnyPath], list[str]]:
     """Return the patient folders at or below `folder`, and a sentence for each folder without any."""
+    here = f"folder {_inside(folder, source)}"
     if _PATIENT.fullmatch(folder.name):
         return [folder], []
     if folder.name.startswith((".", "__")) and depth:
-        return [], [f"folder {_inside(folder, source)}: its name begins as those of system folders do"]
+        return [], [f"{here}: its name begins as those of system folders do"]
     if depth > _SEARCH_DEPTH:
-        return [], [f"folder {_inside(folder, source)}: more than {_SEARCH_DEPTH} folders deep"]
+        return [], [f"{here}: more than {_SEARCH_DEPTH} folders deep"]
     found, left_out = [], []
     try:
         children = sorted((child for child in folder.iterdir() if child.is_dir()), key=lambda child: child.name)
     except OSError as error:
-        return [], [f"folder {_inside(folder, source)}: it cannot be read ({error.strerror})"]
+        return [], [f"{here}: it cannot be read ({error.strerror})"]
     for child in children:
         patients, passed_over = _search(child, source, depth + 1)
         found += patients
         left_out += passed_over
     if found or not depth:
         return found, left_out
-    few = [sentence for sentence in left_out if "cannot be read" in sentence]
-    return [], few or [
-        f"folder {_inside(folder, source)}: it is not called patient001 or the like, and holds no folder that is"
-    ]
+    unread = [sentence for sentence in left_out if "cannot be read" in sentence]
+    return [], unread or [f"{here}: it is not called patient001 or the like, and holds no folder that is"]
 
 
 def _read_info(folder: AnyPath, half: str, source: str) -> Patient:
@@ -247,8 +207,9 @@ def _read_info(folder: AnyPath, half: str, source: str) -> Patient:
             data = stream.read(_MOST_INFO_BYTES + 1)
     if len(data) > _MOST_INFO_BYTES:
         raise InputError(f"{path} is larger than {_MOST_INFO_BYTES // 2**10} KiB; it is no Info.cfg of ACDC.")
-    lines = _decode(data).splitlines()
-    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as editors of Windows may save it
+    text = data.decode("utf-16" if wide else "utf-8-sig", errors="replace")
+    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
     info = {key.strip().lower(): value.strip() for key, value in pairs}
     for key in ("Group", *PHASES):
         if key.lower() not in info:
@@ -256,42 +217,33 @@ def _read_info(folder: AnyPath, half: str, source: str) -> Patient:
     group = info["group"].upper()
     if group not in GROUPS:
         raise InputError(f"{path} has the group '{info['group']}', which is not one of {', '.join(GROUPS)}.")
-    phases = {phase: _whole_number(info[phase.lower()], phase, path) for phase in PHASES}
+    phases = {}
+    for phase in PHASES:
+        frame = info[phase.lower()]
+        try:
+            phases[phase] = int(frame)
+        except ValueError as error:
+            raise InputError(f"{path} has '{phase}: {frame}', which is not a whole number.") from error
     if phases["ED"] == phases["ES"]:
         raise InputError(f"{path} gives frame {phases['ED']} for both ED and ES; correct it.")
-    for phase, frame in phases.items():
+    for phase, number in phases.items():
         for suffix, what in (("", "image"), ("_gt", "mask")):
             with explained(folder):
-                file = find_nifti(folder, f"{folder.name}_frame{frame:02d}{suffix}")
+                file = find_nifti(folder, f"{folder.name}_frame{number:02d}{suffix}")
                 there = file.exists()
             if not there:
-                raise InputError(f"{path} says {phase}: {frame}, but its {what} {file.name} is not there.")
-    sizes = {key: _size(info.get(key, "")) for key in ("height", "weight")}
+                raise InputError(f"{path} says {phase}: {number}, but its {what} {file.name} is not there.")
+    sizes = {key: _read_size(info.get(key, "")) for key in ("height", "weight")}
     notes = [
         f"{folder.name}: Info.cfg has '{key.capitalize()}: {info[key]}', which is no number; left empty"
         for key, size in sizes.items()
         if size is None and info.get(key)
     ]
-    return Patient(
-        folder.name, half, group, phases, **sizes, source=source, folder=_inside(folder, source), notes=tuple(notes)
-    )
+    inside = _inside(folder, source)
+    return Patient(folder.name, half, group, phases, **sizes, source=source, folder=inside, notes=tuple(notes))
 
 
-def _decode(data: bytes) -> str:
-    """Decode a file that may begin with a byte order mark of Windows editors."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", errors="replace")
-    return data.decode("utf-8-sig", errors="replace")
-
-
-def _whole_number(text: str, key: str, path: AnyPath) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise InputError(f"{path} has '{key}: {text}', which is not a whole number.") from error
-
-
-def _size(text: str) -> float | None:
+def _read_size(text: str) -> float | None:
     """Return a height or weight; None unless it is a positive number."""
     try:
         size = float(text.replace(",", "."))

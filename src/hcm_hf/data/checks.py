@@ -5,7 +5,7 @@ cavity enclosed by myocardium and larger at ED, blood brighter than myocardium, 
 A mask does not show what is up: in ACDC the right ventricle lies above or below the left one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -54,7 +54,7 @@ def examine(name: str, volumes: Sequence[Volume]) -> tuple[Callable[[Volume], Vo
     sides = [side for side in map(_side, volumes) if np.isfinite(side)]
     if not sides:
         notes.append("the mask marks no RV cavity or no LV cavity; the side of the right ventricle is not checked")
-    elif np.mean(sides) > _SIDE and all(_is_canonical(volume) for volume in volumes) and np.mean(sides) > -_SIDE:
+    elif np.mean(sides) > -_SIDE and all(map(_is_canonical, volumes)):
         turned += [0, 1]
         notes.append("stored with R A S axes by its affine; turned to ACDC's L P S")
     elif np.mean(sides) > _SIDE:
@@ -69,9 +69,17 @@ def examine(name: str, volumes: Sequence[Volume]) -> tuple[Callable[[Volume], Vo
                 f"at {volume.phase} blood is no brighter than myocardium under the mask, or more so beside it; "
                 "check that the mask belongs to the image"
             )
-    if len(volumes) == 2 and _cavity(volumes[0]) < _cavity(volumes[1]):
+    cavities = [np.count_nonzero(_labels(volume) == LV) * np.prod(volume.spacing) for volume in volumes]
+    if len(volumes) == 2 and cavities[0] < cavities[1]:
         notes.append("the left cavity is larger at ES than at ED; check that they are not exchanged")
-    return lambda volume: _turn(volume, turned), [f"{name}: {note}" for note in notes]
+
+    def turn(volume: Volume) -> Volume:
+        if not turned:
+            return volume
+        mask = None if volume.mask is None else np.flip(volume.mask, tuple(turned))
+        return replace(volume, image=np.flip(volume.image, tuple(turned)), mask=mask)
+
+    return turn, [f"{name}: {note}" for note in notes]
 
 
 def _check_size(volume: Volume) -> None:
@@ -98,9 +106,10 @@ def _check_size(volume: Volume) -> None:
 
 
 def _check_labels(volume: Volume) -> None:
-    ring = _contact(_labels(volume), LV, MYOCARDIUM)
-    outside = _contact(_labels(volume), LV, 0) + _contact(_labels(volume), LV, RV)
-    if (_labels(volume) == LV).any() and (ring <= outside or ring <= _contact(_labels(volume), RV, MYOCARDIUM)):
+    mask = _labels(volume)
+    ring = _contact(mask, LV, MYOCARDIUM)
+    outside = _contact(mask, LV, 0) + _contact(mask, LV, RV)
+    if (mask == LV).any() and (ring <= outside or ring <= _contact(mask, RV, MYOCARDIUM)):
         raise InputError(
             f"The mask of {volume.file} has label 3 outside the ring of label 2; number the structures as ACDC: 1 "
             "RV cavity, 2 myocardium, 3 LV cavity (M&Ms has 1 and 3 the other way round)."
@@ -113,6 +122,11 @@ def _labels(volume: Volume) -> np.ndarray:
     return volume.mask
 
 
+def _marked(volume: Volume) -> list[np.ndarray]:
+    """The places along X, Y and Z where the mask marks something."""
+    return [np.flatnonzero(_labels(volume).any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+
+
 def _contact(mask: np.ndarray, first: int, second: int) -> int:
     """Count the edges between neighbouring pixels of two labels, within slices."""
     one, other = mask == first, mask == second
@@ -121,38 +135,32 @@ def _contact(mask: np.ndarray, first: int, second: int) -> int:
     return int(np.count_nonzero(along_x) + np.count_nonzero(along_y))
 
 
-def _odd_sizes(volumes: Sequence[Volume]) -> list[str]:
-    notes = []
+def _odd_sizes(volumes: Sequence[Volume]) -> Iterator[str]:
     if any(np.allclose(volume.spacing[:2], 1, atol=1e-4) for volume in volumes):
-        notes.append("its pixels are exactly 1 x 1 mm; check that the true size was not lost")
+        yield "its pixels are exactly 1 x 1 mm; check that the true size was not lost"
     if len({(volume.spacing, volume.image.shape) for volume in volumes}) > 1:
-        notes.append("ED and ES differ in voxel size or shape")
+        yield "ED and ES differ in voxel size or shape"
     for volume in volumes:
-        marked = [np.flatnonzero(_labels(volume).any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-        width, height, length = (
-            (one[-1] - one[0] + 1) * size for one, size in zip(marked, volume.spacing, strict=True)
-        )
+        marked = _marked(volume)
+        ends = [(one[-1] - one[0] + 1) * size for one, size in zip(marked, volume.spacing, strict=True)]
+        width, height, length = ends
         if not all(_WIDTHS[0] <= side <= _WIDTHS[1] for side in (width, height)):
-            notes.append(f"at {volume.phase} the heart is {width:.0f} x {height:.0f} mm wide; check the voxel size")
+            yield f"at {volume.phase} the heart is {width:.0f} x {height:.0f} mm wide; check the voxel size"
         if len(marked[2]) > 2 and length < _LENGTH:
-            notes.append(f"at {volume.phase} the heart is {length:.0f} mm long; check the distance of slices")
-    return notes
+            yield f"at {volume.phase} the heart is {length:.0f} mm long; check the distance of slices"
 
 
 def _depth(volume: Volume) -> float:
     """Return the mean position of the marked area: -1 is the first marked slice, 1 the last; below 0 in ACDC."""
-    area = _labels(volume).astype(bool).sum((0, 1))
-    marked = np.flatnonzero(area)
+    area, marked = np.count_nonzero(_labels(volume), axis=(0, 1)), _marked(volume)[2]
     middle, reach = (marked[0] + marked[-1]) / 2, max(1, marked[-1] - marked[0]) / 2
-    return float((area * (np.arange(len(area)) - middle)).sum() / area.sum() / reach)
+    return (np.average(np.arange(len(area)), weights=area) - middle) / reach
 
 
 def _side(volume: Volume) -> float:
     """Return the distance in x from the left to the right ventricle's cavity, mm; NaN without both."""
-    centres = [np.argwhere(_labels(volume) == label)[:, 0] for label in (RV, LV)]
-    if not all(map(len, centres)):
-        return np.nan
-    return float((centres[0].mean() - centres[1].mean()) * volume.spacing[0])
+    right, left = (np.nonzero(_labels(volume) == label)[0] for label in (RV, LV))
+    return (right.mean() - left.mean()) * volume.spacing[0] if len(right) and len(left) else np.nan
 
 
 def _is_canonical(volume: Volume) -> bool:
@@ -160,31 +168,18 @@ def _is_canonical(volume: Volume) -> bool:
     if volume.affine is None:
         return False
     axes = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
-    return bool(np.allclose(axes, np.diag([1, 1, axes[2, 2]]), atol=0.05))
+    return np.allclose(axes, np.diag([1, 1, axes[2, 2]]), atol=0.05)
 
 
 def _fit(volume: Volume) -> float:
     """How much brighter the LV cavity is than the myocardium, over the most that a shifted mask finds; 1 in place."""
-    reach = [int(_REACH / size) for size in volume.spacing[:2]]
-    marked = [np.flatnonzero(_labels(volume).any(axis=axes)) for axes in ((1, 2), (0, 2))]
-    box = tuple(slice(max(0, one[0] - far), one[-1] + far + 1) for one, far in zip(marked, reach, strict=True))
+    plane = volume.spacing[:2]
+    reach = [int(_REACH / size) for size in plane]
+    marked = zip(_marked(volume), reach, strict=False)
+    box = tuple(slice(max(0, one[0] - far), one[-1] + far + 1) for one, far in marked)
     image, mask = volume.image[box].astype(np.float32), _labels(volume)[box]
-    image = image - image.mean()
-    weights = [(mask == label) / max(1, np.count_nonzero(mask == label)) for label in (LV, MYOCARDIUM)]
-    spectra = [np.fft.rfft2(one, axes=(0, 1)) for one in (image, weights[0] - weights[1])]
+    blood, muscle = ((mask == label) / max(1, np.count_nonzero(mask == label)) for label in (LV, MYOCARDIUM))
+    spectra = [np.fft.rfft2(one, axes=(0, 1)) for one in (image - image.mean(), blood - muscle)]
     contrast = np.fft.irfft2((spectra[0] * spectra[1].conj()).sum(2), s=mask.shape[:2], axes=(0, 1))
-    shifts = np.meshgrid(
-        *(np.fft.fftfreq(n, 1 / n) * s for n, s in zip(mask.shape[:2], volume.spacing[:2], strict=True)), indexing="ij"
-    )
-    return float(contrast[0, 0] / contrast[np.hypot(*shifts) <= _REACH].max())
-
-
-def _cavity(volume: Volume) -> float:
-    return float(np.count_nonzero(_labels(volume) == LV) * np.prod(volume.spacing))
-
-
-def _turn(volume: Volume, axes: list[int]) -> Volume:
-    if not axes:
-        return volume
-    mask = None if volume.mask is None else np.flip(volume.mask, tuple(axes))
-    return replace(volume, image=np.flip(volume.image, tuple(axes)), mask=mask)
+    x, y = (np.fft.fftfreq(n, 1 / n) * size for n, size in zip(mask.shape, plane, strict=False))
+    return contrast[0, 0] / contrast[np.hypot(x[:, None], y) <= _REACH].max()

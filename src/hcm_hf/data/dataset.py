@@ -47,23 +47,18 @@ def load_dataset(dataset: str | Path | None, resolution: int | None = None) -> d
         raise
     except (OSError, ValueError, TypeError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"dataset {dataset} is not a dataset; make it with scripts/prepare_dataset.py.") from error
-    size = splits["train"][0]["image"].size[0]
+    size = splits["train"][0]["image"].width
     if resolution is not None and size != resolution:
         raise InputError(f"dataset {dataset} has images of {size} px, not {resolution}; leave resolution out.")
     return splits
 
 
 def read_preparation(dataset: str | Path | None) -> dict:
-    """Return the preparation report of a dataset; empty for a dataset that was prepared elsewhere.
-
-    Args:
-        dataset: as in `load_dataset`.
-    """
+    """Return the preparation report of a dataset of `load_dataset`; empty if it was prepared elsewhere."""
     if dataset is None:
         return {"source": "synthetic"}
     repository = parse_repository(dataset)
-    folder = Path(dataset) if repository is None else _snapshot(*repository)
-    path = folder / REPORT_FILE
+    path = (Path(dataset) if repository is None else _snapshot(*repository)) / REPORT_FILE
     if not path.is_file():
         return {}
     with explained(path):
@@ -85,7 +80,7 @@ def _from_hub(repo_id: str, revision: str | None) -> datasets.DatasetDict:
         files.setdefault(re.split(r"[-.]", path.name)[0], []).append(str(path))
     if not files:
         raise InputError(f"dataset {repo_id} holds no data/*.parquet; push one with scripts/push.py.")
-    order = [*(split for split in SPLITS if split in files), *(split for split in files if split not in SPLITS)]
+    order = (split for split in dict.fromkeys((*SPLITS, *files)) if split in files)
     splits = datasets.load_dataset("parquet", data_files={split: files[split] for split in order})
     card = folder / constants.REPOCARD_NAME
     try:
@@ -98,13 +93,7 @@ def _from_hub(repo_id: str, revision: str | None) -> datasets.DatasetDict:
 
 
 def _synthetic_dataset(resolution: int) -> Path:
-    """Return the prepared synthetic cohort, cached beside the caches of the Hugging Face libraries.
-
-    If several jobs need it at once, the first one makes it and the others wait.
-
-    Raises:
-        InputError: if the cache cannot be written.
-    """
+    """Return the prepared synthetic cohort; the first job that needs it makes it in the cache, the others wait."""
     name, cache = f"synthetic-{phantom.PHANTOM_VERSION}-{__version__}-{resolution}", Path(constants.HF_HOME, "hcm_hf")
     try:
         cache = cache.expanduser()

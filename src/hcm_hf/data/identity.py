@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.ndimage import uniform_filter
+from scipy.sparse.csgraph import connected_components
 
 from hcm_hf.utils.errors import InputError
 
@@ -20,12 +22,7 @@ def hash_voxels(voxels: np.ndarray) -> str:
 
 
 def identify(patients: Sequence[str], volumes: Sequence[str]) -> Identities:
-    """Return the volumes of each patient.
-
-    Args:
-        patients: name of the patient of each slice.
-        volumes: SHA-256 of the volume of each slice.
-    """
+    """Return the volumes of each patient, given the patient's name and the volume's SHA-256 for each slice."""
     known: dict[str, set[str]] = {}
     for name, volume in zip(patients, volumes, strict=True):
         known.setdefault(name, set()).add(volume)
@@ -44,14 +41,10 @@ def count_patients(patients: Identities) -> int:
 
 
 def read_identities(value: object, what: str) -> Identities:
-    """Check the training patients that a file names.
-
-    Args:
-        value: the patients, as read from JSON.
-        what: the file or model, as the beginning of a sentence.
+    """Return the training patients that a file names, as read from JSON.
 
     Raises:
-        InputError: if they are missing or damaged, or written by an old version.
+        InputError: if they are missing, damaged or of an old version; the sentence begins with `what`.
     """
     if not isinstance(value, Mapping):
         raise InputError(f"{what} does not say which patients it was trained on; train it again.")
@@ -73,16 +66,14 @@ def take_texture(images: np.ndarray) -> np.ndarray:
     Returns:
         float16 (N, H W), each of mean 0 and norm 1, or all 0 for a constant slice.
     """
-    height, width = images.shape[1:]
-    padded = np.pad(images.astype(np.float32), ((0, 0), (1, 1), (1, 1)), mode="edge")
-    mean = sum(padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)) / 9
-    rows = (images - mean).reshape(len(images), -1)
+    images = images.astype(np.float32)
+    rows = (images - uniform_filter(images, (1, 3, 3), mode="nearest")).reshape(len(images), -1)
     rows -= rows.mean(1, keepdims=True)
     return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)).astype(np.float16)
 
 
 def find_copies(volumes: Mapping[str, Sequence[str]], textures: Mapping[str, np.ndarray]) -> list[set[str]]:
-    """Return sets of patients who share a scan, with equal voxels or with other intensities.
+    """Return sets of patients who share a scan, with equal voxels or other intensities, in the order of `textures`.
 
     Two patients are copies if half of one's slices have the texture of a slice of the other.
 
@@ -93,24 +84,18 @@ def find_copies(volumes: Mapping[str, Sequence[str]], textures: Mapping[str, np.
     if not textures:
         return []
     names = list(textures)
-    everything = np.concatenate([textures[name] for name in names]).astype(np.float32)
-    starts = np.cumsum([0, *(len(textures[name]) for name in names)])
-    holders: dict[str, str] = {}
-    sets = [{name} for name in names]
-
-    def join(first: str, second: str) -> None:
-        one, other = (next(group for group in sets if name in group) for name in (first, second))
-        if one is not other:
-            sets.remove(other)
-            one |= other
-
+    everything = np.concatenate(list(textures.values())).astype(np.float32)
+    starts = np.cumsum([0, *(len(texture) for texture in textures.values())])
+    together = np.eye(len(names), dtype=bool)
+    holders: dict[str, int] = {}
     for index, name in enumerate(names):
         for volume in volumes[name]:
-            join(holders.setdefault(volume, name), name)
+            together[index, holders.setdefault(volume, index)] = True
         own = everything[starts[index] : starts[index + 1]]
         own = own[own.any(axis=1)]
-        best = np.maximum.reduceat(own @ everything.T, starts[:-1], axis=1)  # (slices, patients)
-        alike = (best > _ALIKE).mean(axis=0) >= 0.5 if len(own) else np.zeros(len(names), bool)
-        for other in np.flatnonzero(alike):
-            join(names[other], name)
+        if len(own):
+            best = np.maximum.reduceat(own @ everything.T, starts[:-1], axis=1)  # (slices, patients)
+            together[index] |= (best > _ALIKE).mean(axis=0) >= 0.5
+    count, labels = connected_components(together, directed=False)
+    sets = [{names[index] for index in np.flatnonzero(labels == label)} for label in range(count)]
     return [group for group in sets if len(group) > 1]

@@ -1,11 +1,11 @@
 """Read one NIfTI volume from one file, by its content; names may be wrong about compression."""
 
 import gzip
-import io
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -19,7 +19,7 @@ from hcm_hf.utils.files import explained
 AnyPath = Path | zipfile.Path  # of a folder, or of a member of a `.zip`
 
 MOST_BYTES = 2**31  # of one volume, uncompressed; a 4-D cine of ACDC has a twentieth of this
-_SIZES = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}  # by the header's first number
+_KINDS = {348: nibabel.Nifti1Image, 540: nibabel.Nifti2Image}  # by the header's first number
 _GZIP = b"\x1f\x8b"
 _CHUNK = 2**20
 # What nibabel raises for a file that is not NIfTI.
@@ -28,29 +28,18 @@ _OTHER_KINDS = (ValueError, nibabel.filebasedimages.ImageFileError, HeaderDataEr
 
 @dataclass(frozen=True)
 class Nifti:
-    """The content of one file.
+    """The content of one file."""
 
-    Attributes:
-        voxels: voxels in their stored dtype, or scaled if the header says so.
-        spacing: voxel size along the first three axes, mm.
-        affine: (4, 4) from voxels to the scanner; None if the header has none.
-        description: text of the header's field `descrip`.
-    """
-
-    voxels: np.ndarray
-    spacing: tuple[float, float, float]
-    affine: np.ndarray | None
-    description: str
+    voxels: np.ndarray  # in their stored dtype, or scaled if the header says so
+    spacing: tuple[float, float, float]  # voxel size along the first three axes, mm
+    affine: np.ndarray | None  # (4, 4) from voxels to the scanner; None if the header has none
+    description: str  # text of the header's field `descrip`
 
 
 def find_nifti(folder: AnyPath, stem: str) -> AnyPath:
     """Find `stem.nii`, `stem.nii.gz`, or the only file in a folder of that name, as some archive programs leave it.
 
-    Returns:
-        The file; `stem.nii.gz` if there is none.
-
-    Raises:
-        InputError: if a folder of that name does not hold exactly one file.
+    Without one, `stem.nii.gz` is returned. A folder that does not hold exactly one file raises an `InputError`.
     """
     paths = [folder.joinpath(f"{stem}{suffix}") for suffix in (".nii", ".nii.gz")]
     path = next((path for path in paths if path.exists()), paths[-1])
@@ -66,10 +55,6 @@ def read_nifti(path: AnyPath, ndim: int) -> Nifti:
     """Read a volume, compressed or not, whatever its name says.
 
     Trailing axes of length 1 are dropped. Bytes after the volume are ignored.
-
-    Args:
-        path: the file.
-        ndim: number of axes.
 
     Raises:
         InputError: if the file cannot be read, is not NIfTI, holds colours or complex numbers, has another number of
@@ -96,19 +81,22 @@ def read_nifti(path: AnyPath, ndim: int) -> Nifti:
     return Nifti(voxels, (x, y, z), file.affine if placed else None, description)
 
 
-def _load(stream: IO[bytes]) -> nibabel.Nifti1Image:
-    """Read the image in a stream; keep no more of it than the header announces."""
-    start = stream.read(2)
-    rest = _Rest(start, stream)
-    content: io.RawIOBase | gzip.GzipFile = gzip.GzipFile(fileobj=rest) if start == _GZIP else rest
+def _load(stream: Any) -> nibabel.Nifti1Image:
+    """Read the image in a buffered stream; keep no more of it than the header announces."""
+    compressed = stream.peek(len(_GZIP)).startswith(_GZIP)
+    content = gzip.GzipFile(fileobj=stream) if compressed else stream
     data = content.read(4)
-    sizes = {int.from_bytes(data, order) for order in ("little", "big")} & set(_SIZES)
+    sizes = {int.from_bytes(data, order) for order in ("little", "big")} & set(_KINDS)
     if not sizes:
         raise ValueError("its header is of another kind")
     size = sizes.pop()
+    kind = _KINDS[size]
     data += content.read(size - 4)
-    header = _SIZES[size](data)
-    needed = int(header["vox_offset"] or size) + _count_bytes(header)
+    header = kind.header_class(data)
+    shape = [int(length) for length in header.get_data_shape()]  # Python integers, as numpy's would overflow
+    if any(length < 0 for length in shape):
+        raise ValueError(f"its header gives the shape {header.get_data_shape()}")
+    needed = int(header["vox_offset"] or size) + math.prod(shape) * header.get_data_dtype().itemsize
     if needed > MOST_BYTES:
         raise ValueError(
             f"its header announces {needed / 2**30:.0f} GiB, and {MOST_BYTES // 2**30} GiB are read at most"
@@ -117,20 +105,10 @@ def _load(stream: IO[bytes]) -> nibabel.Nifti1Image:
     if len(data) < needed:
         raise ValueError(f"it ends after {len(data)} of {needed} bytes")
     _check_end(content)
-    kind = nibabel.Nifti1Image if size == 348 else nibabel.Nifti2Image
     return kind.from_bytes(data)
 
 
-def _count_bytes(header: nibabel.Nifti1Header) -> int:
-    count = 1
-    for length in header.get_data_shape():  # Python integers, as numpy's would overflow
-        if length < 0:
-            raise ValueError(f"its header gives the shape {header.get_data_shape()}")
-        count *= int(length)
-    return count * header.get_data_dtype().itemsize
-
-
-def _check_end(content: io.RawIOBase | gzip.GzipFile) -> None:
+def _check_end(content: Any) -> None:
     """Read on to the checksum at the end of a compressed stream; ignore what is not compressed."""
     left = MOST_BYTES
     try:
@@ -141,20 +119,3 @@ def _check_end(content: io.RawIOBase | gzip.GzipFile) -> None:
             raise
     if left <= 0:
         raise ValueError("it holds much more than its header announces")
-
-
-class _Rest(io.RawIOBase):
-    """A stream whose first bytes have already been read; members of a `.zip` cannot always seek back."""
-
-    def __init__(self, start: bytes, stream: IO[bytes]):
-        self._start, self._stream = start, stream
-
-    def read(self, size: int = -1) -> bytes:
-        """Read up to `size` bytes, or all."""
-        if size < 0:
-            data, self._start = self._start, b""
-            return data + self._stream.read()
-        data, self._start = self._start[:size], self._start[size:]
-        while len(data) < size and (more := self._stream.read(size - len(data))):
-            data += more
-        return data

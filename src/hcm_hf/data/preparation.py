@@ -22,6 +22,7 @@ from hcm_hf.data.acdc import GROUPS, PHASES, Patient, check_groups, find_cohort
 from hcm_hf.data.identity import find_copies
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW, PERCENTILES, PreparedPatient, prepare_patient
 from hcm_hf.data.schema import FEATURES, SPLITS
+from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import replacing, require_empty, write_text
 from hcm_hf.utils.process import map_processes
@@ -29,6 +30,7 @@ from hcm_hf.version import __version__
 
 
 _SHARES = {"test": 0.2, "validation": 0.1}  # of a group's patients, where the source has no split
+_COUNTED = (*PHASES, "other")  # of a report's slices
 REPORT_FILE = "preparation.json"
 # By source; a model has the licence of its training data, generated slices that of their model.
 LICENSES = {"acdc": "cc-by-nc-sa-4.0", "synthetic": "apache-2.0", "generated": None}
@@ -42,44 +44,29 @@ ACDC_CITATION = (
 
 @dataclass
 class PreparationReport:
-    """What is in a prepared dataset, what was left out, and why; saved beside it as `preparation.json`.
+    """What is in a prepared dataset, what was left out, and why; saved beside it as `preparation.json`."""
 
-    Attributes:
-        source: "acdc", "synthetic" for the synthetic cohort, or "generated" for slices that a model made.
-        resolution: pixels a side.
-        pixel_spacing: mm.
-        seed: seed of the split.
-        split_rule: how the patients were split, and why.
-        patients: names of the patients per split.
-        slices: number of slices per split, group and phase.
-        left_out: a sentence for each folder, patient or kind of slice that is not in the dataset.
-        notes: what a user of the data should know: copies, voxel sizes, oddities of a patient, what the crop cuts off.
-        generator: for generated slices: the model, its sampling settings, and the source and licence of its training
-            data.
-        version: version of this package.
-    """
-
-    source: str
-    resolution: int
-    pixel_spacing: float
-    seed: int
-    split_rule: str = ""
-    patients: dict[str, list[str]] = field(default_factory=dict)
-    slices: list[dict] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    generator: dict | None = None
-    version: str = __version__
+    source: str  # "acdc", "synthetic" for the synthetic cohort, or "generated" for slices that a model made
+    resolution: int  # pixels a side
+    pixel_spacing: float  # mm
+    seed: int  # of the split
+    split_rule: str = ""  # how the patients were split, and why
+    patients: dict[str, list[str]] = field(default_factory=dict)  # names per split
+    slices: list[dict] = field(default_factory=list)  # number of slices per split, group and phase
+    left_out: list[str] = field(default_factory=list)  # a sentence for each folder, patient or kind of slice
+    notes: list[str] = field(default_factory=list)  # what a user should know: copies, voxel sizes, what the crop cuts
+    generator: dict | None = None  # of generated slices: the model, its settings, and its training data's licence
+    version: str = __version__  # of this package
 
     def __str__(self) -> str:
-        phases = [*PHASES, "other"]
-        lines = [f"{'split':<11} {'group':<6} {'patients':>8} {'slices':>7} " + " ".join(f"{p:>6}" for p in phases)]
-        for row in self.slices:
-            counts = " ".join(f"{row[phase]:>6}" for phase in phases)
-            lines.append(f"{row['split']:<11} {row['group']:<6} {row['patients']:>8} {row['slices']:>7} {counts}")
-        total = {key: sum(row[key] for row in self.slices) for key in ("patients", "slices", *phases)}
-        counts = " ".join(f"{total[phase]:>6}" for phase in phases)
-        lines.append(f"{'all':<11} {'':<6} {total['patients']:>8} {total['slices']:>7} {counts}")
+        counted = ("patients", "slices", *_COUNTED)
+        total = {"split": "all", "group": ""} | {key: sum(row[key] for row in self.slices) for key in counted}
+        head = {key: key for key in ("split", "group", *counted)}
+        lines = [
+            f"{row['split']:<11} {row['group']:<6} {row['patients']:>8} {row['slices']:>7} "
+            + " ".join(f"{row[phase]:>6}" for phase in _COUNTED)
+            for row in (head, *self.slices, total)
+        ]
         lines.append(f"split: {self.split_rule}")
         lines += [f"left out: {sentence}" for sentence in self.left_out or ["nothing"]]
         lines += [f"note: {sentence}" for sentence in self.notes]
@@ -96,36 +83,31 @@ def build_dataset(
 ) -> tuple[datasets.DatasetDict, PreparationReport]:
     """Build a dataset of slices, split by patient, from a folder or `.zip` in the ACDC layout.
 
-    Args:
-        source: the folder or `.zip`, with `training/` and `testing/` or one tree of patients.
-        resolution: pixels a side of a field of view of 128 mm: 64 is 2 mm a pixel, 128 is 1 mm.
-        groups: the groups to keep; by default all five. The choice does not move a patient to another split.
-        all_frames: also the frames between ED and ES of patients that have the 4-D cine (null `phase` and `mask`).
-        num_proc: number of processes that read patients.
-        seed: seed of the split.
+    The arguments are those of `prepare_dataset`. The choice of groups does not move a patient to another split.
+    Frames between ED and ES have no `phase` and no `mask`.
 
     Raises:
         InputError: on unreadable or incomplete files, an unknown group, or a split without patients.
     """
     groups = tuple(groups or GROUPS)
     check_groups(groups)
-    if seed < 0:
-        raise InputError(f"seed is {seed}; it must be 0 or more.")
-    if resolution < 16:
-        raise InputError(f"resolution is {resolution}; it must be 16 or more.")
+    at_least("seed", seed, 0)
+    at_least("resolution", resolution, 16)
     cohort = find_cohort(source)
     patients = [patient for patient in cohort.patients if patient.group in groups]
-    prepared = _prepare(patients, resolution, all_frames, num_proc)
+    prepare = partial(prepare_patient, resolution=resolution, all_frames=all_frames)
+    read = map_processes(prepare, patients, num_proc=num_proc)
+    progress = tqdm(read, total=len(patients), desc="Reading patients", unit="patient")
+    prepared = {patient.name: one for patient, one in zip(patients, progress, strict=True)}
 
-    drawn = [name for name, one in prepared.items() if _is_drawn(one)]
+    drawn = [
+        name
+        for name, one in prepared.items()
+        if all(description.startswith(phantom.DESCRIPTION) for description in one.descriptions)
+    ]
     synthetic = len(drawn) == len(prepared) > 0
-    report = PreparationReport(
-        source="synthetic" if synthetic else "acdc",
-        resolution=resolution,
-        pixel_spacing=FIELD_OF_VIEW / resolution,
-        seed=seed,
-        split_rule=cohort.split_rule,
-    )
+    source_name = "synthetic" if synthetic else "acdc"
+    report = PreparationReport(source_name, resolution, FIELD_OF_VIEW / resolution, seed, cohort.split_rule)
     if drawn and not synthetic:  # the stricter licence holds for the whole
         report.notes.append(
             f"{', '.join(drawn)} are of the synthetic cohort; the dataset counts as one of real patients"
@@ -133,9 +115,8 @@ def build_dataset(
     report.left_out += cohort.left_out
     others = Counter(patient.group for patient in cohort.patients if patient.group not in groups)
     report.left_out += [f"{count} patients of group {group}, not asked for" for group, count in sorted(others.items())]
-    copies = find_copies(
-        {name: one.volumes for name, one in prepared.items()}, {name: one.texture for name, one in prepared.items()}
-    )
+    volumes, textures = ({name: vars(one)[key] for name, one in prepared.items()} for key in ("volumes", "texture"))
+    copies = find_copies(volumes, textures)
     patients = _drop_copies(patients, copies, report)
     report.patients = split_patients(patients, seed, copies)
     for split, names in report.patients.items():
@@ -168,7 +149,13 @@ def join_splits(rows: dict[str, list[dict]], report: PreparationReport, info: di
             columns[key] = [png and {"bytes": png, "path": None} for png in columns[key]]
         dataset_info = datasets.DatasetInfo(features=FEATURES, **info)
         splits[split] = datasets.Dataset.from_dict(columns, info=dataset_info, split=datasets.NamedSplit(split))
-        _count(report, split, rows[split], names)
+        group_of = {row["patient"]: row["group"] for row in rows[split]}
+        for group in GROUPS:
+            phases = Counter(row["phase"] or "other" for row in rows[split] if row["group"] == group)
+            if phases:
+                counts = {"patients": sum(group_of[name] == group for name in names), "slices": phases.total()}
+                counts |= {phase: phases[phase] for phase in _COUNTED}
+                report.slices.append({"split": split, "group": group} | counts)
     return splits
 
 
@@ -219,8 +206,7 @@ def split_patients(
     splits: dict[str, list[str]] = {split: [] for split in SPLITS}
     for split, half in (("test", "testing"), ("validation", "validation")):
         splits[split] += [patient.name for patient in patients if patient.half == half]
-    test_share, validation_share = (0 if splits[split] else share for split, share in _SHARES.items())
-    units: dict[str, list[Patient]] = {}
+    units: dict[str, list[Patient]] = {}  # patients who stay together
     for patient in sorted(patients, key=lambda patient: patient.name):
         if patient.half in ("", "training"):
             unit = min((min(names) for names in duplicates if patient.name in names), default=patient.name)
@@ -229,29 +215,15 @@ def split_patients(
     for group in GROUPS:
         count = sum(len(members) for members in units.values() if members[0].group == group)
         room[group] = {  # a group of three or more is in every split
-            "test": test_share and max(round(test_share * count), min(1, count // 3)),
-            "validation": validation_share and max(round(validation_share * count), min(1, count // 3)),
-            "train": count,
-        }
+            split: 0 if splits[split] else max(round(share * count), min(1, count // 3))
+            for split, share in _SHARES.items()
+        } | {"train": count}
     for unit in sorted(units, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()):
-        places = room[units[unit][0].group]
-        split = next(split for split in places if len(units[unit]) <= places[split])
-        places[split] -= len(units[unit])
-        splits[split] += [patient.name for patient in units[unit]]
+        places, names = room[units[unit][0].group], [patient.name for patient in units[unit]]
+        split = next(split for split in places if len(names) <= places[split])
+        places[split] -= len(names)
+        splits[split] += names
     return {split: sorted(names) for split, names in splits.items()}
-
-
-def _prepare(patients: list[Patient], resolution: int, all_frames: bool, num_proc: int) -> dict[str, PreparedPatient]:
-    names = [patient.name for patient in patients]
-    prepare = partial(prepare_patient, resolution=resolution, all_frames=all_frames)
-    prepared = map_processes(prepare, patients, num_proc=num_proc)
-    progress = tqdm(prepared, total=len(patients), desc="Reading patients", unit="patient")
-    return dict(zip(names, progress, strict=True))
-
-
-def _is_drawn(patient: PreparedPatient) -> bool:
-    """Whether all volumes of a patient are marked as synthetic."""
-    return all(description.startswith(phantom.DESCRIPTION) for description in patient.descriptions)
 
 
 def _drop_copies(patients: list[Patient], copies: list[set[str]], report: PreparationReport) -> list[Patient]:
@@ -271,37 +243,16 @@ def _drop_copies(patients: list[Patient], copies: list[set[str]], report: Prepar
 
 
 def _note(report: PreparationReport, prepared: dict[str, PreparedPatient], all_frames: bool) -> None:
-    names = sorted(name for names in report.patients.values() for name in names)
-    kept = [prepared[name] for name in names]
-    report.notes += [note for one in kept for note in one.notes]
-    report.notes += _voxel_sizes(dict(zip(names, kept, strict=True)))
-    without_cine = sum(not one.has_cine for one in kept)
+    kept = {name: prepared[name] for name in sorted(name for names in report.patients.values() for name in names)}
+    report.notes += [note for one in kept.values() for note in one.notes]
+    for what, axis in (("pixels", 0), ("distances of slices", 2)):
+        sizes = {name: one.spacing[axis] for name, one in kept.items()}
+        low, high = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+        report.notes.append(f"{what} of {sizes[low]:.2f} mm ({low}) to {sizes[high]:.2f} mm ({high})")
+    without_cine = sum(not one.has_cine for one in kept.values())
     if all_frames and without_cine:
         report.left_out.append(f"frames between ED and ES of {without_cine} patients without a 4-D cine")
-    report.notes.append(
-        f"{sum(one.empty_masks for one in kept)} slices have an empty mask (beyond base or apex); kept"
-    )
-    cropped = 100 * np.mean([one.cropped for one in kept])
+    empty = sum(one.empty_masks for one in kept.values())
+    report.notes.append(f"{empty} slices have an empty mask (beyond base or apex); kept")
+    cropped = 100 * np.mean([one.cropped for one in kept.values()])
     report.notes.append(f"{cropped:.2f} % of the segmented heart lies outside the {FIELD_OF_VIEW:g} mm crop")
-
-
-def _voxel_sizes(prepared: dict[str, PreparedPatient]) -> list[str]:
-    """Describe the smallest and the largest voxels, with their patients."""
-    notes = []
-    for what, axis in (("pixels", 0), ("distances of slices", 2)):
-        sizes = {name: one.spacings[0][axis] for name, one in prepared.items()}
-        low, high = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
-        notes.append(f"{what} of {sizes[low]:.2f} mm ({low}) to {sizes[high]:.2f} mm ({high})")
-    return notes
-
-
-def _count(report: PreparationReport, split: str, rows: list[dict], names: list[str]) -> None:
-    group_of = {row["patient"]: row["group"] for row in rows}
-    for group in GROUPS:
-        phases = Counter(row["phase"] or "other" for row in rows if row["group"] == group)
-        if phases:
-            count = {phase: phases[phase] for phase in (*PHASES, "other")}
-            patients = sum(group_of[name] == group for name in names)
-            report.slices.append(
-                {"split": split, "group": group, "patients": patients, "slices": phases.total(), **count}
-            )

@@ -7,7 +7,7 @@ around the centre of the mask, clip to the volume's percentiles, scale to 8 bit.
 import io
 import math
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, zip_longest
 
 import numpy as np
 from PIL import Image
@@ -24,29 +24,17 @@ PERCENTILES = (0.5, 99.5)  # of the volume, mapped to 0 and 255
 
 @dataclass(frozen=True)
 class PreparedPatient:
-    """The rows of one patient, and facts for the report.
+    """The rows of one patient, and facts for the report."""
 
-    Attributes:
-        rows: one dict per slice; `image` and `mask` are PNG bytes.
-        volumes: SHA-256 of each labelled volume, from `hash_voxels`.
-        texture: texture of each slice of the labelled volumes, from `take_texture`.
-        spacings: voxel sizes of the labelled volumes, mm.
-        has_cine: whether there were frames between ED and ES.
-        empty_masks: number of slices whose mask is empty inside the crop.
-        cropped: share of the mask's voxels outside the crop.
-        descriptions: field `descrip` of the labelled volumes' NIfTI headers.
-        notes: a sentence for each oddity of this patient.
-    """
-
-    rows: list[dict]
-    volumes: tuple[str, ...]
-    texture: np.ndarray
-    spacings: tuple[tuple[float, float, float], ...]
-    has_cine: bool
-    empty_masks: int
-    cropped: float
-    descriptions: tuple[str, ...]
-    notes: tuple[str, ...]
+    rows: list[dict]  # one dict per slice; `image` and `mask` are PNG bytes
+    volumes: tuple[str, ...]  # SHA-256 of each labelled volume, from `hash_voxels`
+    texture: np.ndarray  # of each slice of the labelled volumes, from `take_texture`
+    spacing: tuple[float, float, float]  # voxel size of the first labelled volume, mm
+    has_cine: bool  # whether there were frames between ED and ES
+    empty_masks: int  # slices whose mask is empty inside the crop
+    cropped: float  # share of the mask's voxels outside the crop
+    descriptions: tuple[str, ...]  # field `descrip` of the labelled volumes' NIfTI headers
+    notes: tuple[str, ...]  # a sentence for each oddity of this patient
 
 
 def prepare_patient(patient: Patient, resolution: int, all_frames: bool = False) -> PreparedPatient:
@@ -54,9 +42,11 @@ def prepare_patient(patient: Patient, resolution: int, all_frames: bool = False)
     volumes = read_volumes(patient, all_frames)
     labelled = [next(volumes) for _ in patient.phases]
     turn, notes = examine(patient.name, labelled)
-    rows, textures, outside = [], [], []
-    for volume in chain(labelled, volumes):
-        identity = hash_voxels(volume.image)  # of the voxels as they are stored
+    identities = [hash_voxels(volume.image) for volume in labelled]  # of the voxels as they are stored
+    rows: list[dict] = []
+    textures, outside, empty_masks = [], [], 0
+    for volume, known in zip_longest(chain(labelled, volumes), identities):
+        identity = known or hash_voxels(volume.image)
         volume = turn(volume)
         if volume.mask is not None:  # a frame without a mask takes the centre of the labelled frame before it
             centre = mask_centre(volume.mask)
@@ -65,32 +55,31 @@ def prepare_patient(patient: Patient, resolution: int, all_frames: bool = False)
         if masks is not None:
             same = resolution == TEXTURE_SIZE
             textures.append(take_texture(images if same else prepare_volume(volume, centre, TEXTURE_SIZE)[0]))
+            empty_masks += int(np.count_nonzero(~masks.any((1, 2))))
         for index, image in enumerate(images):
-            rows.append(
-                {
-                    "image": _png(image),
-                    "mask": None if masks is None else _png(masks[index]),
-                    "patient": patient.name,
-                    "group": patient.group,
-                    "phase": volume.phase,
-                    "frame": volume.frame,
-                    "slice_index": index,
-                    "num_slices": len(images),
-                    "pixel_spacing": FIELD_OF_VIEW / resolution,
-                    "slice_thickness": volume.spacing[2],
-                    "height": patient.height,
-                    "weight": patient.weight,
-                    "volume_sha256": identity,
-                    "marked": masks is not None and bool(masks[index].any()),
-                }
-            )
+            row = {
+                "image": _png(image),
+                "mask": None if masks is None else _png(masks[index]),
+                "patient": patient.name,
+                "group": patient.group,
+                "phase": volume.phase,
+                "frame": volume.frame,
+                "slice_index": index,
+                "num_slices": len(images),
+                "pixel_spacing": FIELD_OF_VIEW / resolution,
+                "slice_thickness": volume.spacing[2],
+                "height": patient.height,
+                "weight": patient.weight,
+                "volume_sha256": identity,
+            }
+            rows.append(row)
     return PreparedPatient(
         rows=rows,
-        volumes=tuple(hash_voxels(volume.image) for volume in labelled),
+        volumes=tuple(identities),
         texture=np.concatenate(textures),
-        spacings=tuple(volume.spacing for volume in labelled),
+        spacing=labelled[0].spacing,
         has_cine=any(row["phase"] is None for row in rows),
-        empty_masks=sum(not row.pop("marked") and row["mask"] is not None for row in rows),
+        empty_masks=empty_masks,
         cropped=float(np.mean(outside)),
         descriptions=tuple(volume.description for volume in labelled),
         notes=(*patient.notes, *notes),
@@ -143,21 +132,17 @@ def _crop(
     voxels: np.ndarray, centre: tuple[float, float], spacing: tuple[float, float, float], resolution: int, fill: float
 ) -> np.ndarray:
     """(X, Y, Z) float32 to (Z, resolution, resolution): a box of `FIELD_OF_VIEW` mm, `fill` outside."""
-    half = [FIELD_OF_VIEW / size / 2 for size in spacing[:2]]
-    low = [middle + 0.5 - extent for middle, extent in zip(centre, half, strict=True)]  # voxel i spans [i, i + 1]
-    high = [middle + 0.5 + extent for middle, extent in zip(centre, half, strict=True)]
-    before = [max(0, math.ceil(-edge)) for edge in low]
-    after = [max(0, math.ceil(edge - size)) for edge, size in zip(high, voxels.shape, strict=False)]
-    padding = [*zip(before, after, strict=True), (0, 0)]
-    voxels = np.pad(voxels, padding, constant_values=fill)
-    box = (low[0] + before[0], low[1] + before[1], high[0] + before[0], high[1] + before[1])
-    size = (resolution, resolution)
-    return np.stack(
-        [
-            np.asarray(Image.fromarray(np.ascontiguousarray(plane.T)).resize(size, Image.Resampling.BILINEAR, box=box))
-            for plane in np.moveaxis(voxels, 2, 0)
-        ]
-    )
+    corners, padding = [], []
+    for middle, size, step in zip(centre, voxels.shape, spacing, strict=False):
+        low, high = (middle + 0.5 + side * FIELD_OF_VIEW / step / 2 for side in (-1, 1))  # voxel i spans [i, i + 1]
+        before, after = max(0, math.ceil(-low)), max(0, math.ceil(high - size))
+        corners.append((low + before, high + before))
+        padding.append((before, after))
+    (left, right), (top, bottom) = corners
+    size, box = (resolution, resolution), (left, top, right, bottom)
+    planes = np.moveaxis(np.pad(voxels, [*padding, (0, 0)], constant_values=fill), 2, 0)
+    pictures = (Image.fromarray(np.ascontiguousarray(plane.T)) for plane in planes)
+    return np.stack([np.asarray(picture.resize(size, Image.Resampling.BILINEAR, box)) for picture in pictures])
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 
 import datasets
-import numpy as np
 
 from hcm_hf.data.acdc import GROUPS, PHASES
 from hcm_hf.data.identity import read_identities
@@ -17,9 +16,7 @@ SPLITS = ("train", "validation", "test")
 FEATURES = datasets.Features(
     {
         "image": datasets.Image(mode="L"),
-        "mask": datasets.Image(
-            mode="L"
-        ),  # 0 background, 1 RV cavity, 2 myocardium, 3 LV cavity; null where unlabelled
+        "mask": datasets.Image(mode="L"),  # the index in `STRUCTURES`; null where unlabelled
         "patient": datasets.Value("string"),
         "group": datasets.ClassLabel(names=list(GROUPS)),
         "phase": datasets.ClassLabel(names=list(PHASES)),  # null for the frames between
@@ -53,38 +50,32 @@ def check_splits(splits: object, name: str) -> datasets.DatasetDict:
     Raises:
         InputError: names the split and the column.
     """
-    if not isinstance(splits, datasets.DatasetDict):
-        raise InputError(f"{name} has no slices in a split '{SPLITS[0]}'; prepare it again.")
+    given = splits if isinstance(splits, datasets.DatasetDict) else {}
     sizes = set()
     for split in SPLITS:
-        if split not in splits or not len(splits[split]):
+        if split not in given or not len(given[split]):
             raise InputError(f"{name} has no slices in a split '{split}'; prepare it again.")
-        _check_types(splits[split], f"{name} in '{split}'", name, split)
-        sizes |= _check_rows(splits[split], name, split)
+        _check_types(given[split], name, split)
+        sizes |= _check_rows(given[split], name, split)
     if len(sizes) > 1 or any(width != height for width, height in sizes):
         found = ", ".join(f"{width} x {height}" for width, height in sorted(sizes))
         raise InputError(f"{name} has images of {found} px; all must be square and of one size, so prepare it again.")
-    others = {split: splits[split] for split in splits if split not in SPLITS}
-    return datasets.DatasetDict({split: splits[split] for split in SPLITS} | others)
+    return datasets.DatasetDict({split: given[split] for split in dict.fromkeys((*SPLITS, *given))})
 
 
-def _check_types(split: datasets.Dataset, place: str, name: str, split_name: str) -> None:
+def _check_types(split: datasets.Dataset, name: str, split_name: str) -> None:
     if missing := [key for key in FEATURES if key not in split.features]:
         raise InputError(f"{name} has no column '{missing[0]}' in '{split_name}'; prepare it again.")
     for key, wanted in FEATURES.items():
         found = split.features[key]
-        fits = isinstance(found, type(wanted))
-        if fits and isinstance(wanted, datasets.ClassLabel):
-            fits = found.names == wanted.names
-        elif fits and isinstance(wanted, datasets.Value):
-            fits = _kind(found.dtype) == _kind(wanted.dtype)
-        if not fits:
-            raise InputError(f"{place} has {_shown(found)} in column '{key}', not {_shown(wanted)}; prepare it again.")
+        if _kind(found) != _kind(wanted):
+            what = f"{_shown(found)} in column '{key}', not {_shown(wanted)}"
+            raise InputError(f"{name} in '{split_name}' has {what}; prepare it again.")
 
 
-def _kind(dtype: str) -> str:
-    """Return the kind of a type without its width: int, float or string."""
-    return re.sub(r"large_|\d+", "", dtype)
+def _kind(feature: object) -> str:
+    """Return what must be equal: a type without its width, or the names of classes."""
+    return _shown(feature) if isinstance(feature, datasets.ClassLabel) else re.sub(r"large_|\d+", "", _shown(feature))
 
 
 def _shown(feature: object) -> str:
@@ -95,50 +86,33 @@ def _shown(feature: object) -> str:
 
 def _check_rows(split: datasets.Dataset, name: str, split_name: str) -> set[tuple[int, int]]:
     """Check that required values are there and pictures are valid; return the sizes of the pictures."""
-    raw, sizes, first = split, set(), 0
+    raw, sizes = split, set()
     for key in _PICTURES:
         raw = raw.cast_column(key, datasets.Image(decode=False))
-    for batch in raw.select_columns(list(FEATURES)).iter(batch_size=_BATCH):
+    batches = raw.select_columns(list(FEATURES)).iter(_BATCH)
+    rows = (values for batch in batches for values in zip(*(batch[key] for key in FEATURES), strict=True))
+    for index, values in enumerate(rows):
+        row = dict(zip(FEATURES, values, strict=True))
+        place = f"row {index} in '{split_name}'"
         for key in _NEEDED:
-            if None in batch[key]:
-                row = first + batch[key].index(None)
-                raise InputError(
-                    f"{name} has nothing in column '{key}' of row {row} in '{split_name}'; prepare it again."
-                )
+            if row[key] is None:
+                raise InputError(f"{name} has nothing in column '{key}' of {place}; prepare it again.")
         for key in ("group", "phase"):
-            classes = len(split.features[key].names)
-            for place, label in enumerate(batch[key]):
-                if label is not None and not 0 <= label < classes:
-                    raise InputError(
-                        f"{name} has class {label} in column '{key}' of row {first + place} in '{split_name}'."
-                    )
-        for place, pictures in enumerate(zip(*(batch[key] for key in _PICTURES), strict=True)):
-            for key, picture in zip(_PICTURES, pictures, strict=True):
-                if picture is None:
-                    continue
-                what = f"{name}, the {key} of row {first + place} in '{split_name}',"
-                if not picture["bytes"]:
+            if row[key] is not None and not 0 <= row[key] < len(split.features[key].names):
+                raise InputError(f"{name} has class {row[key]} in column '{key}' of {place}.")
+        if row["slice_index"] < 0 or row["num_slices"] < 1:
+            raise InputError(f"{name} has a slice_index below 0 or num_slices below 1 in {place}; prepare it again.")
+        for key in _PICTURES:
+            if row[key] is not None:
+                what = f"{name}, the {key} of {place},"
+                if not row[key]["bytes"]:
                     raise InputError(f"{what} names a file in place of a picture; such files are not opened.")
-                sizes.add(picture_size(picture["bytes"], what))
-        counts = np.array([batch["slice_index"], batch["num_slices"]])
-        if (counts[0] < 0).any() or (counts[1] < 1).any():
-            raise InputError(
-                f"{name} has a slice_index below 0 or num_slices below 1 in '{split_name}'; prepare it again."
-            )
-        first += len(batch["patient"])
+                sizes.add(picture_size(row[key]["bytes"], what))
     return sizes
 
 
 def check_preparation(value: object, name: str) -> dict:
-    """Check the entries of `preparation.json` that other modules read.
-
-    Args:
-        value: content of the file.
-        name: name of the file, as the beginning of a sentence.
-
-    Raises:
-        InputError: if it is damaged.
-    """
+    """Return the content of `preparation.json`, or raise an `InputError` that begins with `name` if it is damaged."""
     found: Mapping = value if isinstance(value, Mapping) else {}
 
     def fits(key: str, kind: type | tuple[type, ...]) -> bool:

@@ -23,27 +23,16 @@ def _alone(values: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class SliceBatch:
-    """Slices as tensors.
+    """Slices as tensors; with several processes, one process's part of a batch."""
 
-    Attributes:
-        images: float32 (B, 1, H, W) in [-1, 1].
-        masks: int64 (B, H, W), the indices of `STRUCTURES`; -1 everywhere in a slice without a segmentation.
-        class_labels: int64 (B,), the index of the group in `GROUPS`.
-        phases: int64 (B,), the index in `PHASES`; -1 for the frames between.
-        positions: float32 (B,) in [0, 1], from the first to the last slice of the volume.
-        process_index: the process that holds this part of the batch: every `num_processes`-th slice.
-        num_processes: number of processes that share the batch, B slices each.
-        gather: concatenates the tensors of all processes.
-    """
-
-    images: torch.Tensor
-    masks: torch.Tensor
-    class_labels: torch.Tensor
-    phases: torch.Tensor
-    positions: torch.Tensor
-    process_index: int = 0
-    num_processes: int = 1
-    gather: Callable[[torch.Tensor], torch.Tensor] = _alone
+    images: torch.Tensor  # float32 (B, 1, H, W) in [-1, 1]
+    masks: torch.Tensor  # int64 (B, H, W), the indices of `STRUCTURES`; -1 everywhere without a segmentation
+    class_labels: torch.Tensor  # int64 (B,), the index of the group in `GROUPS`
+    phases: torch.Tensor  # int64 (B,), the index in `PHASES`; -1 for the frames between
+    positions: torch.Tensor  # float32 (B,) in [0, 1], from the first to the last slice of the volume
+    process_index: int = 0  # this part is every `num_processes`-th slice, from this one on
+    num_processes: int = 1  # that share the batch, B slices each
+    gather: Callable[[torch.Tensor], torch.Tensor] = _alone  # concatenates the tensors of all processes
 
     def to(self, device: torch.device | str) -> "SliceBatch":
         """The same batch on `device`."""
@@ -51,17 +40,11 @@ class SliceBatch:
         return SliceBatch(**vars(self) | tensors)
 
     def draw(self, sample: Callable[[int], torch.Tensor]) -> torch.Tensor:
-        """Draw random numbers for the whole batch with `sample(n)`, and return this process's part.
-
-        So the numbers of a slice do not depend on the number of processes.
-        """
+        """Draw numbers for the whole batch with `sample(n)`; return this part's, whatever `num_processes` is."""
         return sample(len(self) * self.num_processes)[self.process_index :: self.num_processes]
 
     def whole(self, values: torch.Tensor) -> torch.Tensor:
-        """Gather values (n, ...) of these slices from all processes, in the order of the whole batch.
-
-        So what an objective stores does not depend on the process.
-        """
+        """Gather values (n, ...) of these slices from all processes, in the order of the whole batch."""
         gathered = self.gather(values.detach().contiguous())
         return gathered.unflatten(0, (-1, len(values))).transpose(0, 1).flatten(0, 1)
 
@@ -107,15 +90,9 @@ class Slices:
 
     def batch(self, indices: Indices, process_index: int = 0, num_processes: int = 1) -> SliceBatch:
         """The slices at `indices`, in that order; they are one process's part of a batch of several."""
-        return SliceBatch(
-            images=self.images[indices].unsqueeze(1).float() / 127.5 - 1,
-            masks=self.masks[indices].long(),
-            class_labels=self.class_labels[indices],
-            phases=self.phases[indices],
-            positions=self.positions[indices],
-            process_index=process_index,
-            num_processes=num_processes,
-        )
+        images, masks = self.images[indices].unsqueeze(1).float() / 127.5 - 1, self.masks[indices].long()
+        labels, phases, positions = (one[indices] for one in (self.class_labels, self.phases, self.positions))
+        return SliceBatch(images, masks, labels, phases, positions, process_index, num_processes)
 
     def identities(self) -> Identities:
         """Identify each patient by the SHA-256 of the labelled volumes, whatever the patient's name."""

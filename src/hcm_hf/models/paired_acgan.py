@@ -45,7 +45,9 @@ class PairedACGANGenerator(LatentModel):
         condition_dim: int = 64,
     ):
         super().__init__()
-        widths = [min(base_channels * 2**level, max_channels) for level in reversed(range(num_levels(sample_size) + 1))]
+        widths = [
+            min(base_channels * 2**level, max_channels) for level in reversed(range(num_levels(sample_size) + 1))
+        ]
         self.embed = ConditionEmbedding(num_labels, condition_dim)
         self.project = nn.Linear(latent_dim + condition_dim, widths[0] * 16, bias=False)
         self.norm = ConditionalNorm(widths[0], condition_dim)
@@ -140,7 +142,9 @@ class PairedACGANDiscriminator(ModelMixin, ConfigMixin):
         features = F.leaky_relu(self.mix(hidden), 0.2).flatten(1)  # (B, C)
         said = self.embed(class_labels, wall_thickness)  # (B, C)
         logits = self.to_logit(features).squeeze(1) + (features * said).sum(1) / features.shape[1] ** 0.5
-        return PairVerdict(logits, tuple(head(features) for head in self.to_answers), self.to_wall(features).squeeze(1))
+        return PairVerdict(
+            logits, tuple(head(features) for head in self.to_answers), self.to_wall(features).squeeze(1)
+        )
 
 
 class ConditionalNorm(nn.Module):

@@ -1,6 +1,5 @@
 """What this package costs against plain code: ratios of medians over alternating runs."""
 
-import dataclasses
 import itertools
 import math
 import os
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 import datasets
 import nibabel
@@ -40,7 +40,8 @@ from hcm_hf.utils.process import count_cores
 
 
 Part = Literal["preparation", "training", "sampling", "evaluation", "startup"]
-Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
+Decoded = tuple[torch.Tensor, torch.Tensor]  # a batch of images and groups
+COMMAND = "-m", "hcm_hf"  # arguments of Python for a command of this package
 
 
 def benchmark(
@@ -79,34 +80,27 @@ def benchmark(
             similarity(folder / "dataset", rounds)
             reports(folder / "dataset", folder)
     if "startup" in only:
-        commands = {"import hcm_hf": ["-c", "import hcm_hf"], "train --help": command_line("train", "--help")}
+        commands = {"import hcm_hf": ("-c", "import hcm_hf"), "train --help": (*COMMAND, "train", "--help")}
         for name, command in commands.items():
-            bare, whole = in_turn(rounds, partial(run_python, ["-c", "pass"]), partial(run_python, command))
+            bare, whole = in_turn(rounds, partial(run_python, "-c", "pass"), partial(run_python, *command))
             print(f"{name}: {whole:.2f} s, {whole / bare:.1f} times an empty Python ({bare:.2f} s)")
 
 
 def in_turn(rounds: int, *functions: Callable[[], object]) -> list[float]:
     """Median seconds of each function, called in turn."""
-    times = [[seconds(function) for function in functions] for _ in range(rounds)]
-    return [statistics.median(column) for column in zip(*times, strict=True)]
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(rounds):
+        for function, taken in zip(functions, times, strict=True):
+            start = time.perf_counter()
+            function()
+            taken.append(time.perf_counter() - start)
+    return [statistics.median(taken) for taken in times]
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """Wall time of a call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def command_line(*arguments: object) -> list[str]:
-    """Arguments of Python for a command of this package."""
-    return ["-m", "hcm_hf", *map(str, arguments)]
-
-
-def run_python(arguments: list[str]) -> tuple[float, float]:
+def run_python(*arguments: object) -> tuple[float, float]:
     """Run this Python on `arguments`; wall time in seconds and peak memory in GiB."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, *map(str, arguments)], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -135,10 +129,9 @@ def prepare_plainly(acdc: Path) -> None:
 
 
 def training_steps(dataset: Path, runs: Path, rounds: int, num_steps: int) -> None:
-    """A training step of each model, logging and all, against a plain loop on the same networks and batch.
+    """A training step of each model, logging and all, against a plain loop on the same networks and batch size.
 
-    Both are timed from the start of a step to the start of the next: reading of images counts, validation and
-    checkpoints do not.
+    From the start of a step to that of the next: reading images counts, validation and checkpoints do not.
     """
     split = load_dataset(dataset)["train"]
     rows = [index for index, group in enumerate(split["group"]) if split.features["group"].int2str(group) == "HCM"]
@@ -146,18 +139,21 @@ def training_steps(dataset: Path, runs: Path, rounds: int, num_steps: int) -> No
     print("\nfamily: parameters, seconds per step here, images per second; the plain loop's seconds, and the ratio")
     for name, key in models():
         recipe = FAMILIES[name].recipes[key]
-        plain = {("vae", "paper"): bare_loop, ("ddpm", "paper"): diffusers_example}.get((name, key), dcgan_example)
-        plain = plain if key == "paper" else bare_loop
+        plain: Callable[..., Iterator[float]] = bare_loop
+        if key == "paper" and name != "vae":
+            plain = diffusers_example if name == "ddpm" else dcgan_example
         times = []
         for index in range(rounds):
-            objective = recipe.build(slices.images.shape[-1])
-            theirs = step_time(plain(objective, split, slices, recipe, num_steps))
+            objective, size = recipe.build(slices.images.shape[-1]), recipe.train_batch_size
+            ready = (slices.batch(torch.randint(len(slices), (size,))) for _ in range(num_steps))
+            batches = ready if plain is bare_loop else decoded(split, size, num_steps)
+            theirs = step_time(plain(objective, batches, recipe))
             run = runs / f"{name}-{key}-{index}"
             times.append((theirs, our_step_time(name, key, dataset, run, len(slices), num_steps)))
         theirs, ours = (statistics.median(column) for column in zip(*times, strict=True))
-        size = sum(parameter.numel() for parameter in objective.parameters())
+        count = sum(parameter.numel() for parameter in objective.parameters())
         print(
-            f"{name}, {key}: {size / 1e6:.1f} M, {ours:.3f} s, {recipe.train_batch_size / ours:.1f} images/s; "
+            f"{name}, {key}: {count / 1e6:.1f} M, {ours:.3f} s, {size / ours:.1f} images/s; "
             f"{plain.__name__} {theirs:.3f} s, {theirs / ours:.2f} times (each of {rounds}: "
             f"{', '.join(f'{before / after:.2f}' for before, after in times)})",
             flush=True,
@@ -172,17 +168,14 @@ def models() -> list[tuple[str, str]]:
 
 def our_step_time(name: str, key: str, dataset: Path, output_dir: Path, num_slices: int, num_steps: int) -> float:
     """Median seconds of a step of `train`."""
-    family = FAMILIES[name]
-    recipe = family.recipes[key]
+    recipe = FAMILIES[name].recipes[key]
     starts: list[float] = []
+    losses = recipe.objective.losses
 
-    class Timed(recipe.objective):  # type: ignore[name-defined]
-        def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
-            starts.append(time.perf_counter())
-            yield from super().losses(batch)
+    def timed(objective: Any, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
+        starts.append(time.perf_counter())
+        yield from losses(objective, batch)
 
-    timed = dataclasses.replace(recipe, objective=Timed)
-    FAMILIES[name] = dataclasses.replace(family, recipes=family.recipes | {key: timed})
     config = TrainingConfig(
         family=name,
         recipe=key,
@@ -193,10 +186,8 @@ def our_step_time(name: str, key: str, dataset: Path, output_dir: Path, num_slic
         checkpointing_epochs=1000,
         sample_epochs=1000,
     )
-    try:
+    with patch.object(recipe.objective, "losses", timed):
         train(config)
-    finally:
-        FAMILIES[name] = family
     return step_time(starts)
 
 
@@ -205,25 +196,21 @@ def step_time(starts: Iterable[float]) -> float:
     return statistics.median(after - before for before, after in itertools.islice(itertools.pairwise(starts), 2, None))
 
 
-def bare_loop(
-    objective: Any, split: datasets.Dataset, slices: Slices, recipe: Recipe, num_steps: int
-) -> Iterator[float]:
+def bare_loop(objective: Any, batches: Iterable[SliceBatch], recipe: Recipe) -> Iterator[float]:
     """Our own losses in the barest of loops; yields the time at the start of each step."""
     optimizers = {
         name: torch.optim.Adam(network.parameters(), recipe.learning_rate, recipe.adam_betas)
         for name, network in objective.named_children()
     }
-    for _ in range(num_steps):
+    for batch in batches:
         yield time.perf_counter()
-        for name, loss in objective.losses(slices.batch(torch.randint(len(slices), (recipe.train_batch_size,)))):
+        for name, loss in objective.losses(batch):
             optimizers[name].zero_grad()
             loss.backward()
             optimizers[name].step()
 
 
-def dcgan_example(
-    objective: Any, split: datasets.Dataset, slices: Slices, recipe: Recipe, num_steps: int
-) -> Iterator[float]:
+def dcgan_example(objective: Any, batches: Iterable[Decoded], recipe: Recipe) -> Iterator[float]:
     """The plain PyTorch DCGAN loop: no gradient penalty, no class or code losses, images decoded as they come."""
     generator, discriminator = objective.generator, objective.discriminator
     optimizers = [
@@ -236,7 +223,7 @@ def dcgan_example(
         logits = output if isinstance(output, torch.Tensor) else output[0]
         return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
-    for images, labels in decoded(split, recipe.train_batch_size, num_steps):
+    for images, labels in batches:
         yield time.perf_counter()
         discriminator.zero_grad()
         loss(images, 1.0).backward()
@@ -248,15 +235,13 @@ def dcgan_example(
         optimizers[1].step()
 
 
-def diffusers_example(
-    objective: Any, split: datasets.Dataset, slices: Slices, recipe: Recipe, num_steps: int
-) -> Iterator[float]:
+def diffusers_example(objective: Any, batches: Iterable[Decoded], recipe: Recipe) -> Iterator[float]:
     """The loop of diffusers' unconditional training example with its settings, images decoded as they come."""
     model, scheduler = objective.unet, objective.scheduler
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
     average = EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
     learning_rates = get_scheduler("cosine", optimizer, num_warmup_steps=500, num_training_steps=1035)
-    for images, _ in decoded(split, recipe.train_batch_size, num_steps):
+    for images, _ in batches:
         yield time.perf_counter()
         noise = torch.randn_like(images)
         timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(images),)).long()
@@ -269,7 +254,7 @@ def diffusers_example(
         average.step(model.parameters())
 
 
-def decoded(split: datasets.Dataset, batch_size: int, num_steps: int) -> Batches:
+def decoded(split: datasets.Dataset, size: int, num_steps: int) -> Iterator[Decoded]:
     """Shuffled batches of images (B, 1, H, W) in [-1, 1] and groups (B,); a `DataLoader` decodes each image anew."""
 
     def transform(rows: dict[str, list]) -> dict[str, list]:
@@ -277,7 +262,7 @@ def decoded(split: datasets.Dataset, batch_size: int, num_steps: int) -> Batches
         return {"image": images, "group": rows["group"]}
 
     rows = split.select_columns(["image", "group"]).with_transform(transform)
-    loader = DataLoader(rows, batch_size, shuffle=True, drop_last=True)
+    loader = DataLoader(rows, size, shuffle=True, drop_last=True)
     for batch in itertools.islice(itertools.chain.from_iterable(itertools.repeat(loader)), num_steps):
         yield batch["image"], batch["group"]
 
@@ -314,8 +299,8 @@ def sampling(dataset: Path, num_images: int = 100, batch_size: int = 50) -> None
         steps = sampled.num_inference_steps or 1
         timed = min(steps, 2)  # all steps cost the same
         bound(batch_size=2, num_inference_steps=1)
-        taken = seconds(partial(bound, batch_size, num_inference_steps=timed))
-        taken *= 1000 / batch_size * steps / timed
+        taken = in_turn(1, partial(bound, batch_size, num_inference_steps=timed))[0] * steps / timed
+        taken *= 1000 / batch_size
         print(f"ddpm, paper, {scheduler}, {steps} calls: {taken:.0f} ms (from {timed} calls)", flush=True)
     for dtype in (torch.float32, torch.bfloat16):
         with torch.autocast(tuned.device.type, dtype, enabled=dtype != torch.float32):
@@ -358,7 +343,7 @@ def similarity(dataset: Path, rounds: int, num_generated: int = 1000, num_sample
 def reports(dataset: Path, folder: Path) -> None:
     """Time of the encoder's training; time and peak memory of reports on 1,000 and 10,000 images."""
     encoder = folder / "encoder"
-    elapsed, _ = run_python(command_line("train_encoder", "--dataset", dataset, "--output_dir", encoder))
+    elapsed, _ = run_python(*COMMAND, "train_encoder", "--dataset", dataset, "--output_dir", encoder)
     print(f"train_encoder: {elapsed:.0f} s", flush=True)
     real = read_split(load_dataset(dataset), "train", ["HCM"]).images
     for count in (1000, 10_000):
@@ -367,7 +352,7 @@ def reports(dataset: Path, folder: Path) -> None:
         for index, image in enumerate(noisy(real, count)):
             Image.fromarray((image * 255).round().astype("uint8")).save(images / f"{index:06d}.png")
         options = ["--dataset", dataset, "--encoder", encoder, "--output_dir", folder / f"report-{count}"]
-        elapsed, peak = run_python(command_line("score", "--images", images, *options, "--paper_compat"))
+        elapsed, peak = run_python(*COMMAND, "score", "--images", images, *options, "--paper_compat")
         print(f"report on {count} images: {elapsed:.0f} s, peak memory {peak:.2f} GiB", flush=True)
 
 

@@ -59,15 +59,15 @@ def examine_codes(
     folder = find_pipeline(model)
     pipeline = HCMPipeline.from_pretrained(folder)
     if not any(pipeline.num_codes):
-        raise InputError(f"--model {model} has no codes; name an InfoGAN.")
+        raise InputError(f"model {model} has no codes; name an InfoGAN.")
     network = pipeline.network
     loaded = load_encoder(encoder)
     if loaded.network.config.sample_size != network.config.sample_size:
         raise InputError(
-            f"--encoder {encoder} is for images of {loaded.network.config.sample_size} px, those of --model {model} "
+            f"encoder {encoder} is for images of {loaded.network.config.sample_size} px, those of model {model} "
             f"have {network.config.sample_size}."
         )
-    require_empty(output_dir, "--output_dir")
+    require_empty(output_dir, "output_dir")
     pipeline.set_progress_bar_config(disable=True)
     latents = network.sample_latents(num_images, [image_generator(seed, index) for index in range(num_images)])
     batches = tqdm(latents.split(_BATCH_SIZE), unit="batch")
@@ -95,10 +95,10 @@ def render_codes(record: dict) -> str:
         f"Spearman's rank correlation of each code with a measurement, in [-1, 1]; in brackets its 95 % interval over "
         f"the images. Of {record['n_generated']} images of model {record['model_hash']}, seed {record['seed']}, by "
         f"encoder {record['encoder']}; hcm_hf {record['hcm_hf_version']}. Names in _ed are of the slices that the "
-        "encoder takes for end diastole, where it finds the structure. The categorical code's values "
-        "are put in the order of their means over one half of the images "
-        "and correlated in the other: chance alone gives 0 on average, and what there is comes out too low rather "
-        "than too high, as the order is uncertain, which the interval does not see."
+        "encoder takes for end diastole, where it finds the structure. The categorical code's values are put in the "
+        "order of their means over one half of the images and correlated in the other: chance alone gives 0 on "
+        "average, and what there is comes out too low rather than too high, as the order is uncertain, which the "
+        "interval does not see."
     )
     return f"# What the codes do\n\n{markdown_table(['code', *columns], lines)}\n\n{below}\n"
 
@@ -131,7 +131,7 @@ def measure_slices(images: np.ndarray, encoder: Encoder) -> dict[str, np.ndarray
 
 
 def rank_correlation(values: np.ndarray, measurement: np.ndarray, seed: int = 0) -> Number:
-    """Spearman's rank correlation with its 95 % interval by bootstrap over the images.
+    """Spearman's rank correlation, in [-1, 1], with its 95 % interval by bootstrap over the images.
 
     Args:
         values: of a code, (N,).
@@ -139,8 +139,7 @@ def rank_correlation(values: np.ndarray, measurement: np.ndarray, seed: int = 0)
         seed: of the resamples.
 
     Returns:
-        In [-1, 1]; unknown where fewer than `LEAST` images
-        count or one side is constant.
+        The correlation; unknown where fewer than `LEAST` images count or one side is constant.
     """
     known = np.isfinite(measurement)
     values, measurement = values[known], measurement[known]
@@ -153,7 +152,7 @@ def rank_correlation(values: np.ndarray, measurement: np.ndarray, seed: int = 0)
 
 
 def correlate_categories(categories: np.ndarray, measured: dict[str, np.ndarray], seed: int = 0) -> dict[str, Number]:
-    """The same for a code without an order, which it gets from one half of the images before the other is looked at.
+    """The same by measurement for a code without an order, which one half of the images gives and the other tests.
 
     Args:
         categories: whole numbers (N,).
@@ -164,12 +163,9 @@ def correlate_categories(categories: np.ndarray, measured: dict[str, np.ndarray]
     first[np.random.default_rng(seed).permutation(len(categories))[::2]] = True
     found = {}
     for name, measurement in measured.items():
-        means = np.full(categories.max() + 1, np.nan)
-        for category in np.unique(categories):
-            known = measurement[first & (categories == category) & np.isfinite(measurement)]
-            if len(known):
-                means[category] = known.mean()
-        ordered = means[categories]
+        known, ordered = first & np.isfinite(measurement), np.full(len(categories), np.nan)
+        for category in np.unique(categories[known]):
+            ordered[categories == category] = measurement[known & (categories == category)].mean()
         kept = ~first & np.isfinite(ordered)
         found[name] = rank_correlation(ordered[kept], measurement[kept], seed)
     return found

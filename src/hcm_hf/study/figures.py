@@ -14,6 +14,7 @@ from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.training.curves import loss_curves
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE, METRICS_FILE
+from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.pictures import save_png, write_rows
 
@@ -29,29 +30,26 @@ def draw_figures(
 ) -> Path:
     """Draw the figures of https://doi.org/10.17163/ings.n34.2025.09 for the families that are there.
 
-    The folder gets `families.png` (real HCM slices of the test split above the first images of each family; the
-    study's figure 4), `losses.png` (the loss curves of each family and of the encoder; figures 5 to 8) and, in a
-    folder for each family that a user can control, `controls.png`.
-
     Args:
         runs: folder with the run folders of `train`, named as in `FAMILIES`, and `encoder`.
         images: folder with the folders of `generate_images`, of the same names.
-        output_dir: the folder to write to.
+        output_dir: gets `families.png` (real HCM slices of the test split above the first images of each family; the
+            study's figure 4), `losses.png` (the loss curves of each family and of the encoder; figures 5 to 8) and, in
+            a folder for each family that a user can control, `controls.png`.
         dataset: the prepared dataset; by default the synthetic cohort.
         families: the families to draw; by default all.
         columns: images in a row.
         seed: seed of the choice of real slices and of the latents of `controls.png`.
 
     Returns:
-        The folder.
+        `output_dir`.
 
     Raises:
         InputError: if no family is there, or images do not fit the dataset.
     """
     runs, images, output_dir = Path(runs), Path(images), Path(output_dir)
     wanted = [family for family in FAMILIES if families is None or family in families]
-    if columns < 1:
-        raise InputError(f"columns is {columns}; it must be at least 1.")
+    at_least("columns", columns, 1)
     trained = [family for family in wanted if (runs / family / METRICS_FILE).is_file()]
     drawn = {family: read_images(images / family)[0] for family in wanted if (images / family).is_dir()}
     if not trained:
@@ -79,13 +77,7 @@ def draw_figures(
 
 
 def write_losses(runs: Sequence[Path], figure_file: str | Path, columns: int = 3) -> None:
-    """Write the loss curves of training runs into one picture, each under the name of its run.
-
-    Args:
-        runs: the run folders.
-        figure_file: the PNG file to write.
-        columns: most runs in a row.
-    """
+    """Write the loss curves of run folders into one PNG file, each under the name of its run, `columns` in a row."""
     margin = 24
     with TemporaryDirectory() as folder:
         for index, run in enumerate(runs):
@@ -108,12 +100,12 @@ def write_controls(pipeline: HCMPipeline, figure_file: str | Path, num_images: i
 
     Args:
         pipeline: the model.
-        figure_file: the PNG file to write.
+        figure_file: the PNG file to write; there is none for a network without controls.
         num_images: images in a row, unless the network says how many.
         seed: seed of the latents that the rows share.
 
     Returns:
-        Whether a figure was written: there is none for a network without controls.
+        Whether a figure was written.
     """
     latents = pipeline.network.sample_latents(num_images, torch.Generator().manual_seed(seed))
     rows = {

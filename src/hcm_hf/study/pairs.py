@@ -39,12 +39,12 @@ def draw_pairs(
         InputError: if no model is named, or one makes no segmentations.
     """
     if not models or len({Path(name).name for name in models}) < len(models):
-        raise InputError("Name one or more models with --models, each with another folder name.")
+        raise InputError("models must name one or more, each with another folder name.")
     pipelines = {Path(name).name: HCMPipeline.from_pretrained(name) for name in models}
     for name, pipeline in pipelines.items():
         if not pipeline.makes_masks:
             raise InputError(
-                f"--models {name} makes no segmentations; name a ddpm of recipe tuned or a student of it."
+                f"models has {name}, which makes no segmentations; name a ddpm of recipe tuned or a student of it."
             )
         pipeline.set_progress_bar_config(disable=True)
     real = read_split(load_dataset(dataset), "test")

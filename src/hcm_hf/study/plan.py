@@ -1,7 +1,6 @@
 """What a reproduction is to make, its dataset, and the record of what was done where."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +11,7 @@ from hcm_hf.data.dataset import load_dataset, prepare_dataset
 from hcm_hf.data.phantom import write_cohort
 from hcm_hf.data.preparation import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.data.slices import Slices
+from hcm_hf.pipelines import saved
 from hcm_hf.utils.devices import describe_environment
 from hcm_hf.utils.files import write_text
 
@@ -21,28 +21,16 @@ RECORD_FILE, ENVIRONMENT_FILE = "reproduction.json", "environment.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be reproduced, and where.
+    """What is to be reproduced, and where."""
 
-    Attributes:
-        work_dir: folder of the dataset, runs, images and reports.
-        output_dir: folder of the results.
-        dataset: the prepared dataset; made if it is missing.
-        acdc: what to make it from; None for the synthetic cohort.
-        settings: what cannot change from call to call, by the names of the arguments of `reproduce`.
-        arguments: arguments of this call, recorded with the results.
-        num_images: number of images of each family.
-        num_epochs: most epochs of a training; None for those of the recipes.
-        accelerator: the devices.
-    """
-
-    work_dir: Path
-    output_dir: Path
-    dataset: Path
-    acdc: Path | None
-    settings: dict
-    arguments: dict
-    num_images: int
-    num_epochs: int | None
+    work_dir: Path  # of the dataset, runs, images and reports
+    output_dir: Path  # of the results
+    dataset: Path  # made if it is missing
+    acdc: Path | None  # what to make it from; None for the synthetic cohort
+    settings: dict  # what cannot change from call to call, by the names of the arguments of `reproduce`
+    arguments: dict  # of this call, recorded with the results
+    num_images: int  # of each family
+    num_epochs: int | None  # most of a training; None for those of the recipes
     accelerator: Accelerator
     _slices: dict[tuple[str, ...], tuple[Slices, Slices]] = field(default_factory=dict)
 
@@ -54,13 +42,13 @@ class Plan:
     def prepare(self) -> None:
         """Prepare ACDC, or else draw the synthetic cohort and prepare that."""
         with TemporaryDirectory() as folder:
+            cohort = self.acdc or Path(folder) / "cohort"
             if not self.acdc:
-                write_cohort(Path(folder) / "cohort", num_proc=1)
-            prepare_dataset(self.acdc or Path(folder) / "cohort", self.dataset, self.settings["resolution"])
+                write_cohort(cohort, num_proc=1)
+            prepare_dataset(cohort, self.dataset, self.settings["resolution"])
 
-    def slices(self, groups: Sequence[str]) -> tuple[Slices, Slices]:
+    def slices(self, groups: tuple[str, ...]) -> tuple[Slices, Slices]:
         """Return the training and validation slices of some groups; they are decoded once."""
-        groups = tuple(groups)
         if groups not in self._slices:
             splits = load_dataset(self.dataset)
             self._slices[groups] = Slices(splits["train"], groups), Slices(splits["validation"], groups)
@@ -93,4 +81,4 @@ class Plan:
 
 def read_json(path: Path) -> dict:
     """Return the content of a JSON file; empty if there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return saved.read_json(path) if path.is_file() else {}

@@ -17,7 +17,7 @@ from hcm_hf.evaluation.parts.features import COMPONENTS
 from hcm_hf.study.plan import RECORD_FILE, Plan, read_json
 from hcm_hf.study.stages import TABLE_FILE, Stage, list_stages
 from hcm_hf.training.recipes import FAMILIES
-from hcm_hf.utils.arguments import at_least
+from hcm_hf.utils.arguments import at_least, one_of
 from hcm_hf.utils.devices import make_accelerator
 from hcm_hf.utils.errors import InputError
 
@@ -74,12 +74,10 @@ def reproduce(
     for family in families:
         if family not in FAMILIES:
             raise InputError(f"Unknown family '{family}' in families; choose among {', '.join(FAMILIES)}.")
+    one_of("recipe", recipe, sorted({name for family in FAMILIES.values() for name in family.recipes}))
     named = [family for family in FAMILIES if recipe in FAMILIES[family].recipes]
-    if not named:
-        known = sorted({name for family in FAMILIES.values() for name in family.recipes})
-        raise InputError(f"Unknown recipe '{recipe}'; choose among {', '.join(known)}.")
     if any(FAMILIES[family].recipes[recipe].taught_by for family in named):
-        raise InputError(f"recipe {recipe} needs a teacher; train it with scripts/train.py --teacher.")
+        raise InputError(f"recipe {recipe} needs a teacher; train it with scripts/train.py and its argument teacher.")
     at_least("num_images", num_images, COMPONENTS + 1)  # what the evaluation needs
     at_least("num_epochs", 1 if num_epochs is None else num_epochs, 1)
     at_least("seed", seed, 0)
@@ -88,11 +86,10 @@ def reproduce(
     work_dir = Path(work_dir or f"reproduction/{source}-{resolution}-{recipe}")
     output_dir = Path(output_dir or f"docs/results/{source}-{resolution}-{recipe}")
     settings = {"source": source, "resolution": resolution, "recipe": recipe, "seed": seed, "patients": patients}
-    asked = {"scheduler": scheduler, "num_inference_steps": num_inference_steps}
+    settings |= {"scheduler": scheduler, "num_inference_steps": num_inference_steps}
     for family in named:
         recommended = FAMILIES[family].recipes[recipe].sampling
-        asked = {name: recommended.get(name) if value is None else value for name, value in asked.items()}
-    settings |= asked
+        settings |= {name: value for name, value in recommended.items() if settings[name] is None}
     _check(work_dir / RECORD_FILE, settings, "work_dir")
     _check(output_dir / TABLE_FILE, settings, "output_dir")
     if not (work_dir / RECORD_FILE).exists() and work_dir.is_dir():
@@ -148,23 +145,24 @@ def describe(stages: Sequence[Stage]) -> str:
     for stage in stages:
         if stage.is_finished():
             lines.append(f"done  {stage.name}")
-            continue
-        left.append(stage.estimate())
-        about = "unknown" if left[-1] is None else f"about {_duration(left[-1])}"
-        lines.append(f"left  {stage.name:<{width}}  {about}")
+        else:
+            left.append(stage.estimate())
+            lines.append(f"left  {stage.name:<{width}}  {_about(left[-1])}")
     if not left:
         return "\n".join([*lines, f"all {len(stages)} stages are done"])
     known = [seconds for seconds in left if seconds is not None]
-    total = f"about {_duration(sum(known))}" if known else "unknown"
+    total = _about(sum(known) if known else None)
     if known and len(known) < len(left):
         total += f" for {len(known)} of them, unknown for {len(left) - len(known)}"
     return "\n".join([*lines, f"{len(left)} of {len(stages)} stages left: {total}"])
 
 
-def _duration(seconds: float) -> str:
+def _about(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
     if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 6000 else f"about {seconds / 3600:.1f} h"
 
 
 def _identify(acdc: str | Path | None, dataset: str | Path | None, resolution: int | None) -> tuple[str, int, str]:

@@ -1,7 +1,7 @@
 """The tables of a reproduction: the study's Table 1 beside ours."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hcm_hf.evaluation.report import Report, Rows, Speed, plain, precision_name, read_typed
 from hcm_hf.evaluation.tables import cell, markdown_table
@@ -70,18 +70,14 @@ def summarize(
     Args:
         settings: of the reproduction.
         reports: of `score` with `paper_compat` and an encoder, by family; one or more.
-        trainings: how each family was trained: networks' `parameters`, `groups`, `num_epochs` and those of the
-            recipe, `steps`, `best_step`, `validation_loss`, `seconds`, `mixed_precision`.
-        encoder: the same of the encoder.
+        trainings: the facts of each family's `Training`.
+        encoder: those of the encoder's.
         on_all: of `score`, by family, on images and patients of all groups where a model can be asked for them.
     """
     first = next(iter(reports.values()))
-    rows = {row: _row(first, row) for row in ("real", "mean_image")}
-    families = {}
-    for family, report in reports.items():
-        study = dict(zip(("ssim", "cc", "mse"), STUDY[family], strict=True)) if family in STUDY else None
-        families[family] = {
-            "study": study,
+    families = {
+        family: {
+            "study": dict(zip(("ssim", "cc", "mse"), STUDY[family], strict=True)) if family in STUDY else None,
             **_row(report, "generated"),
             "n_generated": report.n_generated,
             "sampler": {name: vars(report.generator)[name] for name in SAMPLER},
@@ -89,13 +85,15 @@ def summarize(
             "left_out": report.left_out,
             "training": trainings[family],
         }
+        for family, report in reports.items()
+    }
     summary = {
         "hcm_hf_version": __version__,
         "settings": settings,
         "dataset": plain(first.dataset) | {name: vars(first)[name] for name in COUNTS},
         "encoder": {name: vars(first.encoder)[name] for name in ENCODER} | {"training": encoder},
         "families": families,
-        "rows": rows,
+        "rows": {row: _row(first, row) for row in ("real", "mean_image")},
         "without_report": [family for family in FAMILIES if family not in reports],
         "by_groups": [
             *(_of_groups(family, one) for family in reports for one in (reports[family], *_of(family, on_all))),
@@ -134,13 +132,10 @@ def render_tables(summary: dict) -> str:
     settings, encoder = summary["settings"], summary["encoder"]
     offered = families | {REAL: rows["real"], MEAN_IMAGE: rows["mean_image"]}
     numbers: Rows = {label: read_typed(dict[str, Number], row["numbers"]) for label, row in offered.items()}
-    lines = [
-        [
-            *(label, _study(row), *(cell(numbers[label].get(name), name) for name in SIMILARITY)),
-            cell(read_typed(Number | None, row["artefact"]), COMPAT),
-        ]
-        for label, row in offered.items()
-    ]
+    lines = []
+    for label, row in offered.items():
+        artefact = cell(read_typed(Number | None, row["artefact"]), COMPAT)
+        lines.append([label, _study(row), *_cells(numbers[label], SIMILARITY), artefact])
     head = ["", "the study: SSIM / CC / MSE", *map(_title, SIMILARITY), "artefact: SSIM random, wrong data range"]
     blocks = [
         f"# The study's Table 1 and ours: {settings['source']}, {settings['resolution']} px, recipe "
@@ -150,19 +145,18 @@ def render_tables(summary: dict) -> str:
         *("## SSIM, CC and MSE", markdown_table(head, lines), READING),
     ]
     beyond = [name for name in BEYOND if any(name in numbers[family] for family in families)]
-    lines = [
-        [label, *(cell(row.get(name), name) for name in beyond)]
-        for label, row in numbers.items()
-        if label != MEAN_IMAGE
-    ]
+    lines = [[label, *_cells(row, beyond)] for label, row in numbers.items() if label != MEAN_IMAGE]
     blocks += ["## What these three do not see", markdown_table(["", *beyond], lines), REAL_ROW]
     if len({tuple(row["groups"]) for row in summary["by_groups"]}) > 1:
         blocks += ["## HCM patients and patients of all groups", _groups_table(summary["by_groups"]), BOTH]
     blocks += sorted({f"Left out: {reason}" for row in families.values() for reason in row["left_out"].values()})
     blocks += ["## Training", _training_table(families, encoder["training"])]
-    cut = [f"{name} after {epochs}" for name, row in families.items() if (epochs := _cut(row["training"]))]
-    if epochs := _cut(encoder["training"]):
-        cut.append(f"the encoder after {epochs}")
+    trainings = {name: row["training"] for name, row in families.items()} | {"the encoder": encoder["training"]}
+    cut = [
+        f"{name} after {facts['num_epochs']} of {facts['recipe_epochs']}"
+        for name, facts in trainings.items()
+        if facts["num_epochs"] < facts["recipe_epochs"]
+    ]
     if cut:
         blocks.append(f"**Cut short by --num_epochs: {', '.join(cut)} epochs.**")
     if summary["without_report"]:
@@ -182,10 +176,14 @@ def render_tables(summary: dict) -> str:
 def _groups_table(rows: list[dict]) -> str:
     lines = [
         [row["label"], " ".join(row["groups"]), str(row["n_heldout_patients"])]
-        + [cell(read_typed(dict[str, Number], row["numbers"]).get(name), name) for name in HEADLINE]
+        + _cells(read_typed(dict[str, Number], row["numbers"]), HEADLINE)
         for row in rows
     ]
     return markdown_table(["", "groups", "held-out patients", *HEADLINE], lines)
+
+
+def _cells(row: Mapping[str, Number], names: Sequence[str]) -> list[str]:
+    return [cell(row.get(name), name) for name in names]
 
 
 def _title(name: str) -> str:
@@ -220,9 +218,3 @@ def _training_table(families: dict, encoder: dict) -> str:
             line += [str(speed.network_calls), f"{speed.seconds()} ({speed.circumstances()})"]
         lines.append([label, *line, *[""] * (len(columns) - 1 - len(line))])
     return markdown_table(columns, lines)
-
-
-def _cut(facts: dict) -> str:
-    """How short a training was cut, empty if it was not."""
-    epochs, recipe = facts["num_epochs"], facts["recipe_epochs"]
-    return f"{epochs} of {recipe}" if epochs < recipe else ""

@@ -6,19 +6,17 @@ A stage reads from its files whether it is finished, so a reproduction goes on a
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar, NamedTuple
-
-import torch
 
 from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.slices import Slices
 from hcm_hf.evaluation.encoder import load_encoder
 from hcm_hf.evaluation.kept import PARTS_FOLDER
-from hcm_hf.evaluation.report import REPORT_FILE, Report
-from hcm_hf.evaluation.scoring import score
+from hcm_hf.evaluation.report import REPORT_FILE, Report, Source
+from hcm_hf.evaluation.scoring import measure_speed, score
 from hcm_hf.generation.images import MANIFEST_FILE, SETTINGS_FILE, find_images, generate_images
 from hcm_hf.pipelines.auto import hash_model
 from hcm_hf.pipelines.sampling import Sampling
@@ -37,25 +35,16 @@ from hcm_hf.version import __version__
 
 TABLE_FILE = "table1.json"
 ALL_GROUPS = "all-groups"  # folder of the images and reports on all groups, by family
-BATCH_SIZE = 32  # images per call of a pipeline
 
 
 class Stage(NamedTuple):
-    """One step of a reproduction.
-
-    Attributes:
-        name: unique name.
-        is_finished: whether its files are there, complete, and made from those of the stages before.
-        run: begins, or goes on from what is there.
-        estimate: about how many seconds are left, as measured on this machine; None if unknown.
-        shared: whether all processes run it, or only the main one.
-    """
+    """One step of a reproduction."""
 
     name: str
-    is_finished: Callable[[], bool]
-    run: Callable[[], None]
-    estimate: Callable[[], float | None] = lambda: None
-    shared: bool = False
+    is_finished: Callable[[], bool]  # whether its files are there, complete, and made from those of the stages before
+    run: Callable[[], None]  # begins, or goes on from what is there
+    estimate: Callable[[], float | None] = lambda: None  # seconds left on this machine; None if unknown
+    shared: bool = False  # whether all processes run it, or only the main one
 
 
 class Training:
@@ -74,7 +63,7 @@ class Training:
         self.parameters = {name: sum(one.numel() for one in network.parameters()) for name, network in networks}
 
     def stages(self) -> list[Stage]:
-        """Return what there is to do."""
+        """Return what there is to do, in order."""
         return [Stage(f"train {self.family}", self.is_trained, self.train, self.training_left, shared=True)]
 
     def build(self) -> Objective:
@@ -87,7 +76,7 @@ class Training:
 
     def slices(self) -> tuple[Slices, Slices]:
         """Return the training and validation slices of the recipe's groups."""
-        return self.plan.slices(self.recipe.groups)
+        return self.plan.slices(tuple(self.recipe.groups))
 
     def is_trained(self) -> bool:
         """Whether the run is finished; its precision does not matter, nor do more epochs than are asked for."""
@@ -126,37 +115,29 @@ class Training:
         }
 
     def training_left(self) -> float | None:
-        """Estimate up to the last epoch, at the run's own pace or that of a few steps; ignores early stopping."""
+        """Estimate up to the last epoch, at the run's own pace or that of one step; ignores early stopping."""
         if not self.plan.is_prepared():
             return None
         batch_size = self.recipe.train_batch_size * self.plan.accelerator.num_processes
-        epoch_steps = -(-len(self.slices()[0]) // batch_size)
+        steps = self.num_epochs * -(-len(self.slices()[0]) // batch_size)
         progress = read_json(self.run_dir / "last" / CONFIG_FILE).get("progress")
         if progress:
-            left = max(self.num_epochs * epoch_steps - progress["step"], 0)
-            return left * progress["seconds"] / progress["step"]
-        step, validation = self._training_pace
-        return self.num_epochs * (epoch_steps * step + validation)
+            return max(steps - progress["step"], 0) * progress["seconds"] / progress["step"]
+        return steps * self._seconds_per_step
 
     @cached_property
-    def _training_pace(self) -> tuple[float, float]:
-        """Seconds of a step and of a validation, measured on networks that are thrown away."""
-        accelerator, (training, validation) = self.plan.accelerator, self.slices()
-        objective = self.build().to(accelerator.device)
-        optimizers = {name: torch.optim.Adam(net.parameters(), lr=1e-6) for name, net in objective.named_children()}
-        batch = training.batch(slice(self.recipe.train_batch_size)).to(accelerator.device)
-        held_out = validation.batch(slice(None)).to(accelerator.device)
-
-        def step() -> None:
+    def _seconds_per_step(self) -> float:
+        """From new networks, after a step that allocates memory; without the optimizer and validation."""
+        accelerator, objective = self.plan.accelerator, self.build()
+        objective.to(accelerator.device)
+        batch = self.slices()[0].batch(slice(self.recipe.train_batch_size)).to(accelerator.device)
+        for _ in range(2):
+            started = time.perf_counter()
             with accelerator.autocast():
-                for network, loss in objective.losses(batch):
-                    optimizers[network].zero_grad()
+                for _, loss in objective.losses(batch):
                     loss.backward()
-                    optimizers[network].step()
             loss.item()  # waits for the device
-
-        step()  # the first one allocates
-        return measure(step, 2), measure(torch.no_grad()(lambda: objective.validation_loss(held_out).item()))
+        return time.perf_counter() - started
 
 
 class Family(Training):
@@ -219,32 +200,22 @@ class Family(Training):
         if settings and settings | current != settings and accelerator.is_main_process:
             shutil.rmtree(self.image_dir)
         accelerator.wait_for_everyone()
-        seed = self.plan.settings["seed"]
-        num_images = self.plan.num_images
-        generate_images(self.run_dir, self.image_dir, num_images, BATCH_SIZE, seed=seed, sampling=self.sampling)
+        seed, count = self.plan.settings["seed"], self.plan.num_images
+        generate_images(self.run_dir, self.image_dir, count, seed=seed, sampling=self.sampling)
 
     def generation_left(self) -> float:
         """Estimate for the images that are missing."""
         missing = max(self.plan.num_images - len(find_images(self.image_dir)), 0)
-        return missing * self._generation_pace / self.plan.accelerator.num_processes
+        return missing * self._seconds_per_image / self.plan.accelerator.num_processes
 
     @cached_property
-    def _generation_pace(self) -> float:
-        """Seconds per image, from a batch of new networks and two sampling steps."""
+    def _seconds_per_image(self) -> float:
+        """From a batch of new networks, and no more than two sampling steps."""
         pipeline = self.build().pipeline().to(self.plan.accelerator.device)
-        pipeline.set_progress_bar_config(disable=True)
-        pipeline, sampling = self.sampling.applied_to(pipeline)
-        repeated = 1.0
-        if steps := sampling.num_inference_steps:
-            timed = min(steps, 2)
-            sampling = replace(sampling, num_inference_steps=timed)
-            repeated = steps / timed
-
-        def sample() -> None:
-            pipeline(batch_size=BATCH_SIZE, output_type="np", **sampling.arguments)
-
-        sample()  # the first one allocates
-        return measure(sample) * repeated / BATCH_SIZE
+        full = self.sampling.applied_to(pipeline)[1]
+        timed = full.num_inference_steps and min(full.num_inference_steps, 2)
+        speed = measure_speed(pipeline, Source(scheduler=full.scheduler, num_inference_steps=timed))
+        return speed.seconds_per_1000_images / 1000 * (full.num_inference_steps or 1) / (timed or 1)
 
     def is_scored(self) -> bool:
         """Whether the report is of these images, by this encoder and this version."""
@@ -276,12 +247,10 @@ class Family(Training):
 
     def scoring_left(self) -> float | None:
         """Estimate: as long as all scoring so far of the family that took longest."""
-        taken: dict[str, float] = {}
+        taken: Counter[str] = Counter()
         for call in self.plan.calls():
-            for name, seconds in call["seconds"].items():
-                if name.startswith("score ") and seconds is not None:
-                    taken[name] = taken.get(name, 0.0) + seconds
-        return max(taken.values(), default=None)
+            taken.update({name: seconds for name, seconds in call["seconds"].items() if seconds is not None})
+        return max((seconds for name, seconds in taken.items() if name.startswith("score ")), default=None)
 
     def report(self) -> Report:
         """Return the report without this machine's paths, and without figures, which stay in the work folder."""
@@ -322,9 +291,8 @@ class Publication:
         table = read_json(output_dir / TABLE_FILE)
         if not table or not set(scored).issuperset(self.asked):
             return False
-        files = table.pop("files")
         return (
-            all((output_dir / file).is_file() for file in files)
+            all((output_dir / file).is_file() for file in table.pop("files"))
             and table == self._summary(scored, of_all)
             and read_json(output_dir / ENVIRONMENT_FILE) == self._circumstances()
             and all(
@@ -364,29 +332,15 @@ def _scored(families: Mapping[str, Family]) -> dict[str, Family]:
     return {name: one for name, one in families.items() if one.is_scored()}
 
 
-def measure(function: Callable[[], object], times: int = 1) -> float:
-    """Return the mean duration of a call in seconds."""
-    started = time.perf_counter()
-    for _ in range(times):
-        function()
-    return (time.perf_counter() - started) / times
-
-
 def list_stages(plan: Plan, families: Sequence[str], known: Sequence[str]) -> list[Stage]:
-    """Return what there is to do, in order.
-
-    Args:
-        plan: the plan of the reproduction.
-        families: the families to work on.
-        known: the families to show where they are scored.
-    """
+    """Return what there is to do, in order: work on `families`, and show the `known` ones where they are scored."""
     encoder = Training(plan, "encoder", "default")
-    scored = {family: Family(plan, family, plan.settings["recipe"], encoder) for family in known}
+    shown = {family: Family(plan, family, plan.settings["recipe"], encoder) for family in known}
     of_all = {
-        family: AllGroups(plan, family, one.recipe_name, encoder) for family, one in scored.items() if one.knows_groups
+        family: AllGroups(plan, family, one.recipe_name, encoder) for family, one in shown.items() if one.knows_groups
     }
     stages = [Stage("prepare the dataset", plan.is_prepared, plan.prepare), *encoder.stages()]
     for family in (family for family in known if family in families):
-        stages += scored[family].stages()
+        stages += shown[family].stages()
         stages += of_all[family].stages() if family in of_all else []
-    return [*stages, Publication(plan, scored, of_all, families, encoder).stage]
+    return [*stages, Publication(plan, shown, of_all, families, encoder).stage]

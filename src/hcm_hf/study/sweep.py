@@ -1,7 +1,7 @@
 """Quality and time of a model, of a diffusion model by sampler and number of denoising steps, in one table."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,10 @@ def sweep_steps(
     """
     output_dir, where = Path(output_dir), str(find_device(device))
     if not all(names is None or len(names) > 0 for names in (schedulers, steps, seeds, groups)):
-        raise InputError("Name one or more of each with --schedulers, --steps, --seeds and --groups.")
+        raise InputError("schedulers, steps, seeds and groups must each name one or more.")
     pipeline = HCMPipeline.from_pretrained(model)
     if not pipeline.makes_masks and len(groups) > 1:
-        raise InputError(f"--groups {' '.join(groups)}: this model makes no masks, whose walls to compare; name one.")
+        raise InputError(f"groups {' '.join(groups)}: this model makes no masks, whose walls to compare; name one.")
     asked = {group: {"group": group} if "group" in pipeline.conditions.axes else None for group in groups}
     settings = _list_settings(pipeline, schedulers, steps)
     for one in settings.values():
@@ -95,39 +95,40 @@ def sweep_steps(
             replace(one, conditions=asked[group]).applied_to(pipeline)
     splits = load_dataset(dataset)
     encoder_hash = None if encoder is None else load_encoder(encoder).hash
+    references = {
+        group: fingerprint(*(read_split(splits, part, [group]) for part in ("train", split))) for group in groups
+    }
+
+    def scored(name: str, group: str, seed: int) -> Report:
+        folder, sampling = output_dir / name / f"{group}-{seed}", replace(settings[name], conditions=asked[group])
+        options: dict[str, Any] = {"seed": seed, "device": where}
+        images = generate_images(model, folder / "images", num_images, sampling=sampling, **options)
+        report = Report.load(folder) if (folder / REPORT_FILE).is_file() else None
+        wanted = num_images, seed, __version__, references[group], encoder_hash
+        if report is not None and _circumstances(report) == wanted:
+            return report
+        options |= {"dataset": dataset, "encoder": encoder, "split": split, "groups": [group]}
+        return score(folder, images=images, **options)
+
     rows: dict[str, list[dict[str, Number]]] = {}
     speeds = {}
-    for name, one in settings.items():
-        rows[name] = [{} for _ in seeds]
-        for group in groups:
-            reference = fingerprint(*(read_split(splits, part, [group]) for part in ("train", split)))
-            for seed, row in zip(seeds, rows[name], strict=True):
-                folder = output_dir / name / f"{group}-{seed}"
-                sampling = replace(one, conditions=asked[group])
-                made: dict[str, Any] = {"seed": seed, "sampling": sampling, "device": where}
-                images = generate_images(model, folder / "images", num_images, **made)
-                report = Report.load(folder) if (folder / REPORT_FILE).is_file() else None
-                wanted = num_images, seed, __version__, reference, encoder_hash
-                if report is None or _circumstances(report) != wanted:
-                    options: dict[str, Any] = {"split": split, "groups": [group], "encoder": encoder, "seed": seed}
-                    report = score(folder, images=images, dataset=dataset, device=where, **options)
-                row |= _chosen(report.rows["generated"], group, first=group == groups[0])
-                if group == groups[0]:
-                    first, real = report, _chosen(report.rows["real"], group, first=True)
-                else:
-                    real |= _chosen(report.rows["real"], group, first=False)
+    for name in settings:
+        found = {seed: {group: scored(name, group, seed) for group in groups} for seed in seeds}
+        rows[name] = [_shown(reports, "generated") for reports in found.values()]
+        last = found[seeds[-1]]
+        first = last[groups[0]]
         if first.speed is None:
             first.speed = measure_speed(HCMPipeline.from_pretrained(model, device=where), first.generator)
             first.save(output_dir / name / f"{groups[0]}-{seeds[-1]}")
         speeds[name] = first.speed
-    rows[REAL] = [real]
-    columns = [column for column in real if any(column in row for row in rows[name])]
+    rows[REAL] = [_shown(last, "real")]
+    columns = [column for column in rows[REAL][0] if any(column in row for row in rows[name])]
     lines = []
-    for name, found in rows.items():
+    for name, numbers in rows.items():
         time = ["", ""]
         if name in speeds:
             time = [str(speeds[name].network_calls), speeds[name].seconds()]
-        lines.append([name, *time, *(_over_seeds([row.get(column) for row in found], column) for column in columns)])
+        lines.append([name, *time, *(_over_seeds([row.get(column) for row in numbers], column) for column in columns)])
     table = markdown_table(["", "calls", "seconds per 1,000 images", *columns], lines)
     brackets = "95 % interval over the reference's patients"
     if len(seeds) > 1:
@@ -148,8 +149,8 @@ def sweep_steps(
         f"In brackets: {brackets}. {warning}"
     )
     record = {
-        name: {"speed": speeds.get(name), "seeds": list(seeds)[: len(found)], "numbers": found}
-        for name, found in rows.items()
+        name: {"speed": speeds.get(name), "seeds": list(seeds)[: len(numbers)], "numbers": numbers}
+        for name, numbers in rows.items()
     }
     write_text(output_dir / "steps.json", json.dumps(plain(record), indent=2, allow_nan=False) + "\n")
     write_text(output_dir / "steps.md", f"# {title}\n\n{table}\n\n{below}\n")
@@ -162,7 +163,7 @@ def _list_settings(
     """How to sample, by the name of the row."""
     if not pipeline.denoises:
         if schedulers or steps:
-            raise InputError("--schedulers and --steps are for diffusion models, and this is none; leave them out.")
+            raise InputError("schedulers and steps are for diffusion models, and this is none; leave them out.")
         return {ONCE: Sampling()}
     return {
         f"{name}-{count}": Sampling(scheduler=name, num_inference_steps=count)
@@ -171,18 +172,20 @@ def _list_settings(
     }
 
 
-def _chosen(row: dict[str, Number], group: str, first: bool) -> dict[str, Number]:
-    """What the table shows of a report's row."""
-    walls = [name.format(group.lower()) for name in WALLS]
-    return {name: row[name] for name in (*(COLUMNS if first else ()), *walls) if name in row}
+def _shown(reports: Mapping[str, Report], row: str) -> dict[str, Number]:
+    """What the table shows of a row of the reports, by group: of groups after the first, the walls only."""
+    shown: dict[str, Number] = {}
+    for index, (group, report) in enumerate(reports.items()):
+        walls = (name.format(group.lower()) for name in WALLS)
+        columns = walls if index else (*COLUMNS, *walls)
+        shown |= {name: report.rows[row][name] for name in columns if name in report.rows[row]}
+    return shown
 
 
 def _over_seeds(numbers: Sequence[Number | None], column: str) -> str:
     """One number with its interval, or the mean of several with the lowest and the highest."""
-    if len(numbers) == 1:
-        return cell(numbers[0], column)
     values = [number.value for number in numbers if number is not None and number.value is not None]
-    if not values:
+    if len(numbers) == 1 or not values:
         return cell(numbers[0], column)
     return cell(Number(float(np.mean(values)), min(values), max(values), "seeds"), column)
 

@@ -5,10 +5,10 @@ and the same held-out patients. Times are those of the files, and the picture sa
 """
 
 import io
-import json
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +17,7 @@ from PIL import Image
 from hcm_hf.evaluation.report import REPORT_FILE, Report, Speed, read_typed
 from hcm_hf.evaluation.tables import brief, cell, markdown_table
 from hcm_hf.metrics.bootstrap import Number
+from hcm_hf.pipelines.saved import read_json
 from hcm_hf.study.sweep import REAL
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.errors import InputError
@@ -56,33 +57,19 @@ _GREY, _FAINT = "#606060", 0.12
 
 @dataclass(frozen=True)
 class Entry:
-    """One model with one setting.
+    """One model with one setting."""
 
-    Attributes:
-        family: a name of `FAMILIES`.
-        recipe: how it was trained.
-        sampler: of a diffusion model; empty for others.
-        calls: of the network per image.
-        milliseconds: per image.
-        milliseconds_range: by the fastest and by the slowest call; None where a single one was timed.
-        measured_on: device, threads and batch of that time.
-        numbers: by column, where there is one.
-        real: the same of real patients in its place; their copies depend on the slices that the model has seen.
-        compared: what must be the same for all: the encoder, the held-out slices and patients, the dataset if known.
-        source: the file.
-    """
-
-    family: str
-    recipe: str
-    sampler: str
-    calls: int
-    milliseconds: float
-    milliseconds_range: tuple[float, float] | None
-    measured_on: str
-    numbers: dict[str, Number]
-    real: dict[str, Number]
-    compared: dict[str, str | int | None]
-    source: Path
+    family: str  # a name of `FAMILIES`
+    recipe: str  # how it was trained
+    sampler: str  # of a diffusion model; empty for others
+    calls: int  # of the network per image
+    milliseconds: float  # per image
+    milliseconds_range: tuple[float, float] | None  # by the fastest and the slowest call; None where one was timed
+    measured_on: str  # device, threads and batch of that time
+    numbers: dict[str, Number]  # by column, where there is one
+    real: dict[str, Number]  # of real patients in its place; their copies depend on the slices that the model has seen
+    compared: dict[str, str | int | None]  # what must be the same for all: encoder, held-out data, dataset if known
+    source: Path  # the file
 
 
 def draw_tradeoff(
@@ -110,7 +97,7 @@ def draw_tradeoff(
         InputError: as `collect`, or if the file is no PNG.
     """
     if Path(output_file).suffix != ".png":
-        raise InputError(f"--output_file {output_file} must end in .png.")
+        raise InputError(f"output_file {output_file} must end in .png.")
     entries = collect(reports, sweeps)
     table = render_tradeoff(entries)
     buffer = io.BytesIO()
@@ -135,10 +122,10 @@ def collect(
     Raises:
         InputError: if nothing is named, a file is missing or damaged, or their numbers do not compare.
     """
-    found = [entry for label, path in sweeps for entry in read_sweep(Path(path), *_model(label))]
+    found = [entry for label, path in sweeps for entry in read_sweep(Path(path), label)]
     found += [read_report(file, recipe) for recipe, path in reports for file in _report_files(Path(path))]
     if not found:
-        raise InputError("Name one or more files with --reports or --sweeps.")
+        raise InputError("reports or sweeps must name one or more files.")
     known: dict[str, Entry] = {}
     for entry in found:
         for what, value in entry.compared.items():
@@ -161,40 +148,81 @@ def read_report(path: Path, recipe: str) -> Entry:
     report = Report.load(path)
     generated = report.rows["generated"]
     if not report.speed or "real" not in report.rows or "kid_acdc" not in generated:
-        raise InputError(f"{path} is no report of score.py with --model and --encoder.")
+        raise InputError(f"{path} is no report of score.py with a model and an encoder.")
+    model, sampler = (family, recipe), report.generator.scheduler or ""
+    entry = _entry(model, sampler, report.speed, [generated], [report.rows["real"]], path)
+    entry.compared["dataset"] = report.dataset.fingerprint
+    return entry
+
+
+def read_sweep(path: Path, model: str) -> list[Entry]:
+    """A sweep over settings of one model, named as FAMILY-RECIPE, of one seed or several."""
+    family, _, recipe = model.partition("-")
+    if family not in FAMILIES or not recipe:
+        raise InputError(f"sweeps has {model}, no FAMILY-RECIPE such as ddpm-tuned; families: {', '.join(FAMILIES)}.")
+    rows = read_json(path)
+    try:
+        seeds = {name: _read_seeds(row["numbers"]) for name, row in rows.items()}
+        real = seeds.pop(REAL)
+        speeds = {name: read_typed(Speed, rows[name]["speed"]) for name in seeds}
+        return [
+            _entry((family, recipe), name.rpartition("-")[0], speeds[name], numbers, real, path)
+            for name, numbers in seeds.items()
+        ]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{path} is no steps.json of sweep_steps.py with an encoder ({error}).") from error
+
+
+def _read_seeds(numbers: dict | list[dict]) -> list[dict[str, Number]]:
+    seeds = [numbers] if isinstance(numbers, dict) else numbers  # early sweeps had one seed, and no list
+    return [read_typed(dict[str, Number], one) for one in seeds]
+
+
+def _entry(
+    model: tuple[str, str],
+    sampler: str,
+    speed: Speed,
+    seeds: list[dict[str, Number]],
+    real: list[dict[str, Number]],
+    source: Path,
+) -> Entry:
+    """An entry of the numbers of one seed or several."""
+    threads = f"{speed.threads} thread{'s' if speed.threads > 1 else ''}"
+    first = seeds[0]["kid_acdc"]
     return Entry(
-        family,
-        recipe,
-        report.generator.scheduler or "",
-        **_timed(report.speed),
-        numbers=_join([generated]),
-        real=_join([report.rows["real"]]),
-        compared=_compared(generated) | {"dataset": report.dataset.fingerprint},
-        source=path,
+        *model,
+        sampler,
+        calls=speed.network_calls,
+        milliseconds=speed.seconds_per_1000_images,
+        milliseconds_range=None if speed.low is None or speed.high is None else (speed.low, speed.high),
+        measured_on=f"{speed.device}, {threads}, batches of {speed.batch_size}",
+        numbers=_join(seeds),
+        real=_join(real),
+        compared={"encoder": first.encoder, "held-out slices": first.n_real, "held-out patients": first.n_patients},
+        source=source,
     )
 
 
-def read_sweep(path: Path, family: str, recipe: str) -> list[Entry]:
-    """A sweep over settings of one model, of one seed or several."""
-    try:
-        record = {name: _read_seeds(row["numbers"]) for name, row in _read(path).items()}
-        speeds = {name: read_typed(Speed | None, row["speed"]) for name, row in _read(path).items()}
-        real = _join(record.pop(REAL))
-        return [
-            Entry(
-                family,
-                recipe,
-                name.rpartition("-")[0],
-                **_timed(speeds[name]),
-                numbers=_join(seeds),
-                real=real,
-                compared=_compared(seeds[0]),
-                source=path,
-            )
-            for name, seeds in record.items()
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise InputError(f"{path} is no steps.json of sweep_steps.py with --encoder ({error}).") from error
+def _join(seeds: Sequence[dict[str, Number]]) -> dict[str, Number]:
+    """Of each column the mean over the seeds that have a value, and the furthest ends of their intervals."""
+    numbers = {}
+    for column in COLUMNS:
+        there = [_ends(row[column]) for row in seeds if column in row and row[column].value is not None]
+        if there:
+            values, low, high = zip(*there, strict=True)
+            numbers[column] = Number(sum(values) / len(values), min(low), max(high))
+    return numbers
+
+
+def _report_files(path: Path) -> list[Path]:
+    """The reports that a path stands for: itself, the one in it, or those of the families in it."""
+    if not path.is_dir():
+        return [path]
+    files = [folder / REPORT_FILE for folder in (path, *(path / family for family in FAMILIES))]
+    files = [file for file in files if file.is_file()]
+    if not files:
+        raise InputError(f"reports {path} holds no {REPORT_FILE}, nor does a folder in it named after a family.")
+    return files
 
 
 def plot_tradeoff(entries: Sequence[Entry]) -> "Figure":
@@ -207,15 +235,20 @@ def plot_tradeoff(entries: Sequence[Entry]) -> "Figure":
     from matplotlib.lines import Line2D  # slow to import
     from matplotlib.patches import Patch
 
-    colours = _assigned(FAMILIES, _COLOURS)
-    markers = _assigned((entry.recipe for entry in entries), _MARKERS)
+    colours = dict(zip(FAMILIES, cycle(_COLOURS), strict=False))
+    markers = dict(zip(dict.fromkeys(entry.recipe for entry in entries), cycle(_MARKERS), strict=False))
     models: dict[tuple[str, str], dict[str, list[Entry]]] = {}
     for entry in sorted(entries, key=lambda entry: entry.calls):
         models.setdefault((entry.family, entry.recipe), {}).setdefault(entry.sampler, []).append(entry)
     panels = figure.subplots(2, 2, sharex=True)
     for axes, (column, panel) in zip(panels.flat, PANELS.items(), strict=True):
         names = (column, MASK_WALLS) if column == WALLS else (column,)
-        _draw_real(axes, [entry.real[name] for entry in entries for name in names if name in entry.real])
+        real = [_ends(entry.real[name]) for entry in entries for name in names if name in entry.real]
+        if real:
+            values, low, high = zip(*real, strict=True)
+            axes.axhspan(min(low), max(high), color=_GREY, alpha=_FAINT, linewidth=0)
+            for value in set(values):
+                axes.axhline(value, color=_GREY, linewidth=1)
         for (family, recipe), lines in models.items():
             for i, (sampler, line) in enumerate(lines.items()):
                 for name in names:
@@ -227,15 +260,15 @@ def plot_tradeoff(entries: Sequence[Entry]) -> "Figure":
         axes.yaxis.set_major_formatter("{x:g}")
         axes.set(xscale="log", ylim=panel.limits)
         axes.grid(alpha=0.2)
-    shortest, longest = (end(entry.milliseconds for entry in entries) for end in (min, max))
-    axes.set_xlim(shortest / 2, longest * 4)  # room for what is written beside the last point
+    times = [entry.milliseconds for entry in entries]
+    axes.set_xlim(min(times) / 2, max(times) * 4)  # room for what is written beside the last point
     axes.xaxis.set_major_formatter("{x:g}")
     for axes in panels[-1]:
         axes.set_xlabel("milliseconds per image")
 
-    families = dict.fromkeys(entry.family for entry in entries)
     plain: dict[str, Any] = {"linestyle": "", "color": _GREY}
-    handles: dict[str, Any] = {family: Line2D([], [], linewidth=4, color=colours[family]) for family in families}
+    shown = dict.fromkeys(entry.family for entry in entries)
+    handles: dict[str, Any] = {family: Line2D([], [], linewidth=4, color=colours[family]) for family in shown}
     handles |= {f"recipe {recipe}": Line2D([], [], marker=marker, **plain) for recipe, marker in markers.items()}
     if any(MASK_WALLS in entry.numbers for entry in entries):
         handles["walls in its own masks"] = Line2D([], [], marker="o", markerfacecolor="white", **plain)
@@ -258,21 +291,18 @@ def render_tradeoff(entries: Sequence[Entry]) -> str:
     for one in sorted(entries, key=lambda entry: (list(FAMILIES).index(entry.family), -entry.calls)):
         setting = [one.family, one.recipe, one.sampler, str(one.calls), _time_cell(one)]
         lines.append([*setting, *(cell(one.numbers.get(column), column) for column in COLUMNS)])
-    real = {}  # of the values that the files have, as they differ in what the models have seen and were asked for
+    real = []  # of the values that the files have, as they differ in what the models have seen and were asked for
     for column in COLUMNS:
-        cells = dict.fromkeys(cell(one.real[column], column) for one in entries if column in one.real)
-        real[column] = "; ".join(cells)
-    lines.append([REAL, "", "", "", "", *real.values()])
+        real.append("; ".join(dict.fromkeys(cell(one.real[column], column) for one in entries if column in one.real)))
+    lines.append([REAL, "", "", "", "", *real])
     return f"# Quality and time\n\n{markdown_table(head, lines)}\n\n{_note(entries, 'In brackets')}\n"
 
 
-def _draw_real(axes: "Axes", real: Sequence[Number]) -> None:
-    """A band over all intervals, and a line for each value."""
-    if real:
-        values, low, high = zip(*map(_ends, real), strict=True)
-        axes.axhspan(min(low), max(high), color=_GREY, alpha=_FAINT, linewidth=0)
-        for value in set(values):
-            axes.axhline(value, color=_GREY, linewidth=1)
+def _time_cell(entry: Entry) -> str:
+    time = brief(entry.milliseconds)
+    if entry.milliseconds_range is None:
+        return time
+    return f"{time} [{', '.join(map(brief, entry.milliseconds_range))}]"
 
 
 def _draw_line(axes: "Axes", line: Sequence[Entry], column: str, color: str, marker: str) -> None:
@@ -305,10 +335,6 @@ def _ends(number: Number) -> tuple[float, float, float]:
     return number.value, number.low, number.high
 
 
-def _assigned(names: Iterable[str], marks: Sequence[str]) -> dict[str, str]:
-    return {name: marks[i % len(marks)] for i, name in enumerate(dict.fromkeys(names))}
-
-
 def _note(entries: Sequence[Entry], ranges: str) -> str:
     """What both must say for themselves: how uncertain their numbers are, and what is not the same for all."""
     copies = _summarize((entry, f"{entry.real[COPIES].value:.3f}") for entry in entries if COPIES in entry.real)
@@ -327,67 +353,3 @@ def _summarize(facts: Iterable[tuple[Entry, str]]) -> str:
         models.setdefault(fact, {})[f"{entry.family} {entry.recipe}"] = None
     most, *others = sorted(models, key=lambda fact: -len(models[fact]))
     return most + "".join(f"; but of {', '.join(models[fact])}: {fact}" for fact in others)
-
-
-def _model(label: str) -> tuple[str, str]:
-    family, _, recipe = label.partition("-")
-    if family not in FAMILIES or not recipe:
-        raise InputError(f"--sweeps {label} is no FAMILY-RECIPE such as ddpm-tuned; families: {', '.join(FAMILIES)}.")
-    return family, recipe
-
-
-def _report_files(path: Path) -> list[Path]:
-    """The reports that a path stands for: itself, the one in it, or those of the families in it."""
-    if not path.is_dir():
-        return [path]
-    files = [folder / REPORT_FILE for folder in (path, *(path / family for family in FAMILIES))]
-    files = [file for file in files if file.is_file()]
-    if not files:
-        raise InputError(f"--reports {path} holds no {REPORT_FILE}, nor does a folder in it named after a family.")
-    return files
-
-
-def _read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"Cannot read {path} ({error.strerror}); name a file that hcm_hf wrote.") from error
-    except ValueError as error:
-        raise InputError(f"{path} is damaged, it is no JSON; copy or write it again.") from error
-
-
-def _read_seeds(numbers: dict | list[dict]) -> list[dict[str, Number]]:
-    seeds = [numbers] if isinstance(numbers, dict) else numbers  # early sweeps had one seed, and no list
-    return [read_typed(dict[str, Number], one) for one in seeds]
-
-
-def _timed(speed: Speed) -> dict:
-    return {
-        "calls": speed.network_calls,
-        "milliseconds": speed.seconds_per_1000_images,
-        "milliseconds_range": None if speed.low is None or speed.high is None else (speed.low, speed.high),
-        "measured_on": speed.circumstances(),
-    }
-
-
-def _time_cell(entry: Entry) -> str:
-    time = brief(entry.milliseconds)
-    if entry.milliseconds_range is None:
-        return time
-    return f"{time} [{', '.join(map(brief, entry.milliseconds_range))}]"
-
-
-def _join(seeds: Sequence[dict[str, Number]]) -> dict[str, Number]:
-    """Of each column the mean over the seeds that have a value, and the furthest ends of their intervals."""
-    numbers = {}
-    for column in COLUMNS:
-        there = [_ends(row[column]) for row in seeds if column in row and row[column].value is not None]
-        if there:
-            values, low, high = zip(*there, strict=True)
-            numbers[column] = Number(sum(values) / len(values), min(low), max(high))
-    return numbers
-
-
-def _compared(row: dict[str, Number]) -> dict[str, str | int | None]:
-    number = row["kid_acdc"]
-    return {"encoder": number.encoder, "held-out slices": number.n_real, "held-out patients": number.n_patients}

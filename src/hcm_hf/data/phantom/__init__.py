@@ -6,6 +6,7 @@ AHA/ACC guideline, https://doi.org/10.1161/CIR.0000000000000937.
 """
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 from hcm_hf.data.acdc import GROUPS, check_groups
 from hcm_hf.data.phantom.anatomy import Heart, Ripples
 from hcm_hf.data.phantom.scene import Body, Scanner, Scene
-from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.files import replacing, require_empty
 from hcm_hf.utils.process import count_cores, map_processes
 
@@ -57,6 +58,14 @@ _GRIDS = (
 )  # fmt: skip
 
 
+# Ranges of what lies around the heart, by the names of `Body`.
+_TISSUES = {
+    "muscle": (15, 25), "room": (2, 9), "epicardial_fat": (1.5, 5), "trabeculae": (2, 5), "papillary": (4, 6),
+    "coil": (0.1, 0.8), "banding": (0.2, 0.7), "rv_blood": (0.62, 0.86), "myocardium": (0.28, 0.50),
+    "bright_fat": (0.65, 1.0), "flesh": (0.18, 0.30), "lung": (0.06, 0.16),
+}  # fmt: skip
+
+
 class PhantomPatient(NamedTuple):
     """Everything that determines one patient's files: what `Info.cfg` says, the anatomy and the scanner."""
 
@@ -96,14 +105,12 @@ def write_cohort(
         InputError: for an unknown group, fewer than one patient, or a folder that is not empty.
     """
     check_groups(groups)
-    if num_patients_per_group < 1:
-        raise InputError(f"num_patients_per_group is {num_patients_per_group}; at least 1 is needed.")
+    at_least("num_patients_per_group", num_patients_per_group, 1)
     require_empty(output_dir, "output_dir")
-    patients = [(group, index) for group in groups for index in range(num_patients_per_group)]
+    patients = list(enumerate(product(groups, range(num_patients_per_group)), 1))
     num_proc = min(num_proc or count_cores(), len(patients))
     with replacing(output_dir) as folder:
-        folders = [folder / "training" / f"patient{number:03d}" for number in range(1, len(patients) + 1)]
-        jobs = [(path, seed, group, index, cine) for path, (group, index) in zip(folders, patients, strict=True)]
+        jobs = [(folder / "training" / f"patient{number:03d}", seed, *one, cine) for number, one in patients]
         list(map_processes(_write_patient, *zip(*jobs, strict=True), num_proc=num_proc))
 
 
@@ -170,18 +177,7 @@ def _sample_body(shape: tuple[int, int], body_mass_index: float, rng: np.random.
         drift=tuple(rng.normal((-0.06, 0.0), 0.05).tolist()),
         girth=(rng.uniform(100, 130) + body_mass_index / 2, rng.uniform(170, 205) + body_mass_index / 2),
         fat=max(4.0, 1.3 * (body_mass_index - 17) + rng.normal(0, 3)),
-        muscle=rng.uniform(15, 25),
-        room=rng.uniform(2, 9),
-        epicardial_fat=rng.uniform(1.5, 5),
-        trabeculae=rng.uniform(2, 5),
-        papillary=rng.uniform(4, 6),
-        coil=rng.uniform(0.1, 0.8),
-        banding=rng.uniform(0.2, 0.7),
-        rv_blood=rng.uniform(0.62, 0.86),
-        myocardium=rng.uniform(0.28, 0.50),
-        bright_fat=rng.uniform(0.65, 1.0),
-        flesh=rng.uniform(0.18, 0.30),
-        lung=rng.uniform(0.06, 0.16),
+        **{name: rng.uniform(*limits) for name, limits in _TISSUES.items()},
     )
 
 
@@ -193,13 +189,14 @@ def _write_patient(folder: Path, seed: int, group: str, index: int, cine: bool) 
     folder.mkdir(parents=True)
     zooms = (scanner.spacing, scanner.spacing, scanner.gap)
     for frame in frames:
-        place = drawn.index(frame)
-        _save(images[..., place], zooms, folder / f"{folder.name}_frame{frame:02d}.nii.gz")
-        _save(masks[..., place], zooms, folder / f"{folder.name}_frame{frame:02d}_gt.nii.gz")
+        for voxels, suffix in ((images, ""), (masks, "_gt")):
+            path = folder / f"{folder.name}_frame{frame:02d}{suffix}.nii.gz"
+            _save(voxels[..., drawn.index(frame)], zooms, path)
     if cine:
         _save(images, (*zooms, 1.0), folder / f"{folder.name}_4d.nii.gz")
-    text = f"ED: 1\nES: {patient.es_frame}\nGroup: {group}\nHeight: {patient.height}\n"
-    text += f"NbFrame: {patient.num_frames}\nWeight: {patient.weight}\n"
+    info = {"ED": 1, "ES": patient.es_frame, "Group": group, "Height": patient.height}
+    info |= {"NbFrame": patient.num_frames, "Weight": patient.weight}
+    text = "".join(f"{key}: {value}\n" for key, value in info.items())
     (folder / "Info.cfg").write_text(text, encoding="utf-8")
 
 

@@ -127,8 +127,7 @@ class Scene:
         self._over(image, rib + 1.2, 0.4 * body.flesh)
         self._over(image, rib - 0.8, 0.4 * (1 + 0.3 * grain))
         self._over(image, chest, body.lung * (1 + 0.25 * fine + 0.15 * patch))
-        for vessel in self._vessels[:_LUNG_VESSELS]:
-            self._add_vessel(image, vessel, z, chest)
+        self._add_vessels(image, self._vessels[:_LUNG_VESSELS], z, chest)
         return image, chest
 
     def _add_abdomen(self, image: Array, p: Array, q: Array, z: float, chest: Array, side: float) -> None:
@@ -151,8 +150,7 @@ class Scene:
                 organ = np.minimum(organ, chest[box] - 2)
                 self._over(image[box], organ + 1.5, 0.5 * body.flesh)
                 self._over(image[box], organ, value * (1 + patchy * patch[box] + 0.06 * fine[box]))
-        for vessel in self._vessels[_LUNG_VESSELS:]:
-            self._add_vessel(image, vessel, z, abdomen)
+        self._add_vessels(image, self._vessels[_LUNG_VESSELS:], z, abdomen)
 
     def _gain(self, z: float, skin: Array, front: float) -> Array:
         """The coil's shading, 1 at the heart, and the dark bands of bSSFP where the field is off."""
@@ -261,22 +259,21 @@ class Scene:
     def _over(self, image: Array, depth: Array, value: Array | float) -> None:
         _blend(image, _cover(depth, self.spacing), value)
 
-    def _add_vessel(self, image: Array, vessel: list[float], z: float, inside: Array) -> None:
-        at_p, at_q, at_z, size, value = vessel
-        fade = 1 - abs(z - at_z) / 14
-        if fade > 0:
-            box = self._box(at_p, at_q, 2.5 * size)
-            square = (self._p[box] - at_p) ** 2 + (self._q[box] - at_q) ** 2
-            _blend(image[box], fade * np.exp(-square / size**2) * (inside[box] > 1), value)
+    def _add_vessels(self, image: Array, vessels: list[list[float]], z: float, inside: Array) -> None:
+        for at_p, at_q, at_z, size, value in vessels:
+            fade = 1 - abs(z - at_z) / 14
+            if fade > 0:
+                box = self._box(at_p, at_q, 2.5 * size)
+                square = (self._p[box] - at_p) ** 2 + (self._q[box] - at_q) ** 2
+                _blend(image[box], fade * np.exp(-square / size**2) * (inside[box] > 1), value)
 
     def _box(self, at_p: float, at_q: float, reach: float) -> tuple[slice, slice]:
         """The part of the picture within `reach` mm of a point."""
         cos, sin = self._turn
         x, y = cos * at_p - sin * at_q + self._origin[0], sin * at_p + cos * at_q + self._origin[1]
-        rows, columns = (
-            slice(max(int((at - reach) / self.spacing), 0), max(int((at + reach) / self.spacing) + 2, 0))
-            for at in (x, y)
-        )
+        first = (max(int((at - reach) / self.spacing), 0) for at in (x, y))
+        last = (max(int((at + reach) / self.spacing) + 2, 0) for at in (x, y))
+        rows, columns = map(slice, first, last)
         return rows, columns
 
 
@@ -304,7 +301,7 @@ def _ellipse_depth(p: Array, q: Array, semi_p: float, semi_q: float) -> Array:
 
 def _rolling_mean(values: Array, width: int) -> Array:
     """Mean over `width` neighbours of a periodic table."""
-    total = np.cumsum(np.concatenate([values[-width:], values, values[:width]]))
+    total = np.cumsum(np.pad(values, width, mode="wrap"))
     start = width // 2
     return (total[start + width : start + width + len(values)] - total[start : start + len(values)]) / width
 

@@ -12,7 +12,7 @@ import numpy as np
 from hcm_hf.evaluation.comparison import Comparison
 from hcm_hf.evaluation.extractors import is_installed
 from hcm_hf.evaluation.report import Rows
-from hcm_hf.metrics.bootstrap import Number, bootstrap_draws, mean_over_pairs, resample
+from hcm_hf.metrics.bootstrap import Number, Resampled, bootstrap_draws, mean_over_pairs, resample, resample_biased
 from hcm_hf.metrics.distribution import resampled_kernel_distance
 from hcm_hf.metrics.realism import (
     FOLDS,
@@ -73,11 +73,11 @@ def _on_features(comparison: Comparison, name: str) -> dict[str, Number]:
         reached.append(reached_patients(offered[ours], real, heldout.patients))
     theirs, test = tests[0]
     area = float(np.mean([one.auc() for _, one in tests]))
-    areas = resample(test.auc, codes[theirs], draws)
-    recall = np.mean(reached, axis=0)  # of each patient
+    areas = resample_biased(test.auc, codes[theirs], draws)  # of one of the tests whose mean is the value
+    recall = mean_over_pairs(np.mean(reached, axis=0), np.arange(count), draws)
     return {
         "c2st_auc": Number.estimate(area, areas, (0, 1), **equal),
-        "patient_recall": Number.estimate(recall.mean(), recall[draws].mean(1), (0, 1), **equal),
+        "patient_recall": Number.estimate(*recall, (0, 1), **equal),
     } | numbers
 
 
@@ -102,9 +102,13 @@ def _texture(
         numbers |= {label: Number.unknown(**about), f"{label}_z": Number.unknown(**about)}
         if ours.any() and len(np.unique(patients[theirs])) > 1:
             mean, means = mean_over_pairs(values[ours], codes[ours], draws)
-            z, *zs = z_between_patients(np.array([mean, *means]), real[theirs], patients[theirs])
             numbers[label] = Number.estimate(mean, means, (-np.inf, np.inf), **about)
-            numbers[f"{label}_z"] = Number.estimate(z, np.array(zs), (-np.inf, np.inf), **about)
+            z, *zs = (
+                z_between_patients(one, real[theirs], patients[theirs])
+                for one in (np.array(mean), means.values, *means.left_out)
+            )
+            resampled = Resampled(zs[0], tuple(zs[1:]))
+            numbers[f"{label}_z"] = Number.estimate(float(z), resampled, (-np.inf, np.inf), **about)
     spread = resample(lambda chosen: brightness_spread(images[chosen]), codes, draws)
     outside = bright_outside_heart(images, comparison.pixel_spacing)
     return numbers | {
