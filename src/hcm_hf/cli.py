@@ -142,11 +142,7 @@ def _call(
     import tyro  # not needed for `hcm-hf --help`
 
     call = tyro.cli(
-        deferred(function),
-        prog=program,
-        args=arguments,
-        config=(tyro.conf.OmitArgPrefixes,),
-        use_underscores=True,
+        deferred(function), prog=program, args=arguments, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True
     )
     given = arguments_of(call)
     try:

@@ -183,7 +183,7 @@ def test_a_damaged_list_of_models_is_one_sentence(text, tmp_path):
     (tmp_path / "models.json").write_text('["ada/hearts", "ada/hearts@v1"]')
     assert served_models(tmp_path) == ["ada/hearts", "ada/hearts@v1"]
     (tmp_path / "models.json").write_text(text)
-    with pytest.raises(InputError, match="models.json is no list of names; push the Space again with models"):
+    with pytest.raises(InputError, match="models.json is no list of names; push the Space again with its `models`"):
         served_models(tmp_path)
 
 

@@ -460,7 +460,7 @@ def test_real_patients_stay_private_unless_the_rights_are_claimed(hub, dataset_d
     hub.commit("dataset", "ada/open", {"README.md": b"# Mine"})
     with pytest.raises(
         InputError,
-        match="ada/open is public, .* push it as a public one",
+        match="ada/open is public, .* push it as a public one .`public`, in Python private=F",
     ):
         push_dataset(folder, "ada/open")
     assert set(pushed(hub, "ada/open", "dataset")) - {".gitattributes"} == {"README.md"}

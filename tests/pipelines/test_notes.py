@@ -7,6 +7,7 @@ from tiny import build_tiny, notes, tiny_families
 from hcm_hf.evaluation.scoring import score
 from hcm_hf.generation.images import generate_images
 from hcm_hf.hub.cards import render_card
+from hcm_hf.hub.publishable import known_training
 from hcm_hf.hub.push import push_model
 from hcm_hf.pipelines.auto import HCMPipeline, read_training
 from hcm_hf.training.checkpoint import Progress
@@ -31,6 +32,17 @@ def test_what_a_run_writes_is_read(dataset_dir, tmp_path, monkeypatch):
     for place in (folder, folder / "best", folder / "last"):
         assert read_training(place) == json.loads((place / "training_config.json").read_text())
     assert read_training(folder)["finished"] and not read_training(tmp_path)
+    HCMPipeline.from_pretrained(folder).save_pretrained(tmp_path / "copy")
+    written, kept = read_training(folder / "best"), read_training(tmp_path / "copy")
+    assert set(written) - set(kept) == {"output_dir", "report_to"} and kept["adam_betas"] == [0.5, 0.999]
+    assert known_training(written) == kept
+
+
+def test_published_notes_carry_the_rates_of_the_networks(run):
+    written = notes(relative_rates={"unet": 0.15}, adam_betas=[0.0, 0.99])
+    (run / "training_config.json").write_text(json.dumps(written))
+    HCMPipeline.from_pretrained(run).save_pretrained(run / "copy")
+    assert read_training(run / "copy") == written == known_training(written)
 
 
 def test_losses_may_be_below_zero_or_unknown(run):
@@ -67,6 +79,10 @@ DAMAGED = [
             {"teacher": {}},
             {"objective": []},
             {"learning_rate": "fast"},
+            {"adam_betas": [0.5, "large"]},
+            {"adam_betas": 0.5},
+            {"relative_rates": [0.15]},
+            {"relative_rates": {"unet": -1}},
             {"num_train_slices": "many"},
             {"train_patients": ["patient001"]},
             {"train_patients": None},

@@ -19,10 +19,7 @@ PREPARE = deferred(lazy("data.preparation:prepare_dataset"), num_proc=count_core
 
 
 def train(
-    config: TrainingConfig,
-    push_to_hub: bool = False,
-    hub_model_id: str | None = None,
-    hub_private_repo: bool = False,
+    config: TrainingConfig, push_to_hub: bool = False, hub_model_id: str | None = None, hub_private_repo: bool = False
 ) -> Path:
     """Train a generator; run the same command again to resume.
 
@@ -72,7 +69,7 @@ def prepare_dataset(
         try:
             print(f"on the Hub: {push_dataset(output_dir, repo_id, not public, i_have_the_rights)}")
         except InputError as error:
-            raise InputError(f"{error} The dataset is there: push {output_dir} with scripts/push.py.") from error
+            raise InputError(f"{error} The dataset is there: scripts/push.py --dataset {output_dir}.") from error
 
 
 def push(

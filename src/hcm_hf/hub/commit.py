@@ -50,7 +50,7 @@ class Target:
 
 @dataclass(frozen=True)
 class _State:
-    """A repository: commit, and the id of each file; `on_branch` is False if there is no such branch."""
+    """A repository: commit, empty if there is none, id of each file, and whether there is such a branch."""
 
     sha: str
     ids: Mapping[str, str]
@@ -93,28 +93,27 @@ def push(
         before = _read_state(target)
         files = dict(files)
         files[CARD], edited = _card(target, before, files[CARD].decode())
-    stale = [] if before is None else before.stale({*files, *slow}, own)
-    if before is not None and before.on_branch and not stale and before.holds(files) and set(slow) <= set(before.ids):
+    stale = before.stale({*files, *slow}, own)
+    if before.on_branch and not stale and before.holds(files) and set(slow) <= set(before.ids):
         return f"{target.page}/commit/{before.sha}"
     if edited:
         warnings.warn(f"{CARD} of {target.repo_id} was edited there: {edited}", stacklevel=3)
-    if before is None or not before.holds({CARD: files[CARD]}):
+    if not before.holds({CARD: files[CARD]}):
         _check_card(target, files[CARD].decode())
     files |= {path: make() for path, make in slow.items()}
-    new = {path: content for path, content in files.items() if before is None or not before.holds({path: content})}
+    new = {path: content for path, content in files.items() if not before.holds({path: content})}
     try:
         return _commit(target, before, new, stale, message)
     except _FAULTS as error:
         return _arrived(target, before, files, stale, _reason(error, target))
 
 
-def _read_state(target: Target) -> _State | None:
-    """Return the present state of the repository; None if there is none."""
+def _read_state(target: Target) -> _State:
     where: dict[str, Any] = {"repo_type": target.repo_type, "files_metadata": True}
     try:
         return _state(target.api.repo_info(target.repo_id, revision=target.revision, **where))
     except RepositoryNotFoundError:
-        return None
+        return _State("", {}, on_branch=False)
     except RevisionNotFoundError:
         if target.create_pr or (target.revision or "").startswith("refs/"):
             raise
@@ -131,17 +130,15 @@ def _ids(content: bytes) -> tuple[str, str]:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(), hashlib.sha256(content).hexdigest()
 
 
-def _commit(target: Target, before: _State | None, files: Mapping[str, bytes], stale: list[str], message: str) -> str:
+def _commit(target: Target, before: _State, files: Mapping[str, bytes], stale: list[str], message: str) -> str:
     api = target.api
+    parent: str | None = before.sha
     where: dict[str, Any] = {"repo_type": target.repo_type}
-    if before is None:
+    if not parent:
         sdk: dict[str, Any] = {"space_sdk": "gradio"} if target.repo_type == "space" else {}
         api.create_repo(target.repo_id, private=target.private, **sdk, **where)
         parent = api.repo_info(target.repo_id, **where).sha
-    else:
-        parent = before.sha
-    new_branch = (before is None or not before.on_branch) and not target.create_pr
-    if target.revision is not None and new_branch:
+    if target.revision is not None and not before.on_branch and not target.create_pr:
         api.create_branch(target.repo_id, branch=target.revision, **where)
     commit = api.create_commit(
         target.repo_id,
@@ -158,7 +155,7 @@ def _commit(target: Target, before: _State | None, files: Mapping[str, bytes], s
     return commit.pr_url or commit.commit_url
 
 
-def _arrived(target: Target, before: _State | None, files: Mapping[str, bytes], stale: list[str], reason: str) -> str:
+def _arrived(target: Target, before: _State, files: Mapping[str, bytes], stale: list[str], reason: str) -> str:
     """Return the address of a commit whose answer was lost, or raise an `InputError` that says what is there."""
     try:
         now, number = _read_state(target), _pull_request(target, files) if target.create_pr else None
@@ -168,14 +165,14 @@ def _arrived(target: Target, before: _State | None, files: Mapping[str, bytes], 
         ) from None
     if number is not None:
         return f"{target.page}/discussions/{number}"
-    moved = now is not None and (before is None or now.sha != before.sha)
-    if now is not None and moved and not target.create_pr and now.holds(files) and not set(stale) & set(now.ids):
+    moved = now.sha not in ("", before.sha)
+    if moved and not target.create_pr and now.holds(files) and not set(stale) & set(now.ids):
         return f"{target.page}/commit/{now.sha}"
-    if now is not None and before is None:
+    if moved and not before.sha:
         state = f"The {target.repo_type} was made, and nothing is in it yet: push again, or delete it on its page."
     elif moved:
         state = "Somebody else has pushed there meanwhile; nothing of this push is there, push again."
-    elif now is not None and now.on_branch and before is not None and not before.on_branch:
+    elif now.on_branch and not before.on_branch:
         state = f"The branch {target.revision} was made; nothing else was changed there, push again."
     else:
         state = "Nothing was changed there; push again."
@@ -205,10 +202,10 @@ def _reason(error: BaseException, target: Target) -> str:
     return f"The push to {target.repo_id} failed ({said})."
 
 
-def _card(target: Target, before: _State | None, text: str) -> tuple[bytes, str]:
+def _card(target: Target, before: _State, text: str) -> tuple[bytes, str]:
     """Return the card to push, and a note on edits: an edited card keeps its text, others are signed."""
     signed = sign_card(text).encode()
-    if before is None or CARD not in before.ids or before.holds({CARD: signed}):
+    if CARD not in before.ids or before.holds({CARD: signed}):
         return signed, ""
     path = target.api.hf_hub_download(target.repo_id, CARD, repo_type=target.repo_type, revision=before.sha)
     with open(path, encoding="utf-8", errors="replace", newline="") as file:

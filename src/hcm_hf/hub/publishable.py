@@ -180,7 +180,7 @@ def served_models(folder: Path) -> list[str]:
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) and read_name(name) for name in names):
-        raise InputError(f"{path} is no list of names; push the Space again with models user/name.")
+        raise InputError(f"{path} is no list of names; push the Space again with its `models`.")
     return names
 
 

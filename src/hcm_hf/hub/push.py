@@ -245,12 +245,12 @@ def check_repository(
     elif private and not existing.private:
         raise InputError(
             f"The {repo_type} {full} is public, and it was to be private; make it private on its page, name another, "
-            "or push it as a public one."
+            "or push it as a public one (`public`, in Python private=False)."
         )
     elif private is False and existing.private:
         raise InputError(
             f"The {repo_type} {full} is private, and it was to be public; make it public on its page, or push it as a "
-            "private one."
+            "private one (without `public`, in Python without private=False)."
         )
     return full
 

@@ -120,10 +120,7 @@ class Conditions:
         return torch.tensor([answers.items() <= self.describe(label).items() for label in range(self.null_label)])
 
     def draw(
-        self,
-        asked: Asked | Sequence[Asked] | np.ndarray | torch.Tensor,
-        batch_size: int,
-        generator: Generators = None,
+        self, asked: Asked | Sequence[Asked] | np.ndarray | torch.Tensor, batch_size: int, generator: Generators = None
     ) -> torch.Tensor:
         """Labels (batch_size,), int64, that answer what is asked for; what is left open is drawn as it was met.
 

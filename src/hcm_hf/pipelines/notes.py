@@ -94,7 +94,10 @@ def _all_of(checks: Mapping[str, Check]) -> Check:
 
 
 _PROGRESS: dict[str, Check] = {
-    **{"step": _is_whole, "best_step": _is_whole, "best_loss": _or_none(_is_finite), "seconds": _is_number},
+    "step": _is_whole,
+    "best_step": _is_whole,
+    "best_loss": _or_none(_is_finite),
+    "seconds": _is_number,
 }
 _ENVIRONMENT: dict[str, Check] = {
     **{"packages": _mapping_to(_is_text), "python": _is_text, "processor": _is_text},

@@ -92,10 +92,7 @@ def _flat(option: object) -> Iterator[object]:
 
 
 def load_network(
-    network_class: type[ModelMixin],
-    path: Path,
-    call: Callable[[ModelMixin], torch.Tensor],
-    dtype: torch.dtype,
+    network_class: type[ModelMixin], path: Path, call: Callable[[ModelMixin], torch.Tensor], dtype: torch.dtype
 ) -> ModelMixin:
     """Load a network in eval mode, with exactly the weights that its configuration asks for.
 

@@ -158,11 +158,7 @@ def image_nll(error: torch.Tensor, variance: torch.Tensor, num_pixels: int) -> t
 
 
 def fit_mixture(
-    means: torch.Tensor,
-    variances: torch.Tensor,
-    num_components: int,
-    shrinkage: float,
-    num_iterations: int = 20,
+    means: torch.Tensor, variances: torch.Tensor, num_components: int, shrinkage: float, num_iterations: int = 20
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Fit a mixture of Gaussians to points that are Gaussians themselves, by expectation and maximisation.
 
