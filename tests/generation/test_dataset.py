@@ -133,7 +133,7 @@ def test_a_model_of_the_synthetic_cohort_gives_free_slices_and_one_of_nowhere_un
 @pytest.mark.parametrize(
     ("num_images", "class_labels", "message"),
     [
-        (10, "HCM", "--save_dataset puts 2 slices or more in each split, and 10 make 7 for train, 1 for validation"),
+        (10, "HCM", "save_dataset puts 2 slices or more in each split, and 10 make 7 for train, 1 for validation"),
         (100, "RV", "with class_labels 'RV': .* labels would be wrong; it has met those of DCM, HCM, MINF, NOR."),
     ],
 )

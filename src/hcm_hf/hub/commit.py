@@ -131,7 +131,8 @@ def _ids(content: bytes) -> tuple[str, str]:
 
 
 def _commit(target: Target, before: _State, files: Mapping[str, bytes], stale: list[str], message: str) -> str:
-    api, parent = target.api, before.sha
+    api = target.api
+    parent: str | None = before.sha
     where: dict[str, Any] = {"repo_type": target.repo_type}
     if not parent:
         sdk: dict[str, Any] = {"space_sdk": "gradio"} if target.repo_type == "space" else {}
