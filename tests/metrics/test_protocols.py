@@ -58,7 +58,7 @@ def test_copies_of_training_slices_have_a_copy_gap_and_intervals_surround_values
     assert row["ssim_best_train"].value == pytest.approx(1, abs=1e-6)
     assert row["ssim_best_train"].high <= 1 and row["mse_best_train"].low >= 0
     for found in row.values():
-        assert found.low - 1e-9 <= found.value <= found.high + 1e-9
+        assert found.low - 1e-8 <= found.value <= found.high + 1e-8  # single precision, on some machines
     assert row["cc_max_shift_random"].value >= row["cc_random"].value
     assert {"n_generated": 10, "n_real": 32, "n_patients": 5}.items() <= vars(row["cc_best_heldout"]).items()
 
