@@ -77,15 +77,16 @@ def change_images(images: torch.Tensor, draws: torch.Tensor, strength: float = 1
     Differentiable augmentation, https://huggingface.co/papers/2006.10738. Values may leave [-1, 1].
 
     Args:
-        images: (B, 1, H, H) in [-1, 1].
+        images: (B, C, H, H) in [-1, 1]; channels after the first are masks, which move with it but keep their values.
         draws: (B, NUM_CHANGES), uniform on [0, 1).
         strength: fraction of the full range; 0 changes nothing.
     """
     brightness, contrast, down, across, top, left = draws.T
     size = images.shape[-1]
-    images = images + (2 * strength * BRIGHTNESS * (brightness - 0.5))[:, None, None, None]
-    mean = images.mean((1, 2, 3), keepdim=True)
-    images = mean + (images - mean) * (1 + 2 * strength * CONTRAST * (contrast - 0.5))[:, None, None, None]
+    light = images[:, :1] + (2 * strength * BRIGHTNESS * (brightness - 0.5))[:, None, None, None]
+    mean = light.mean((1, 2, 3), keepdim=True)
+    light = mean + (light - mean) * (1 + 2 * strength * CONTRAST * (contrast - 0.5))[:, None, None, None]
+    images = torch.cat([light, images[:, 1:]], dim=1)
 
     furthest = round(strength * TRANSLATION * size)
     places = torch.arange(size, device=images.device)
@@ -93,13 +94,16 @@ def change_images(images: torch.Tensor, draws: torch.Tensor, strength: float = 1
         places + (shift * (2 * furthest + 1)).long()[:, None] - furthest for shift in (down, across)
     )
     inside = lambda lines: ((lines >= 0) & (lines < size)).to(images)  # noqa: E731
-    which = torch.arange(len(images), device=images.device)[:, None, None]
-    moved = images[which, 0, rows.clamp(0, size - 1)[:, :, None], columns.clamp(0, size - 1)[:, None, :]]
-    moved = moved * inside(rows)[:, :, None] * inside(columns)[:, None, :]
+    which, channels = (torch.arange(count, device=images.device) for count in images.shape[:2])
+    rows, columns = rows[:, None, :, None], columns[:, None, None, :]
+    moved = images[
+        which[:, None, None, None], channels[:, None, None], rows.clamp(0, size - 1), columns.clamp(0, size - 1)
+    ]
+    moved = moved * inside(rows) * inside(columns)
 
     half = strength * CUTOUT * size / 2
     hidden = [(places - (middle * size)[:, None]).abs() < half for middle in (top, left)]  # (B, H) each
-    return (moved * ~(hidden[0][:, :, None] & hidden[1][:, None, :]))[:, None]
+    return moved * ~(hidden[0][:, None, :, None] & hidden[1][:, None, None, :])
 
 
 def _double(images: torch.Tensor) -> torch.Tensor:

@@ -40,7 +40,7 @@ def check_labels(pipeline: HCMPipeline, sampling: Sampling) -> None:
     asked = conditions.allowed(sampling.conditions).tolist()
     met = [label for label, frequency in enumerate(conditions.frequencies) if frequency > 0]
     if not any(asked[label] for label in met):
-        groups = sorted({group for label in met if (group := conditions.describe(label)["group"]) is not None})
+        groups = sorted({str(conditions.describe(label)["group"]) for label in met})
         raise InputError(
             f"save_dataset with class_labels '{sampling.noted['class']}': this model has met no such slice, so that "
             f"the labels would be wrong; it has met those of {', '.join(groups) or 'no group'}."

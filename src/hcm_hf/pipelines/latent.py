@@ -91,16 +91,18 @@ class LatentPipeline(HCMPipeline):
         labels = self.network.prepare_class_labels(class_labels, len(latents))
         labels = None if labels is None else labels.to(latents.device)
 
-        # A network that is being trained is put back as it was: batch normalisation samples in eval mode.
+        images = self._convert(self._decode(latents, labels), output_type)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _decode(self, *inputs: torch.Tensor | None) -> torch.Tensor:
+        """Call the network; one that is being trained is put back: batch normalisation samples in eval mode."""
         training = self.network.training
         self.network.eval()
         try:
-            images = self.network(latents, labels)
+            return self.network(*inputs)
         finally:
             self.network.train(training)
-        self.maybe_free_model_hooks()
-        images = self._convert(images, output_type)
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
+            self.maybe_free_model_hooks()
 
     def _check_latents(self, latents: torch.Tensor) -> None:
         if not isinstance(latents, torch.Tensor):

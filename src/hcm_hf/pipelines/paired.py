@@ -2,44 +2,25 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import SchedulerMixin, UNet2DModel
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.utils import BaseOutput
-from PIL import Image
 
 from hcm_hf.models.latent import Generators
 from hcm_hf.models.unet import PAIR_CHANNELS, split_pairs, use_plain_attention
-from hcm_hf.pipelines.auto import INDEX_FILE, HCMPipeline, call_unet
-from hcm_hf.pipelines.conditions import Asked, Conditions
+from hcm_hf.pipelines.auto import INDEX_FILE, call_unet
 from hcm_hf.pipelines.denoising import Callback, DenoisingMixin
+from hcm_hf.pipelines.pairs import PairedPipeline, PairedPipelineOutput
 from hcm_hf.pipelines.sampling import Sampling, one_of
 from hcm_hf.pipelines.saved import LARGEST, load_scheduler
 from hcm_hf.schedulers import SAMPLERS
 from hcm_hf.utils.errors import InputError
 
 
-@dataclass
-class PairedPipelineOutput(BaseOutput):
-    """Slices with their segmentations.
-
-    Attributes:
-        images: as `output_type` says: PIL images of mode L, (B, H, W, 1) in [0, 1] or (B, 1, H, W) in [0, 1].
-        masks: PIL images of mode L, uint8 (B, H, W) or int64 (B, H, W), with the labels of ACDC: 0 background, 1 right
-            ventricle's cavity, 2 myocardium, 3 left ventricle's cavity. None beside latents.
-        conditions: what each shows, for example {"group": "HCM", "phase": "ED", "level": "mid"}.
-    """
-
-    images: list[Image.Image] | np.ndarray | torch.Tensor
-    masks: list[Image.Image] | np.ndarray | torch.Tensor | None
-    conditions: list[dict[str, str | None]]
-
-
-class PairedDDPMPipeline(DenoisingMixin, HCMPipeline):
+class PairedDDPMPipeline(DenoisingMixin, PairedPipeline):
     """Slices with their segmentations from noise, for a group, phase and part of the heart.
 
     Args:
@@ -56,7 +37,6 @@ class PairedDDPMPipeline(DenoisingMixin, HCMPipeline):
     network_name = "unet"
     network_classes = {"UNet2DModel": UNet2DModel}
     saved_options = ("axes", "frequencies", "defaults", "patch_size", "sampler", "num_inference_steps")
-    makes_masks = True
     _callback_tensor_inputs = ["latents", "labels"]
 
     def __init__(
@@ -93,11 +73,6 @@ class PairedDDPMPipeline(DenoisingMixin, HCMPipeline):
     @staticmethod
     def _call_once(network: UNet2DModel) -> torch.Tensor:
         return call_unet(use_plain_attention(network), torch.zeros(1, dtype=torch.long))
-
-    @property
-    def conditions(self) -> Conditions:
-        """See `HCMPipeline.conditions`."""
-        return Conditions(dict(self.config.axes), self.config.frequencies, self.config.defaults)
 
     @property
     def sample_size(self) -> int:
@@ -192,32 +167,17 @@ class PairedDDPMPipeline(DenoisingMixin, HCMPipeline):
         )
         self.maybe_free_model_hooks()
 
-        images: list[Image.Image] | np.ndarray | torch.Tensor = latents
-        masks: list[Image.Image] | np.ndarray | torch.Tensor | None = None
-        if output_type != "latent":
-            pixels, masks = split_pairs(latents.float(), self.config.patch_size)
-            images = self._convert(pixels, output_type)
-            if output_type in ("np", "pil"):
-                arrays = masks.byte().cpu().numpy()
-                masks = [Image.fromarray(mask) for mask in arrays] if output_type == "pil" else arrays
         shown = [self.conditions.describe(label) for label in labels.tolist()]
-        output = PairedPipelineOutput(images=images, masks=masks, conditions=shown)
-        return output if return_dict else (images, masks, shown)
+        if output_type == "latent":
+            output = PairedPipelineOutput(images=latents, masks=None, conditions=shown)
+        else:
+            output = self._split(latents, self.config.patch_size, shown, output_type)
+        return output if return_dict else (output.images, output.masks, output.conditions)
 
     def decode(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What latents show: images (B, 1, H, W) in [0, 1] and masks (B, H, W), int64."""
         images, masks = split_pairs(latents.float(), self.config.patch_size)
         return VaeImageProcessor.denormalize(images), masks
-
-    def draw_labels(
-        self,
-        batch_size: int,
-        generator: Generators = None,
-        asked: Asked | Sequence[Asked] | np.ndarray | torch.Tensor = None,
-    ) -> torch.Tensor:
-        """Draw the labels (B,) of the slices to make; the arguments are those of a call, `asked` its conditions."""
-        self._check_batch(batch_size, generator)
-        return self.conditions.draw(asked, batch_size, generator).to(self._execution_device)
 
     def _predict(
         self, pairs: torch.Tensor, timestep: torch.Tensor, labels: torch.Tensor, guidance_scale: float

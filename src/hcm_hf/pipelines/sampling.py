@@ -19,8 +19,8 @@ class Sampling:
     """How to sample; what is left at None is the pipeline's default.
 
     Attributes:
-        conditions: what the images show, for a model with conditions: {"group": "HCM", "phase": "ED", "level": "mid"}.
-            "any" leaves a condition open.
+        conditions: what the images show, for a model with conditions: {"group": "HCM", "phase": "ED", "level": "mid"},
+            and {"wall_thickness": 21} in mm where it takes one. "any" leaves a condition open.
         class_labels: the same as a label or, for one more release, as names in a string.
         scheduler: of a diffusion model: "ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++" or "unipc".
         num_inference_steps: sampling steps of a diffusion model; with another scheduler than its own 1000 for ddpm,
@@ -28,7 +28,7 @@ class Sampling:
         guidance_scale: of classifier-free guidance, for a diffusion model with conditions; 1 is none.
     """
 
-    conditions: Mapping[str, str | None] | None = None
+    conditions: Mapping[str, str | float | None] | None = None
     class_labels: str | int | None = None
     scheduler: str | None = None
     num_inference_steps: int | None = None
@@ -90,7 +90,9 @@ class Sampling:
     @property
     def noted(self) -> dict[str, Any]:
         """What to note beside the images: `class`, and of a diffusion model how it was sampled."""
-        shown = None if self.conditions is None else " ".join(filter(None, self.conditions.values())) or "any"
+        answers = [] if self.conditions is None else [one for one in self.conditions.values() if one is not None]
+        words = " ".join(one if isinstance(one, str) else f"{one:g}" for one in answers)
+        shown = None if self.conditions is None else words or "any"
         steps = {name: vars(self)[name] for name in ("scheduler", "num_inference_steps", "guidance_scale")}
         return {"class": shown} | {name: value for name, value in steps.items() if value is not None}
 

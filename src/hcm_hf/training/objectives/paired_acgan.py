@@ -16,7 +16,7 @@ from hcm_hf.models.conditioning import LARGEST_WALL
 from hcm_hf.models.paired_acgan import PairedACGANDiscriminator, PairedACGANGenerator, PairVerdict
 from hcm_hf.models.unet import NUM_STRUCTURES, join_pairs
 from hcm_hf.pipelines.conditions import count_labels
-from hcm_hf.pipelines.latent import PairedLatentPipeline
+from hcm_hf.pipelines.paired_latent import PairedLatentPipeline
 from hcm_hf.training.objectives.base import Objective
 from hcm_hf.training.objectives.gan import frozen, kernel_distance
 from hcm_hf.training.objectives.paired import DEFAULTS, find_labels
@@ -249,7 +249,7 @@ class PairedACGAN(Objective):
 
     def pipeline(self) -> PairedLatentPipeline:
         """The generator as a pipeline; open conditions are drawn with their frequency in training."""
-        thinnest, thickest = (round(float(end), 1) for end in self.wall_range)
+        thinnest, thickest = self.wall_range.tolist()
         ranges = {"wall_thickness": (thinnest, thickest)} if thinnest < thickest else {}
         return PairedLatentPipeline(
             self.generator, axes=AXES, frequencies=self.label_counts[:-1].tolist(), defaults=DEFAULTS, ranges=ranges
