@@ -6,6 +6,7 @@ from hcm_hf.models.encoder import EncoderOutput, SliceEncoder
 from hcm_hf.models.gan import GANDiscriminator, GANGenerator
 from hcm_hf.models.infogan import InfoGANDiscriminator, InfoGANGenerator
 from hcm_hf.models.latent import LatentModel
+from hcm_hf.models.paired_acgan import PairedACGANDiscriminator, PairedACGANGenerator
 from hcm_hf.models.vae import VAE, MixtureVAE
 
 
@@ -29,5 +30,7 @@ __all__ = [
     "InfoGANGenerator",
     "LatentModel",
     "MixtureVAE",
+    "PairedACGANDiscriminator",
+    "PairedACGANGenerator",
     "SliceEncoder",
 ]

@@ -85,6 +85,15 @@ class PairedACGANGenerator(LatentModel):
             hidden = block(hidden, asked)  # (B, C / 2, 2 H, 2 W)
         return torch.tanh(self.to_pair(hidden))  # (B, 4, H, W)
 
+    def forward(
+        self,
+        latents: torch.Tensor,
+        class_labels: torch.Tensor | None = None,
+        wall_thickness: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """See `decode`."""
+        return self.decode(latents, class_labels, wall_thickness)
+
 
 class PairVerdict(NamedTuple):
     """What the discriminator says of B pairs."""

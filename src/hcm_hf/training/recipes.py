@@ -18,6 +18,8 @@ from hcm_hf.models import (
     InfoGANDiscriminator,
     InfoGANGenerator,
     MixtureVAE,
+    PairedACGANDiscriminator,
+    PairedACGANGenerator,
     SliceEncoder,
 )
 from hcm_hf.models.unet import build_paired_unet, build_unet
@@ -31,6 +33,7 @@ from hcm_hf.training.objectives.encoder import SliceRecognition
 from hcm_hf.training.objectives.gan import GAN, Game
 from hcm_hf.training.objectives.infogan import InfoGAN
 from hcm_hf.training.objectives.paired import PairedDiffusion
+from hcm_hf.training.objectives.paired_acgan import PairedACGAN, PairGame
 from hcm_hf.training.objectives.vae import SigmaVAE, VariationalAutoencoder
 from hcm_hf.utils.arguments import at_least, one_of
 from hcm_hf.utils.errors import InputError
@@ -127,6 +130,7 @@ NARROW = {"generator": {"base_channels": 32}, "discriminator": {"base_channels":
 STUDY = Game(label_smoothing=0.1, penalty_per_pixel=2e-4 / 32)
 # For a few hundred slices: differentiable augmentation and a lazy penalty.
 AUGMENTED = replace(STUDY, penalty_interval=4, augmentation=1.0)
+PAIRED_ACGAN = {"generator": PairedACGANGenerator, "discriminator": PairedACGANDiscriminator}
 PAIRED = {"label_dropout": 0.1, "max_snr": 100.0, "image_weight": 3.0, "augmentation": 0.5}
 
 # "paper": the study's settings where it gives them, the original papers' where it does not: docs/reproduction.md.
@@ -185,6 +189,16 @@ FAMILIES = {
                 num_epochs=200,
                 patience=200,
                 ema_decay=0.995,
+            ),
+            "paired": Recipe(
+                PairedACGAN,
+                PAIRED_ACGAN,
+                losses={"game": PairGame()},
+                groups=GROUPS,
+                num_epochs=280,
+                adam_betas=(0.0, 0.99),
+                patience=280,
+                ema_decay=0.999,
             ),
         },
     ),
