@@ -770,7 +770,7 @@ def test_a_model_goes_where_it_is_sent(run):
 
 def test_one_process_of_several_pushes(hub, dataset_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(hcm_hf, "train", lambda config: tmp_path, raising=False)
+    monkeypatch.setattr("hcm_hf.training.loop.train", lambda config: tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py", "--family", "gan", "--push_to_hub"])
     runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
     assert hub.requests == []
