@@ -115,12 +115,16 @@ def test_pages_hold_all_tiles(write):
 
 def test_patients_are_spread_evenly():
     patients = np.repeat(["a", "b", "c"], [20, 3, 9])
+    positions = np.concatenate([np.arange(20) // 2, np.arange(3), np.arange(9)])  # of a in two phases each
     for count, expected in ((9, (3, 3, 3)), (15, (6, 3, 6)), (32, (20, 3, 9))):
-        chosen = spread_evenly(patients, count, np.random.default_rng(0))
+        chosen = spread_evenly(patients, positions, count, np.random.default_rng(0))
         assert [int((patients[chosen] == name).sum()) for name in "abc"] == list(expected)
         assert len(np.unique(chosen)) == count
-    firsts = {tuple(spread_evenly(patients, 3, np.random.default_rng(seed))) for seed in range(9)}
+    firsts = {tuple(spread_evenly(patients, positions, 3, np.random.default_rng(seed))) for seed in range(9)}
     assert len(firsts) > 5
+    for seed in range(9):  # ten of each of a and c
+        chosen = spread_evenly(patients, positions, 22, np.random.default_rng(seed))
+        assert len(np.unique(positions[chosen[patients[chosen] == "a"]])) == 10
 
 
 def test_answers_are_counted(write, tmp_path):

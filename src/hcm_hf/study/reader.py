@@ -2,7 +2,8 @@
 
 A sheet shows as many held-out slices as generated ones, in random order, on numbered tiles. Both kinds come from 8-bit
 grey values and are enlarged in the same way, and no file that the reader gets says which is which: the key lies
-outside the reader's folder.
+outside the reader's folder. Slices of one patient are alike, which a reader may see of real ones, so a place in the
+heart is shown in both phases only where there are too few others.
 """
 
 import csv
@@ -175,7 +176,7 @@ def write_sheet(
         raise InputError(f"{images} holds images of {' px, the dataset slices of '.join(sizes)} px; use one size.")
     require_empty(output_dir, "--output_dir")
     random = np.random.default_rng(seed)
-    real = spread_evenly(heldout.patients, num_each, random)
+    real = spread_evenly(heldout.patients, heldout.positions, num_each, random)
     made = np.sort(random.permutation(len(generated))[:num_each])
     sources = [f"{heldout.patients[index]}, slice {index} of the split" for index in real]
     sources += [f"image {index} of the folder" for index in made]
@@ -208,11 +209,12 @@ def write_sheet(
     return output_dir
 
 
-def spread_evenly(patients: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+def spread_evenly(patients: np.ndarray, positions: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
     """Choose slices at random, as many of each patient as of the others as far as they have them.
 
     Args:
         patients: the patient of each slice, (N,).
+        positions: where in the heart it lies, (N,); a patient's other positions come first.
         count: how many to choose, at most N.
         random: source of randomness.
 
@@ -223,7 +225,8 @@ def spread_evenly(patients: np.ndarray, count: int, random: np.random.Generator)
     turn = np.empty(len(patients), int)  # a slice's place among those of its patient
     for patient in np.unique(patients):
         own = shuffled[patients[shuffled] == patient]
-        turn[own] = np.arange(len(own))
+        before = [(positions[own[:place]] == positions[index]).sum() for place, index in enumerate(own)]
+        turn[own[np.argsort(before, kind="stable")]] = np.arange(len(own))
     return np.sort(shuffled[np.argsort(turn[shuffled], kind="stable")][:count])
 
 
