@@ -79,7 +79,7 @@ class Data:
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """The encoder, and how well it does on held-out patients."""
+    """One of the two networks of the encoder, and how well it does on held-out patients."""
 
     source: str
     version: str
@@ -139,7 +139,7 @@ class Report:
         n_seen: number of these slices, and of their patients in the next.
         n_train: training slices of the groups compared with, likewise.
         n_heldout: held-out slices of these groups, likewise.
-        encoder: None where there was none.
+        encoder: the feature encoder; None where there was none.
         left_out: a reason by each part that was not assessed.
         parts: the names of numbers by part.
         rows: the numbers: `generated` for the images, the other rows to compare with.
@@ -149,6 +149,7 @@ class Report:
         figures: names of files by part.
         paper_compat_artefact: SSIM with a wrong data range.
         speed: of the model.
+        segmenter: None without an encoder, and in reports of before, whose feature encoder segmented too.
     """
 
     hcm_hf_version: str
@@ -175,6 +176,7 @@ class Report:
     figures: dict[str, list[str]] | None = None
     paper_compat_artefact: Artefact | None = None
     speed: Speed | None = None
+    segmenter: EncoderInfo | None = None
 
     @classmethod
     def from_json(cls, value: object) -> "Report":
@@ -233,6 +235,7 @@ class Report:
             generator=replace(self.generator, model=model),
             dataset=replace(self.dataset, name=dataset),
             encoder=self.encoder and replace(self.encoder, source=encoder or ""),
+            segmenter=self.segmenter and replace(self.segmenter, source=encoder or ""),
             figures=None,
         )
 
@@ -262,12 +265,18 @@ class Report:
         blocks += [f"Left out: {reason}" for reason in self.left_out.values()]
         for part, names in self.parts.items():
             blocks += self._section(part, names)
-        if self.encoder:
+        instruments = {"feature encoder": self.encoder, "segmenter": self.segmenter}
+        used = {name: one for name, one in instruments.items() if one is not None}
+        if used:
+            blocks.append("## Encoder")
             blocks += [
-                "## Encoder",
-                f"{self.encoder.source}, hash {self.encoder.hash}, trained by hcm_hf {self.encoder.version}; on the "
-                "held-out patients of all groups:",
-                number_table({"encoder": self.encoder.quality}, list(self.encoder.quality)),
+                f"The {name}: {one.source}, hash {one.hash}, trained by hcm_hf {one.version}."
+                for name, one in used.items()
+            ]
+            quality = {name: one.quality for name, one in used.items()}
+            blocks += [
+                "On the held-out patients of all groups:",
+                number_table(quality, list(next(iter(quality.values())))),
             ]
         if self.paper_compat_artefact:
             rows = self.paper_compat_artefact.rows

@@ -15,6 +15,7 @@ from hcm_hf.training.curves import loss_curves
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE, METRICS_FILE
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.names import INSTRUMENT_FOLDERS
 from hcm_hf.utils.pictures import save_png, write_rows
 
 
@@ -30,8 +31,8 @@ def draw_figures(
     """Draw the figures of https://doi.org/10.17163/ings.n34.2025.09 for the families that are there.
 
     The folder gets `families.png` (real HCM slices of the test split above the first images of each family; the
-    study's figure 4), `losses.png` (the loss curves of each family and of the encoder; figures 5 to 8) and, in a
-    folder for each family that a user can control, `controls.png`.
+    study's figure 4), `losses.png` (the loss curves of each family and of the encoder's networks; figures 5 to 8) and,
+    in a folder for each family that a user can control, `controls.png`.
 
     Args:
         runs: folder with the run folders of `train`, named as in `FAMILIES`, and `encoder`.
@@ -67,7 +68,8 @@ def draw_figures(
             )
     pipelines = {family: HCMPipeline.from_pretrained(runs / family) for family in trained}
 
-    encoder = [runs / "encoder"] if (runs / "encoder" / METRICS_FILE).is_file() else []
+    encoder = [runs / "encoder" / name for name in INSTRUMENT_FOLDERS]
+    encoder = [run for run in encoder if (run / METRICS_FILE).is_file()]
     write_losses([*(runs / family for family in trained), *encoder], output_dir / LOSS_FIGURE)
     for family, pipeline in pipelines.items():
         if not pipeline.denoises:

@@ -46,7 +46,9 @@ REAL_ROW = (
 )
 
 
-def summarize(settings: dict, reports: Mapping[str, Report], trainings: Mapping[str, dict], encoder: dict) -> dict:
+def summarize(
+    settings: dict, reports: Mapping[str, Report], trainings: Mapping[str, dict], encoder: Mapping[str, dict]
+) -> dict:
     """Everything that the tables show, with each number as it stands in its report.
 
     Args:
@@ -54,7 +56,7 @@ def summarize(settings: dict, reports: Mapping[str, Report], trainings: Mapping[
         reports: of `score` with `paper_compat` and an encoder, by family; one or more.
         trainings: how each family was trained: networks' `parameters`, `groups`, `num_epochs` and those of the
             recipe, `steps`, `best_step`, `validation_loss`, `seconds`, `mixed_precision`.
-        encoder: the same of the encoder.
+        encoder: the same of the encoder's networks, `features` and `segmenter`.
     """
     first = next(iter(reports.values()))
     rows = {row: _row(first, row) for row in ("real", "mean_image")}
@@ -74,7 +76,10 @@ def summarize(settings: dict, reports: Mapping[str, Report], trainings: Mapping[
         "hcm_hf_version": __version__,
         "settings": settings,
         "dataset": plain(first.dataset) | {name: vars(first)[name] for name in COUNTS},
-        "encoder": {name: vars(first.encoder)[name] for name in ENCODER} | {"training": encoder},
+        "encoder": {
+            name: {key: vars(one)[key] for key in ENCODER} | {"training": encoder[name]}
+            for name, one in (("features", first.encoder), ("segmenter", first.segmenter))
+        },
         "families": families,
         "rows": rows,
         "without_report": [family for family in FAMILIES if family not in reports],
@@ -119,10 +124,8 @@ def render_tables(summary: dict) -> str:
     ]
     blocks += ["## What these three do not see", markdown_table(["", *beyond], lines), REAL_ROW]
     blocks += sorted({f"Left out: {reason}" for row in families.values() for reason in row["left_out"].values()})
-    blocks += ["## Training", _training_table(families, encoder["training"])]
-    cut = [f"{name} after {epochs}" for name, row in families.items() if (epochs := _cut(row["training"]))]
-    if epochs := _cut(encoder["training"]):
-        cut.append(f"the encoder after {epochs}")
+    blocks += ["## Training", _training_table(families | encoder)]
+    cut = [f"{name} after {epochs}" for name, row in (families | encoder).items() if (epochs := _cut(row["training"]))]
     if cut:
         blocks.append(f"**Cut short by --num_epochs: {', '.join(cut)} epochs.**")
     if summary["without_report"]:
@@ -133,7 +136,8 @@ def render_tables(summary: dict) -> str:
         f"{data['n_train']} training slices of {data['n_train_patients']} patients, {data['n_heldout']} held-out "
         f"slices (split {data['split']}) of {data['n_heldout_patients']} patients, {data['n_reference']} of each for "
         f"best train and copy gap; {' or '.join(map(str, counts))} generated images of each family. "
-        f"Seed {settings['seed']}. Encoder {encoder['hash']}. Recipe {settings['recipe']}. "
+        f"Seed {settings['seed']}. Feature encoder {encoder['features']['hash']}, "
+        f"segmenter {encoder['segmenter']['hash']}. Recipe {settings['recipe']}. "
         f"hcm_hf {summary['hcm_hf_version']}."
     )
     return "\n\n".join(blocks) + "\n"
@@ -150,11 +154,11 @@ def _study(row: dict) -> str:
     return "{ssim:.3f} / {cc:.4f} / {mse:.2f}".format_map(row["study"]) if row["study"] else "no row in the study"
 
 
-def _training_table(families: dict, encoder: dict) -> str:
+def _training_table(trained: dict) -> str:
     head = "parameters, groups, precision, steps, best at step, validation loss, seconds"
     head += ", images, sampler, calls of the network, seconds per 1000 images"
     columns, lines = ["", *head.split(", ")], []
-    for label, row in (families | {"encoder": {"training": encoder}}).items():
+    for label, row in trained.items():
         facts = row["training"]
         line = [
             ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in facts["parameters"].items()),

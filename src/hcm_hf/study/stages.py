@@ -30,11 +30,12 @@ from hcm_hf.training.objectives.base import Objective
 from hcm_hf.training.recipes import find_family
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import write_text
-from hcm_hf.utils.names import CONFIG_FILE
+from hcm_hf.utils.names import CONFIG_FILE, INSTRUMENT_FOLDERS
 from hcm_hf.version import __version__
 
 
 TABLE_FILE = "table1.json"
+ENCODER_FOLDER = "encoder"  # in the folder of runs
 BATCH_SIZE = 32  # images per call of a pipeline
 
 
@@ -57,16 +58,22 @@ class Stage(NamedTuple):
 
 
 class Training:
-    """One training run: a family or the encoder.
+    """One training run: a family or one of the networks of the evaluation.
+
+    Args:
+        plan: the plan of the reproduction.
+        family: the name of the family.
+        recipe: its recipe.
+        folder: of the run, in the folder of runs; the family's name by default.
 
     Raises:
         InputError: if the family or its recipe is unknown, or it cannot be built for this image size.
     """
 
-    def __init__(self, plan: Plan, family: str, recipe: str):
+    def __init__(self, plan: Plan, family: str, recipe: str, folder: str | None = None):
         self.plan, self.family, self.recipe_name = plan, family, recipe
         self.recipe = find_family(family, recipe)[1]
-        self.run_dir = plan.work_dir / "runs" / family
+        self.run_dir = plan.work_dir / "runs" / (folder or family)
         self.num_epochs = min(self.recipe.num_epochs, plan.num_epochs or self.recipe.num_epochs)
         networks = self.build().named_children()
         self.parameters = {name: sum(one.numel() for one in network.parameters()) for name, network in networks}
@@ -157,6 +164,26 @@ class Training:
         return measure(step, 2), measure(torch.no_grad()(lambda: objective.validation_loss(held_out).item()))
 
 
+class EncoderTraining:
+    """The runs of the feature encoder and of the segmenter, in one folder."""
+
+    def __init__(self, plan: Plan):
+        self.run_dir = plan.work_dir / "runs" / ENCODER_FOLDER
+        self.runs = [Training(plan, name, "default", f"{ENCODER_FOLDER}/{name}") for name in INSTRUMENT_FOLDERS]
+
+    def stages(self) -> list[Stage]:
+        """Return what there is to do, in order."""
+        return [stage for run in self.runs for stage in run.stages()]
+
+    def is_trained(self) -> bool:
+        """Whether both runs are finished."""
+        return all(run.is_trained() for run in self.runs)
+
+    def facts(self) -> dict[str, dict]:
+        """Return what a reader should know of both, by name."""
+        return {run.family: run.facts() for run in self.runs}
+
+
 class Family(Training):
     """A family's run, images and report.
 
@@ -164,7 +191,7 @@ class Family(Training):
         InputError: as `Training`, and if it cannot be sampled as asked.
     """
 
-    def __init__(self, plan: Plan, family: str, recipe: str, encoder: Training):
+    def __init__(self, plan: Plan, family: str, recipe: str, encoder: EncoderTraining):
         super().__init__(plan, family, recipe)
         self.encoder = encoder
         self.image_dir, self.report_dir = plan.work_dir / "images" / family, plan.work_dir / "reports" / family
@@ -235,12 +262,15 @@ class Family(Training):
     def is_scored(self) -> bool:
         """Whether the report is of these images, by this encoder and this version."""
         report = Report.load(self.report_dir) if (self.report_dir / REPORT_FILE).is_file() else None
-        if not report or not report.encoder or not (self.is_generated() and self.encoder.is_trained()):
+        if not report or not report.encoder or not report.segmenter:
             return False
+        if not (self.is_generated() and self.encoder.is_trained()):
+            return False
+        encoder = load_encoder(self.encoder.run_dir)
         return (
             report.generator.model_hash == read_json(self.image_dir / SETTINGS_FILE)["model_hash"]
             and report.n_generated == len(self._manifest())
-            and report.encoder.hash == load_encoder(self.encoder.run_dir).hash
+            and (report.encoder.hash, report.segmenter.hash) == (encoder.features.hash, encoder.segmenter.hash)
             and (report.hcm_hf_version, report.seed) == (__version__, self.plan.settings["seed"])
             and report.paper_compat_artefact is not None
         )
@@ -270,14 +300,14 @@ class Family(Training):
 
     def report(self) -> Report:
         """Return the report without this machine's paths, and without figures, which stay in the work folder."""
-        names = f"runs/{self.family}", self.plan.settings["source"], f"runs/{self.encoder.family}"
+        names = f"runs/{self.family}", self.plan.settings["source"], f"runs/{ENCODER_FOLDER}"
         return Report.load(self.report_dir).renamed(*names)
 
 
 class Publication:
     """Tables, figures and reports of all families that are scored, whether or not they were asked for this time."""
 
-    def __init__(self, plan: Plan, families: Mapping[str, Family], asked: Sequence[str], encoder: Training):
+    def __init__(self, plan: Plan, families: Mapping[str, Family], asked: Sequence[str], encoder: EncoderTraining):
         self.plan, self.families, self.asked, self.encoder = plan, families, asked, encoder
         self.stage = Stage("write the results", self.is_published, self.publish)
 
@@ -342,7 +372,7 @@ def list_stages(plan: Plan, families: Sequence[str], known: Sequence[str]) -> li
         families: the families to work on.
         known: the families to show where they are scored.
     """
-    encoder = Training(plan, "encoder", "default")
+    encoder = EncoderTraining(plan)
     scored = {family: Family(plan, family, plan.settings["recipe"], encoder) for family in known}
     stages = [Stage("prepare the dataset", plan.is_prepared, plan.prepare), *encoder.stages()]
     stages += [stage for family in known if family in families for stage in scored[family].stages()]

@@ -91,7 +91,8 @@ def sweep_steps(
         for group in groups:  # what cannot be is found before the first image
             replace(one, conditions=asked[group]).applied_to(pipeline)
     splits = load_dataset(dataset)
-    encoder_hash = None if encoder is None else load_encoder(encoder).hash
+    loaded = None if encoder is None else load_encoder(encoder)
+    hashes = (None, None) if loaded is None else (loaded.features.hash, loaded.segmenter.hash)
     rows: dict[str, list[dict[str, Number]]] = {}
     speeds = {}
     for name, one in settings.items():
@@ -103,7 +104,7 @@ def sweep_steps(
                 sampling = replace(one, conditions=asked[group])
                 images = generate_images(model, folder / "images", num_images, seed=seed, sampling=sampling)
                 report = Report.load(folder) if (folder / REPORT_FILE).is_file() else None
-                wanted = num_images, seed, __version__, reference, encoder_hash
+                wanted = num_images, seed, __version__, reference, *hashes
                 if report is None or _circumstances(report) != wanted:
                     options: dict[str, Any] = {"split": split, "groups": [group], "encoder": encoder, "seed": seed}
                     report = score(folder, images=images, dataset=dataset, **options)
@@ -183,7 +184,7 @@ def _over_seeds(numbers: Sequence[Number | None], column: str) -> str:
     return cell(Number(float(np.mean(values)), min(values), max(values), "seeds"), column)
 
 
-def _circumstances(report: Report) -> tuple[int, int, str, str, str | None]:
+def _circumstances(report: Report) -> tuple[int, int, str, str, str | None, str | None]:
     """What a report's numbers depend on beside the images' settings."""
-    encoder = None if report.encoder is None else report.encoder.hash
-    return report.n_generated, report.seed, report.hcm_hf_version, report.dataset.fingerprint, encoder
+    hashes = (None if one is None else one.hash for one in (report.encoder, report.segmenter))
+    return report.n_generated, report.seed, report.hcm_hf_version, report.dataset.fingerprint, *hashes
