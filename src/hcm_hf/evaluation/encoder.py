@@ -116,7 +116,8 @@ def _load_instrument(folder: Path, name: str, device: str | torch.device) -> Ins
     found = next((path for path in runs if (path / "config.json").is_file() and (path / CONFIG_FILE).is_file()), None)
     if found is None:
         raise InputError(
-            f"--encoder {folder} holds no encoder with a folder '{name}'; train one with scripts/train_encoder.py."
+            f"--encoder {folder} holds no encoder: it has no network in '{name}'; train both with "
+            "scripts/train_encoder.py."
         )
     try:
         written = json.loads((found / CONFIG_FILE).read_text(encoding="utf-8"))

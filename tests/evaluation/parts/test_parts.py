@@ -18,8 +18,7 @@ from hcm_hf.evaluation.scoring import evaluate_images
 from hcm_hf.metrics import bootstrap
 from hcm_hf.study import planted as ruler
 from hcm_hf.study.planted import planted_sets
-from hcm_hf.training.config import TrainingConfig
-from hcm_hf.training.loop import train
+from hcm_hf.training.encoder import train_encoder
 from hcm_hf.utils.errors import InputError
 
 
@@ -40,18 +39,7 @@ def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     phantom.write_cohort(folder / "acdc", num_patients_per_group=10, groups=("HCM", "NOR"))
     prepare_dataset(folder / "acdc", folder / "dataset", resolution=32)
-    train(
-        TrainingConfig(
-            family="encoder",
-            recipe="default",
-            dataset=str(folder / "dataset"),
-            output_dir=str(folder / "encoder"),
-            num_epochs=30,
-            patience=30,
-            sample_epochs=100,
-            checkpointing_epochs=100,
-        )
-    )
+    train_encoder(folder / "encoder", str(folder / "dataset"), num_epochs=30)
     splits = datasets.load_from_disk(folder / "dataset")
     splits["test"] = datasets.concatenate_datasets([splits["validation"], splits["test"]])
     return splits, load_encoder(folder / "encoder")
@@ -138,10 +126,12 @@ def test_every_number_says_what_it_is_of(reports, cohort):
         for name, number in numbers.items():
             assert None not in (number.n_generated, number.n_real, number.n_patients) and number.protocol
             assert number.low <= number.high
-            of_encoder = "acdc" in name or number.protocol == "segmented"
-            assert (number.encoder == cohort[1].hash) == of_encoder
-    quality = report.encoder.quality
-    assert quality["auc_patient"].value > 0.7 and quality["dice_lv"].value > 0.6
+            assert (number.encoder == cohort[1].features.hash) == ("acdc" in name)
+            assert (number.encoder == cohort[1].segmenter.hash) == (number.protocol == "segmented")
+    for one, instrument in ((report.encoder, cohort[1].features), (report.segmenter, cohort[1].segmenter)):
+        assert one.hash == instrument.hash and f"hash {one.hash}" in report.to_markdown()
+        assert one.quality["auc_patient"].value > 0.7 and one.quality["dice_lv"].value > 0.6
+        assert {number.encoder for number in one.quality.values()} == {one.hash}
     assert "matched" in {number.protocol for number in report.rows["generated"].values()}
 
 
