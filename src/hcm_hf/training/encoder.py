@@ -18,7 +18,7 @@ def train_encoder(
     """Train the encoder that the evaluation measures with; run the same command again to resume.
 
     It is two networks, trained one after the other. The feature encoder (14 epochs) gives the distances of
-    distributions, the segmenter (70 epochs) every number of anatomy. Both learn the segmentation, group, phase and
+    distributions, the segmenter (60 epochs) every number of anatomy. Both learn the segmentation, group, phase and
     position of slices of the training patients of all groups, never of held-out patients.
 
     Args:

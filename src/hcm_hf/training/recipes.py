@@ -258,9 +258,9 @@ INSTRUMENTS = {
             "default": replace(
                 RECOGNITION,
                 losses={"augmentation": StrongAugmentation()},
-                num_epochs=70,
+                num_epochs=60,
                 learning_rate=2e-3,
-                patience=70,
+                patience=60,
                 lr_scheduler="linear",
             )
         },
