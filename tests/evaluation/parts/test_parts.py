@@ -18,8 +18,10 @@ from hcm_hf.evaluation.scoring import evaluate_images
 from hcm_hf.metrics import bootstrap
 from hcm_hf.study import planted as ruler
 from hcm_hf.study.planted import planted_sets
-from hcm_hf.training.encoder import train_encoder
+from hcm_hf.training.config import TrainingConfig
+from hcm_hf.training.loop import train
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.names import INSTRUMENT_FOLDERS
 
 
 FAILURES = {  # as the tests call them
@@ -39,7 +41,19 @@ def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     phantom.write_cohort(folder / "acdc", num_patients_per_group=10, groups=("HCM", "NOR"))
     prepare_dataset(folder / "acdc", folder / "dataset", resolution=32)
-    train_encoder(folder / "encoder", str(folder / "dataset"), num_epochs=30)
+    for name in INSTRUMENT_FOLDERS:
+        train(
+            TrainingConfig(
+                family=name,
+                recipe="default",
+                dataset=str(folder / "dataset"),
+                output_dir=str(folder / "encoder" / name),
+                num_epochs=30,
+                patience=30,
+                sample_epochs=100,
+                checkpointing_epochs=100,
+            )
+        )
     splits = datasets.load_from_disk(folder / "dataset")
     splits["test"] = datasets.concatenate_datasets([splits["validation"], splits["test"]])
     return splits, load_encoder(folder / "encoder")
