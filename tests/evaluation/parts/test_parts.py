@@ -121,7 +121,7 @@ def test_the_features_see_collapse_and_the_wrong_disease(reports, failure):
 def test_the_anatomy_sees_the_wrong_disease_and_the_pixel_metrics_do_not(reports):
     generated, real = values(reports, "healthy"), values(reports, "healthy", "real")
     assert generated["thick_share_ed"] < 0.2 < 0.5 < real["thick_share_ed"]
-    assert generated["wall_thickness_ed"] < real["wall_thickness_ed"] - 4
+    assert generated["wall_thickness_ed"] < real["wall_thickness_ed"] - 3
     assert generated["group_share"] < 0.3 < 0.6 < real["group_share"]
     assert abs(generated["ssim_random"] - real["ssim_random"]) < 0.1
     assert generated["copy_rate"] < 0.2
