@@ -186,5 +186,5 @@ def _over_seeds(numbers: Sequence[Number | None], column: str) -> str:
 
 def _circumstances(report: Report) -> tuple[int, int, str, str, str | None, str | None]:
     """What a report's numbers depend on beside the images' settings."""
-    hashes = (None if one is None else one.hash for one in (report.encoder, report.segmenter))
-    return report.n_generated, report.seed, report.hcm_hf_version, report.dataset.fingerprint, *hashes
+    features, segmenter = (None if one is None else one.hash for one in (report.encoder, report.segmenter))
+    return report.n_generated, report.seed, report.hcm_hf_version, report.dataset.fingerprint, features, segmenter
