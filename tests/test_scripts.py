@@ -78,7 +78,7 @@ def test_from_patients_to_a_report(tmp_path, script_here):
         (("score.py", "--images", "EMPTY", "--scheduler", "ddim", "--output_dir", "OUT"), "ddim is for generating"),
         (
             ("score.py", "--images", "EMPTY", "--encoder", "EMPTY", "--dataset", "DATASET", "--output_dir", "OUT"),
-            "holds no encoder; train one with scripts/train_encoder.py",
+            "holds no encoder: it has no network in",
         ),
         (
             ("examine_codes.py", "--model", "DDPM", "--encoder", "EMPTY", "--output_dir", "OUT"),

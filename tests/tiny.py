@@ -9,6 +9,7 @@ import torch
 
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.training.recipes import FAMILIES, Family, Recipe
+from hcm_hf.utils.names import INSTRUMENT_FOLDERS
 
 
 # Tiny sizes of every family's networks: real networks, a few channels wide.
@@ -106,11 +107,18 @@ def best_gains(scheduler, deviation=0.5):
     return (alphas * (1 - alphas)).sqrt() * (1 - deviation**2) / (alphas * deviation**2 + 1 - alphas)
 
 
-def save_encoder(folder, network, **written):
-    """An encoder as a training run leaves it."""
+def save_instrument(folder, network, **written):
+    """One of an encoder's two networks as a training run leaves it."""
     network.save_pretrained(folder)
     noted = {"train_patients": {"patient001": ["abc"]}, "version": "9.9"} | written
     (folder / "training_config.json").write_text(json.dumps(noted))
+    return folder
+
+
+def save_encoder(folder, network, **written):
+    """An encoder whose two networks are the same."""
+    for name in INSTRUMENT_FOLDERS:
+        save_instrument(folder / name, network, **written)
     return folder
 
 

@@ -49,7 +49,7 @@ COMMANDS = {
     "train_encoder": Command(
         "training.encoder:train_encoder",
         "train the encoder that the evaluation measures with",
-        {"encoder": "{result}/best", "loss curve": "{result}/losses.png"},
+        {"feature encoder": "{result}/features/best", "segmenter": "{result}/segmenter/best"},
     ),
     "generate": Command(
         "generation.images:generate_images",

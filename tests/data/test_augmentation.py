@@ -1,4 +1,5 @@
 import math
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hcm_hf.data.augmentation import (
     SCALE,
     SHIFT,
     TRANSLATION,
+    StrongAugmentation,
     augment,
     augment_batch,
     change_images,
@@ -211,6 +213,78 @@ def test_a_batch_is_augmented_by_a_part_of_the_range_and_each_process_by_the_sam
 
 CHANGES = {name: index for index, name in enumerate(("brightness", "contrast", "down", "across", "top", "left"))}
 SIZE = 32
+
+
+# Strong augmentation.
+
+STILL = StrongAugmentation(**dict.fromkeys(asdict(StrongAugmentation()), 0.0))
+
+
+def batch_with(images, masks, **changes):
+    labels = torch.zeros(len(images), dtype=torch.long)
+    return SliceBatch(images, masks, labels, labels, labels.float(), **changes)
+
+
+def strongly(batch, augmentation, seed=0):
+    torch.manual_seed(seed)
+    return augmentation(batch)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_no_strength_changes_nothing(size):
+    images = torch.rand(5, 1, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    masks = torch.randint(4, (5, size, size), generator=torch.Generator().manual_seed(1))
+    moved, moved_masks = strongly(batch_with(images, masks), STILL)
+    torch.testing.assert_close(moved, images, rtol=0, atol=2e-5)
+    assert torch.equal(moved_masks, masks) and moved_masks.dtype == masks.dtype and moved.dtype == images.dtype
+
+
+@pytest.mark.parametrize("name", ["rotation", "scale", "shift", "elastic"])
+def test_masks_move_with_strongly_moved_images(name):
+    images, masks = squares(40, 64)
+    moving = replace(STILL, **{name: asdict(StrongAugmentation())[name]})
+    moved, moved_masks = strongly(batch_with(images, masks), moving)
+    overlaps = [dice(a.numpy(), b.numpy()) for a, b in zip(moved[:, 0] > 0, moved_masks == 2, strict=True)]
+    assert min(overlaps) > 0.95
+    assert sum(not torch.equal(one, masks[0]) for one in moved_masks) > 20  # few moves are below a pixel
+    assert all(32 <= middle(one)[1] for one in moved_masks) or name == "rotation"  # what is on the right stays there
+
+
+@pytest.mark.parametrize("name", ["gamma", "contrast", "brightness", "blur", "noise"])
+def test_grey_values_change_without_the_mask(name):
+    generator = torch.Generator().manual_seed(0)
+    images = (torch.rand(40, 1, 32, 32, generator=generator) - 0.5) * 1.6
+    masks = torch.randint(4, (40, 32, 32), generator=generator)
+    changed, same = strongly(batch_with(images, masks), replace(STILL, **{name: asdict(StrongAugmentation())[name]}))
+    assert torch.equal(same, masks)
+    difference = (changed - images)[:, 0]
+    means, deviations = difference.mean((1, 2)), difference.std((1, 2))
+    assert difference.abs().amax((1, 2)).min() > 0
+    if name == "brightness":
+        assert means.abs().max() <= 0.2 and means.min() < -0.1 and means.max() > 0.1 and deviations.max() < 1e-4
+    if name == "noise":
+        assert deviations.max() <= 0.06 * 1.1 and deviations.max() > 0.04 and means.abs().max() < 0.01
+    if name == "contrast":
+        factors = changed.std((1, 2, 3)) / images.std((1, 2, 3))
+        assert math.exp(-0.3) <= factors.min() < 0.9 and 1.1 < factors.max() <= math.exp(0.3)
+        assert means.abs().max() < 1e-4
+    if name == "blur":
+        factors = changed.std((1, 2, 3)) / images.std((1, 2, 3))
+        assert factors.min() < 0.5 and 1 < factors.max() < 1.6  # blurred, and sharpened by half as much
+
+
+def test_strong_augmentation_is_the_same_whatever_the_number_of_processes():
+    images, masks = squares(6, 16)
+    whole = strongly(batch_with(images, masks), StrongAugmentation())
+    for process in range(2):
+        part = batch_with(images[process::2], masks[process::2], process_index=process, num_processes=2)
+        for one, expected in zip(strongly(part, StrongAugmentation()), whole, strict=True):
+            torch.testing.assert_close(one, expected[process::2])
+
+
+def test_missing_masks_stay_missing_in_strong_augmentation():
+    images, masks = squares(3, 16)
+    assert (strongly(batch_with(images, torch.full_like(masks, -1)), StrongAugmentation())[1] == -1).all()
 
 
 def changes_of(images, **values):

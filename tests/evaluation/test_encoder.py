@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import save_encoder
+from tiny import save_encoder, save_instrument
 
 from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
-from hcm_hf.evaluation.encoder import Encoder, Predictions, check_encoder, encoder_quality, load_encoder
+from hcm_hf.evaluation.encoder import Encoder, Instrument, Predictions, check_encoder, encoder_quality, load_encoder
 from hcm_hf.evaluation.images import RealSlices, read_split
 from hcm_hf.evaluation.report import plain
 from hcm_hf.models import VAE, SliceEncoder
@@ -18,8 +18,8 @@ from hcm_hf.utils.errors import InputError
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-def build():
-    torch.manual_seed(0)
+def build(seed=0):
+    torch.manual_seed(seed)
     return SliceEncoder(STRUCTURES, GROUPS, PHASES, 16, (4, 8)).eval()
 
 
@@ -31,31 +31,38 @@ def save(folder, network=None, **written):
 
 
 @pytest.mark.parametrize("inside", ["", "best"])
-def test_a_run_or_its_best_is_loaded(tmp_path, inside):
-    save(tmp_path / inside)
+def test_both_runs_or_their_best_are_loaded(tmp_path, inside):
+    save_instrument(tmp_path / "features" / inside, build(0))
+    save_instrument(tmp_path / "segmenter" / inside, build(1))
     encoder = load_encoder(tmp_path)
-    assert (encoder.source, encoder.version, encoder.train_patients) == (str(tmp_path), "9.9", {"patient001": ["abc"]})
-    assert len(encoder.hash) == 16 and int(encoder.hash, 16) >= 0
-    images = np.random.default_rng(0).random((3, 16, 16), np.float32)
-    expected = build()(torch.from_numpy(images)[:, None] * 2 - 1).features
-    np.testing.assert_array_equal(encoder.predict(images).features, expected.detach().numpy())
+    assert encoder.source == str(tmp_path) and encoder.features.hash != encoder.segmenter.hash
+    for seed, one in enumerate((encoder.features, encoder.segmenter)):
+        assert (one.version, one.train_patients) == ("9.9", {"patient001": ["abc"]})
+        assert len(one.hash) == 16 and int(one.hash, 16) >= 0
+        images = np.random.default_rng(0).random((3, 16, 16), np.float32)
+        expected = build(seed)(torch.from_numpy(images)[:, None] * 2 - 1).features
+        np.testing.assert_array_equal(one.predict(images).features, expected.detach().numpy())
 
 
-def test_the_hash_changes_with_one_weight_and_with_nothing_else(tmp_path):
+@pytest.mark.parametrize("name", ["features", "segmenter"])
+def test_the_hash_changes_with_one_weight_and_with_nothing_else(tmp_path, name):
     first = load_encoder(save(tmp_path / "one"))
-    assert load_encoder(save(tmp_path / "two", version="1")).hash == first.hash
-    weights = load_file(tmp_path / "one" / WEIGHTS)
+    hashes = {one: vars(first)[one].hash for one in ("features", "segmenter")}
+    other = load_encoder(save(tmp_path / "two", version="1"))
+    assert {one: vars(other)[one].hash for one in hashes} == hashes
+    weights = load_file(tmp_path / "one" / name / WEIGHTS)
     weights["to_position.bias"] += 1e-6
-    save_file(weights, tmp_path / "one" / WEIGHTS, {"format": "pt"})
-    assert load_encoder(tmp_path / "one").hash != first.hash
+    save_file(weights, tmp_path / "one" / name / WEIGHTS, {"format": "pt"})
+    changed = load_encoder(tmp_path / "one")
+    assert [one for one in hashes if vars(changed)[one].hash != hashes[one]] == [name]
 
 
 def test_the_hash_is_of_the_configuration_too(tmp_path):
-    """The same weights with the groups named in another order are another encoder."""
-    first = load_encoder(save(tmp_path))
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"groups": GROUPS[::-1]}))
-    assert load_encoder(tmp_path).hash != first.hash
+    """The same weights with the groups named in another order are another network."""
+    first = load_encoder(save(tmp_path)).segmenter
+    path = tmp_path / "segmenter" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"groups": GROUPS[::-1]}))
+    assert load_encoder(tmp_path).segmenter.hash != first.hash
 
 
 def without(folder, key):
@@ -75,20 +82,31 @@ DAMAGE = {
 }
 
 
+@pytest.mark.parametrize("name", ["features", "segmenter"])
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_folder_is_refused_in_one_sentence(tmp_path, damage):
-    DAMAGE[damage](save(tmp_path))
-    with pytest.raises(InputError, match=f"The encoder in {tmp_path} is damaged; train it again") as refusal:
+def test_a_damaged_folder_is_refused_in_one_sentence(tmp_path, damage, name):
+    DAMAGE[damage](save(tmp_path) / name)
+    with pytest.raises(InputError, match=f"The encoder in {tmp_path / name} is damaged; train it again") as refusal:
         load_encoder(tmp_path)
     assert "\n" not in str(refusal.value)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(InputError, match=f"--encoder {folder} holds no encoder; .* scripts/train_encoder.py"):
+        with pytest.raises(InputError, match=f"--encoder {folder} holds no encoder: .* scripts/train_encoder.py"):
             load_encoder(folder)
     save(tmp_path, VAE(16, latent_dim=2, base_channels=2))
     with pytest.raises(InputError, match=f"--encoder {tmp_path} holds another model; .* scripts/train_encoder.py"):
+        load_encoder(tmp_path)
+
+
+def test_what_is_missing_is_named(tmp_path):
+    """Earlier versions trained one network for both; its folder holds no others."""
+    save_instrument(tmp_path / "best", build())
+    with pytest.raises(InputError, match="it has no network in 'features'; train both with scripts/train_encoder.py"):
+        load_encoder(tmp_path)
+    save_instrument(tmp_path / "features", build())
+    with pytest.raises(InputError, match="it has no network in 'segmenter'; train both"):
         load_encoder(tmp_path)
 
 
@@ -97,7 +115,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 
 def test_images_are_seen_in_their_range_and_in_any_number():
     """The same at any size of batch; 0 is black and 1 is white."""
-    encoder = Encoder(build(), "", "", "", {})
+    encoder = Instrument(build(), "", "", {})
     images = np.random.default_rng(0).random((70, 16, 16), np.float32)
     predicted = encoder.predict(images)
     assert predicted.masks.shape == (70, 16, 16) and predicted.masks.dtype == np.uint8 and predicted.masks.max() <= 3
@@ -134,7 +152,19 @@ def real(splits):
 
 @pytest.fixture
 def encoder(real):
-    return Encoder(build(), "runs/encoder", "1", "0", dict(real["train"].identities))
+    one = Instrument(build(), "1", "0", dict(real["train"].identities))
+    return Encoder(one, one, "runs/encoder")
+
+
+@pytest.fixture(params=["features", "segmenter"])
+def with_patients(request, encoder):
+    """The encoder with one network changed, which has learnt from these patients too."""
+
+    def changed(**patients):
+        one = vars(encoder)[request.param]
+        return replace(encoder, **{request.param: replace(one, train_patients=one.train_patients | patients)})
+
+    return changed
 
 
 def test_the_instrument_of_a_dataset_passes_whatever_the_groups(encoder, real):
@@ -149,22 +179,20 @@ def refusal(*arguments):
     return str(caught.value)
 
 
-def test_a_heldout_patient_that_was_seen_is_known_by_a_volume_not_by_name(encoder, real):
+def test_a_heldout_patient_that_was_seen_is_known_by_a_volume_not_by_name(encoder, with_patients, real):
     name, volumes = next(iter(real["test"].identities.items()))
-    seen = replace(encoder, train_patients=encoder.train_patients | {"somebody": ["another", volumes[-1]]})
+    seen = with_patients(somebody=["another", volumes[-1]])
     assert f"trained on patient {name}, who is held out here" in refusal(seen, real["train"], real["test"])
-    namesake = replace(encoder, train_patients=encoder.train_patients | {name: ["another"]})
-    check_encoder(namesake, real["train"], real["test"])
-    renamed = dict(zip("abcdefghijk", encoder.train_patients.values(), strict=False))
-    check_encoder(replace(encoder, train_patients=renamed), real["train"], real["test"])
+    check_encoder(with_patients(**{name: ["another"]}), real["train"], real["test"])
+    renamed = dict(zip("abcdefghijk", encoder.features.train_patients.values(), strict=False))
+    one = replace(encoder.features, train_patients=renamed)
+    check_encoder(Encoder(one, one, "runs/encoder"), real["train"], real["test"])
 
 
-def test_a_training_patient_that_was_not_seen_means_other_data(encoder, real):
-    name = list(encoder.train_patients)[-1]
-    for changed in ({name: ["another"]}, {name: []}):
-        message = refusal(
-            replace(encoder, train_patients=encoder.train_patients | changed), real["train"], real["test"]
-        )
+def test_a_training_patient_that_was_not_seen_means_other_data(encoder, with_patients, real):
+    name = list(encoder.features.train_patients)[-1]
+    for volumes in (["another"], []):
+        message = refusal(with_patients(**{name: volumes}), real["train"], real["test"])
         assert f"trained on other data: it has not seen {name}, a training patient" in message
 
 

@@ -87,7 +87,21 @@ def test_every_published_report_is_read_and_written_as_it_was(tmp_path):
 def test_a_report_is_written_without_paths_for_others():
     report = Report.load(PUBLISHED).renamed("user/hearts", "slices", "encoder")
     assert (report.generator.model, report.dataset.name, report.encoder.source) == ("user/hearts", "slices", "encoder")
+    both = replace(report, segmenter=replace(report.encoder, source="/home/me", hash="f" * 16))
+    assert both.renamed("user/hearts", "slices", "encoder").segmenter.source == "encoder"
     assert replace(report, encoder=None).renamed("a", "b", None).encoder is None
+
+
+def test_both_networks_stand_side_by_side(good):
+    """Reports of before, whose encoder was one network, show that one."""
+    before = Report.from_json(good)
+    assert before.segmenter is None and "The segmenter:" not in before.to_markdown()
+    both = replace(before, segmenter=replace(before.encoder, hash="f" * 16))
+    assert Report.from_json(both.to_json()) == both
+    text = both.to_markdown()
+    for name, one in (("feature encoder", both.encoder), ("segmenter", both.segmenter)):
+        assert f"The {name}: {one.source}, hash {one.hash}, trained by hcm_hf {one.version}." in text
+    assert "|  | feature encoder | segmenter |" in text
 
 
 def test_the_settings_of_images_are_those_that_there_are():

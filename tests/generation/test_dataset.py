@@ -84,7 +84,7 @@ def test_the_preparation_says_where_the_slices_come_from(images, paired_model):
     assert generator["license"] == "cc-by-nc-sa-4.0" and license_of == {"cc-by-nc-sa-4.0"}
 
 
-@pytest.mark.parametrize("family, recipe", [("ddpm", "tuned"), ("encoder", "default")])
+@pytest.mark.parametrize("family, recipe", [("ddpm", "tuned"), ("segmenter", "default")])
 def test_models_train_on_it_and_inherit_its_licence(images, tmp_path, monkeypatch, family, recipe):
     for name, tiny in tiny_families().items():
         monkeypatch.setitem(FAMILIES, name, tiny)

@@ -87,6 +87,11 @@ def test_the_card_gives_the_numbers_of_the_evaluation(report):
     assert {"ssim_random", "cc_random", "mse_random", "copy_rate", "kid_acdc"} <= set(results)
     assert f"1,000 generated images against {report.n_heldout} slices of" in card
     assert f"{report.n_heldout_patients} patients held out" in card and report.encoder.hash in card
+    assert "walls and rings by its segmentation" in " ".join(card.split())
+    both = replace(report, segmenter=replace(report.encoder, hash="f" * 16))
+    assert f"by a segmenter (hash {'f' * 16})" in " ".join(
+        render_card("user/hearts", TRAINING, "hcm_hf", both).split()
+    )
     assert "- _random: each offered image against 50 random held-out slices" in card
     assert "| authenticity |" in card and "![Generated slices](samples.png)" in card
 

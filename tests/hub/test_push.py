@@ -33,6 +33,7 @@ from hcm_hf.pipelines.latent import LatentPipeline
 from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.schedulers import linear_schedule
 from hcm_hf.training.config import TrainingConfig
+from hcm_hf.training.encoder import train_encoder
 from hcm_hf.training.loop import train
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.errors import InputError
@@ -65,7 +66,7 @@ def run(dataset_dir, tmp_path_factory):
 def report(run, dataset_dir, tmp_path_factory):
     """A report on the DCGAN, with an encoder."""
     folder = tmp_path_factory.mktemp("report")
-    encoder = train(TrainingConfig("encoder", "default", str(dataset_dir), str(folder / "judge"), num_epochs=1))
+    encoder = train_encoder(folder / "judge", str(dataset_dir), num_epochs=1)
     score(folder / "out", model=run("dcgan"), dataset=dataset_dir, encoder=encoder, num_images=60)
     return folder / "out"
 

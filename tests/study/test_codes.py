@@ -51,8 +51,8 @@ def encoder(tmp_path):
 
 def test_walls_are_those_of_end_diastole(encoder):
     images = np.random.default_rng(0).random((12, 16, 16), np.float32)
-    measured = measure_slices(images, load_encoder(encoder))
-    seen = load_encoder(encoder).predict(images)
+    measured = measure_slices(images, load_encoder(encoder).segmenter)
+    seen = load_encoder(encoder).segmenter.predict(images)
     assert np.isnan(measured["wall_thickness_ed"][seen.phases != PHASES.index("ED")]).all()
     shown = (seen.phases == PHASES.index("ED")) & (seen.masks == 3).any((1, 2))
     areas = np.where(shown, (seen.masks == 3).sum((1, 2)) * 8.0**2, np.nan)
@@ -83,7 +83,7 @@ def test_a_code_that_brightens_is_found_and_written_down(encoder, tmp_path):
 def test_the_images_are_those_that_the_seed_generates(encoder, tmp_path, monkeypatch):
     build_tiny("infogan").pipeline().save_pretrained(tmp_path / "infogan")
     seen = []
-    watched = lambda images, encoder: seen.append(images) or measure_slices(images, encoder)  # noqa: E731
+    watched = lambda images, segmenter: seen.append(images) or measure_slices(images, segmenter)  # noqa: E731
     monkeypatch.setattr(codes, "measure_slices", watched)
     examine_codes(tmp_path / "infogan", encoder, tmp_path / "codes", num_images=20, seed=3)
     folder = generate_images(tmp_path / "infogan", tmp_path / "images", 20, seed=3, save_npy=True)

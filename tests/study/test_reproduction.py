@@ -24,13 +24,13 @@ from hcm_hf.study.results import BEYOND, HEADLINE, REAL, SIMILARITY, STUDY
 from hcm_hf.training import run as runs
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
-from hcm_hf.training.recipes import FAMILIES
+from hcm_hf.training.recipes import FAMILIES, INSTRUMENTS
 from hcm_hf.utils.errors import InputError, Interrupted
 
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "reproduce.py"
 QUICK = {"num_images": 40, "num_epochs": 2, "num_inference_steps": 3}
-STAGES = 2 + 3 * len(FAMILIES) + 2 + 1  # the AC-GAN can be asked for all groups
+STAGES = 3 + 3 * len(FAMILIES) + 2 + 1  # the AC-GAN can be asked for all groups
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -122,7 +122,8 @@ def test_numbers_are_those_of_the_reports(reproduced):
         assert row["numbers"].keys() >= {"ssim_copy_gap", "kid_acdc", "relative_fd_acdc", "thick_share_ed"}
         assert row["artefact"] == artefact["ssim_random"] and row["n_generated"] == report["n_generated"] == 40
         assert table["rows"]["real"]["numbers"]["ssim_random"] == report["rows"]["real"]["ssim_random"]
-        assert table["encoder"]["hash"] == report["encoder"]["hash"]
+        assert table["encoder"]["features"]["hash"] == report["encoder"]["hash"]
+        assert table["encoder"]["segmenter"]["hash"] == report["segmenter"]["hash"]
         numbers = Report.load(output_dir / family).rows["generated"]
         for name in SIMILARITY:
             assert f" {cell(numbers[name], name)} |" in rows[family]
@@ -168,10 +169,11 @@ def test_a_model_that_knows_groups_stands_on_hcm_and_on_all_groups_side_by_side(
 def test_training_facts_and_circumstances_stand_in_the_table(reproduced):
     work_dir, output_dir = reproduced
     table, text = read(output_dir / "table1.json"), (output_dir / "table1.md").read_text()
-    for family in (*FAMILIES, "encoder"):
-        written = read(work_dir / "runs" / family / "training_config.json")
-        assert written["finished"] and written["recipe"] == ("default" if family == "encoder" else "paper")
-        facts = (table["families"].get(family) or table["encoder"])["training"]
+    for family in (*FAMILIES, *INSTRUMENTS):
+        folder = f"encoder/{family}" if family in INSTRUMENTS else family
+        written = read(work_dir / "runs" / folder / "training_config.json")
+        assert written["finished"] and written["recipe"] == ("default" if family in INSTRUMENTS else "paper")
+        facts = (table["families"] | table["encoder"])[family]["training"]
         assert (
             facts["steps"] == written["progress"]["step"]
             and facts["validation_loss"] == written["progress"]["best_loss"]
@@ -183,7 +185,8 @@ def test_training_facts_and_circumstances_stand_in_the_table(reproduced):
     for word in (
         "Dataset synthetic",
         "Seed 0",
-        table["encoder"]["hash"],
+        table["encoder"]["features"]["hash"],
+        table["encoder"]["segmenter"]["hash"],
         "Recipe paper",
         "40 generated",
         "3 patients",
@@ -216,7 +219,7 @@ def test_each_stage_says_where_it_was_done_whatever_is_done_later_elsewhere(agai
     before, after = read(output_dir / "environment.json")["calls"]
     assert before == first and before["environment"]["processor"] != "another"
     assert after["environment"]["processor"] == "another" and after["arguments"]["num_epochs"] == 3
-    assert list(after["seconds"]) == ["train encoder", "train vae", "generate vae", "score vae"]
+    assert list(after["seconds"]) == ["train features", "train segmenter", "train vae", "generate vae", "score vae"]
     taken = read(output_dir / "table1.json")["families"]["vae"]["training"]["seconds"]
     assert after["seconds"]["train vae"] > 0 and taken > 0
 
@@ -277,7 +280,8 @@ def test_a_longer_run_replaces_what_came_of_it(again, copied):
     work_dir, output_dir = copied
     before = hash_model(work_dir / "runs" / "vae")
     stages = again(num_epochs=3, families=("vae",))
-    assert stages == ["train encoder", "train vae", "generate vae", "score vae", "write the results"]
+    trained = ["train features", "train segmenter", "train vae"]
+    assert stages == [*trained, "generate vae", "score vae", "write the results"]
     after = hash_model(work_dir / "runs" / "vae")
     assert after != before and read(work_dir / "images" / "vae" / "generation.json")["model_hash"] == after
     table = read(output_dir / "table1.json")
@@ -343,11 +347,12 @@ def test_a_seventh_family_on_a_prepared_dataset(reproduced, tmp_path, monkeypatc
     shutil.copytree(reproduced[0] / "runs" / "encoder", work_dir / "runs" / "encoder")
     reproduce(dataset=reproduced[0] / "dataset", families=["mine"], work_dir=work_dir, output_dir=output_dir, **QUICK)
     overviews = capfd.readouterr().out
-    assert re.search("^done  train encoder$", overviews, re.MULTILINE)
+    assert re.search("^done  train features$", overviews, re.MULTILINE)
+    assert re.search("^done  train segmenter$", overviews, re.MULTILINE)
     assert re.search("^left  train mine +about .* s$", overviews, re.MULTILINE)
     assert re.search("^left  generate mine +about .* s$", overviews, re.MULTILINE)
     assert re.search("^left  score mine +unknown$", overviews, re.MULTILINE)
-    assert overviews.count("stages left") == 4 and overviews.strip().splitlines()[-2] == "all 6 stages are done"
+    assert overviews.count("stages left") == 4 and overviews.strip().splitlines()[-2] == "all 7 stages are done"
     table = read(output_dir / "table1.json")
     assert list(table["families"]) == ["mine"] and table["without_report"] == [
         name for name in FAMILIES if name != "mine"

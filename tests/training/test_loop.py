@@ -24,10 +24,12 @@ from hcm_hf.data.identity import shared_patients
 from hcm_hf.data.slices import Slices
 from hcm_hf.evaluation.encoder import load_encoder
 from hcm_hf.generation.images import generate_images
+from hcm_hf.models import SliceEncoder
 from hcm_hf.pipelines.auto import HCMPipeline, hash_model
 from hcm_hf.training import checkpoint as checkpoints
 from hcm_hf.training import run as runs
 from hcm_hf.training.config import TrainingConfig
+from hcm_hf.training.encoder import train_encoder
 from hcm_hf.training.loop import batch_indices, step_seed, train
 from hcm_hf.training.recipes import FAMILIES, INSTRUMENTS
 from hcm_hf.utils.errors import Diverged, InputError, Interrupted
@@ -576,12 +578,12 @@ def test_help_names_every_family():
 # The encoder of the evaluation, in the same loop.
 
 
-@pytest.fixture
-def encoder_config(config, monkeypatch):
-    family = INSTRUMENTS["encoder"]
-    recipe = resized(family.recipes["default"], {"encoder": {"block_out_channels": (4, 8)}})
-    monkeypatch.setitem(INSTRUMENTS, "encoder", replace(family, recipes={"default": recipe}))
-    return replace(config, family="encoder", recipe="default", groups=None)
+@pytest.fixture(params=["features", "segmenter"])
+def encoder_config(request, config, monkeypatch):
+    for name, family in INSTRUMENTS.items():
+        recipe = resized(family.recipes["default"], {"encoder": {"block_out_channels": (4, 8)}})
+        monkeypatch.setitem(INSTRUMENTS, name, replace(family, recipes={"default": recipe}))
+    return replace(config, family=request.param, recipe="default", groups=None)
 
 
 def test_an_interrupted_encoder_resumed_equals_an_uninterrupted_one(encoder_config, tmp_path):
@@ -604,16 +606,15 @@ def test_how_often_samples_are_drawn_does_not_change_an_encoder(encoder_config, 
 
 def test_a_trained_encoder_is_loaded_as_the_judge_that_it_was_validated_as(encoder_config, splits):
     output_dir = train(encoder_config)
-    encoder, last = load_encoder(output_dir), load_encoder(output_dir / "last")
-    assert encoder == replace(load_encoder(output_dir / "best"), source=str(output_dir), network=encoder.network)
+    best, last = (SliceEncoder.from_pretrained(output_dir / name).eval() for name in ("best", "last"))
     validations = [record["validation_loss"] for record in metrics(output_dir) if "validation_loss" in record]
-    objective = INSTRUMENTS["encoder"].recipes["default"].build(16).eval()
+    objective = INSTRUMENTS[encoder_config.family].recipes["default"].build(16).eval()
     validation = Slices(splits["validation"], GROUPS).batch(slice(None))
-    for one, expected in ((encoder, min(validations)), (last, validations[-1])):
-        objective.encoder.load_state_dict(one.network.state_dict())
+    for one, expected in ((best, min(validations)), (last, validations[-1])):
+        objective.encoder.load_state_dict(one.state_dict())
         with torch.no_grad():
             assert objective.validation_loss(validation).item() == pytest.approx(expected, rel=1e-5)
-    assert encoder.network.config.sample_size == 16
+    assert best.config.sample_size == 16
 
 
 def test_the_configuration_says_who_the_training_patients_are_and_nobody_else(encoder_config, splits):
@@ -621,7 +622,6 @@ def test_the_configuration_says_who_the_training_patients_are_and_nobody_else(en
     hashes = {name: Slices(split, GROUPS).identities() for name, split in splits.items()}
     for folder in (output_dir, output_dir / "best", output_dir / "last"):
         assert json.loads((folder / "training_config.json").read_text())["train_patients"] == hashes["train"]
-    assert load_encoder(output_dir).train_patients == hashes["train"]
     assert set(hashes["train"]) == set(splits["train"]["patient"])
     assert not any(shared_patients(hashes[split], hashes["train"]) for split in ("validation", "test"))
 
@@ -632,26 +632,33 @@ def test_a_generator_notes_its_patients_too_and_only_of_its_groups(config, split
     assert written["train_patients"] == hcm.identities() and set(written["train_patients"]) == set(hcm.patients)
 
 
-def test_the_encoders_script_trains_it_and_says_where_it_is(
+@pytest.mark.parametrize("encoder_config", ["features"], indirect=True)
+def test_the_encoders_script_trains_both_networks_and_says_where_they_are(
     encoder_config, dataset_dir, tmp_path, capsys, monkeypatch
 ):
     options = {"dataset": dataset_dir, "output_dir": tmp_path / "encoder", "num_epochs": 1, "seed": 3}
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     monkeypatch.setattr(sys, "argv", ["train_encoder.py", *flags])
     run_path(str(SCRIPTS / "train_encoder.py"), run_name="__main__")
-    assert f"encoder: {tmp_path / 'encoder' / 'best'}\n" in capsys.readouterr().out
-    written = json.loads((tmp_path / "encoder/training_config.json").read_text())
-    assert (written["family"], written["recipe"], written["seed"]) == ("encoder", "default", 3)
-    assert written["groups"] == list(GROUPS)
-    load_encoder(tmp_path / "encoder")
+    said, encoder = capsys.readouterr().out, load_encoder(tmp_path / "encoder")
+    for name, label in (("features", "feature encoder"), ("segmenter", "segmenter")):
+        assert f"{label}: {tmp_path / 'encoder' / name / 'best'}\n" in said
+        written = json.loads((tmp_path / "encoder" / name / "training_config.json").read_text())
+        assert (written["family"], written["recipe"], written["seed"]) == (name, "default", 3)
+        assert written["groups"] == list(GROUPS)
+        assert vars(encoder)[name].train_patients == written["train_patients"]
+    with pytest.raises(InputError, match="features holds a run of one network; choose another output_dir"):
+        train_encoder(tmp_path / "encoder" / "features", str(dataset_dir))
 
 
 def test_an_encoder_that_does_not_fit_the_dataset_is_refused(config):
     """At 16 px the recipe's four halvings just fit; five do not."""
-    family = INSTRUMENTS["encoder"]
+    family = INSTRUMENTS["segmenter"]
     recipe = resized(family.recipes["default"], {"encoder": {"block_out_channels": (4, 4, 4, 4, 4)}})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(INSTRUMENTS, "encoder", replace(family, recipes={"default": recipe}))
-        with pytest.raises(InputError, match="encoder cannot be built for this dataset: .* must be a multiple of 32"):
-            train(replace(config, family="encoder", recipe="default", groups=None))
+        patch.setitem(INSTRUMENTS, "segmenter", replace(family, recipes={"default": recipe}))
+        with pytest.raises(
+            InputError, match="segmenter cannot be built for this dataset: .* must be a multiple of 32"
+        ):
+            train(replace(config, family="segmenter", recipe="default", groups=None))
     assert not Path(config.output_dir).exists()

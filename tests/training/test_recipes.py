@@ -166,11 +166,12 @@ def test_unknown_names_list_those_that_exist():
         find_family("dcgan", "best")
 
 
-def test_an_instrument_is_found_as_a_family_is_but_is_none():
-    family, recipe = find_family("encoder", "default")
-    assert family is INSTRUMENTS["encoder"] and recipe is family.recipes["default"]
+@pytest.mark.parametrize("name", ["features", "segmenter"])
+def test_an_instrument_is_found_as_a_family_is_but_is_none(name):
+    family, recipe = find_family(name, "default")
+    assert family is INSTRUMENTS[name] and recipe is family.recipes["default"]
     assert not set(INSTRUMENTS) & set(FAMILIES)
-    with pytest.raises(InputError, match="Unknown recipe 'paper' of encoder; choose among default"):
-        find_family("encoder", "paper")
+    with pytest.raises(InputError, match=f"Unknown recipe 'paper' of {name}; choose among default"):
+        find_family(name, "paper")
     encoder = recipe.build(64).encoder
     assert tuple(encoder.config.groups) == recipe.groups and encoder.config.sample_size == 64

@@ -165,17 +165,41 @@ class Comparison:
         codes, draws = self.resamples
         return {"protocol": "all", "n_generated": len(images), "n_real": len(codes), "n_patients": draws.shape[1]}
 
-    @cached_property
-    def predictions(self) -> dict[str, Predictions]:
-        """The encoder's predictions by row; `training` are the training slices."""
-        assert self.encoder is not None  # what needs it is left out without one
-        sets = {
+    @property
+    def images(self) -> dict[str, np.ndarray]:
+        """The images by row; `training` are the training slices."""
+        return {
             "generated": self.generated.images,
             "real": self.reference.heldout.images,
             "training": self.reference.training.images,
             "mean_image": self.mean_images,
         }
-        return {name: self.encoder.predict(images) for name, images in sets.items()}
+
+    @cached_property
+    def features(self) -> dict[str, np.ndarray]:
+        """The feature encoder's features by row of `images`, (N, D)."""
+        assert self.encoder is not None  # what needs it is left out without one
+        return {name: self.encoder.features.predict(images).features for name, images in self.images.items()}
+
+    @cached_property
+    def predictions(self) -> dict[str, Predictions]:
+        """The segmenter's predictions by row of `images`."""
+        assert self.encoder is not None  # what needs it is left out without one
+        return {name: self.encoder.segmenter.predict(images) for name, images in self.images.items()}
+
+    @cached_property
+    def phases(self) -> dict[str, np.ndarray]:
+        """The phase of each slice by row of `images`, (N,), the index in `PHASES`.
+
+        Of real slices the true one; of generated ones the one asked for, or the segmenter's where none was.
+        """
+        predicted, pairs = self.predictions, self.generated.pairs
+        return {
+            "generated": _known_or(None if pairs is None else pairs.phases, predicted["generated"].phases),
+            "real": self.reference.heldout.phases,
+            "training": self.reference.training.phases,
+            "mean_image": predicted["mean_image"].phases,
+        }
 
     @cached_property
     def both_splits(self) -> tuple[np.ndarray, np.ndarray]:
@@ -193,14 +217,17 @@ class Comparison:
     def levels(self) -> dict[str, np.ndarray | None]:
         """Phase and third of the heart as one number, of generated images and of the held-out slices in their place.
 
-        Those that were asked for and the true ones or, where nothing is known of either, those that the encoder
-        predicts; None without it.
+        Of generated images those that were asked for, or the segmenter's where none were; None if some are missing
+        and there is no segmenter. Of held-out slices the true ones.
         """
-        pairs = self.generated.pairs
+        pairs, real = self.generated.pairs, self.reference.heldout.levels
         if pairs is not None and min(pairs.phases.min(), pairs.thirds.min()) >= 0:
-            return {"generated": pairs.phases * THIRDS + pairs.thirds, "real": self.reference.heldout.levels}
-        rows = ("generated", "real")
-        return {name: None if self.encoder is None else self.predictions[name].levels for name in rows}
+            return {"generated": pairs.phases * THIRDS + pairs.thirds, "real": real}
+        if self.encoder is None:
+            return {"generated": None, "real": None}
+        predicted = self.predictions["generated"].levels % THIRDS
+        thirds = _known_or(None if pairs is None else pairs.thirds, predicted)
+        return {"generated": self.phases["generated"] * THIRDS + thirds, "real": real}
 
     def begin_report(self) -> Report:
         """A report that says what is compared, without its parts."""
@@ -227,3 +254,8 @@ class Comparison:
             n_heldout_patients=len(np.unique(heldout.patients)),
             encoder=None,
         )
+
+
+def _known_or(known: np.ndarray | None, predicted: np.ndarray) -> np.ndarray:
+    """Indices (N,) that are known, and the predicted ones where they are -1 or nothing is known."""
+    return predicted if known is None else np.where(known >= 0, known, predicted)

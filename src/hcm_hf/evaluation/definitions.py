@@ -13,7 +13,7 @@ DEFINITIONS = {
     "cc_max_shift": "largest Pearson correlation of the overlap over whole-pixel shifts of at most an eighth of the "
     "image in each direction; higher is more alike",
     "spectrum_distance": "mean absolute difference of the mean log radial power spectra; lower is closer; it sees "
-    "blur and noise, to which the encoder is nearly blind",
+    "blur and noise, to which the feature encoder is nearly blind",
     "brightness_outliers": "share of images whose mean is below the 1st or above the 99th percentile of those of the "
     "held-out slices: washed out or black; lower is better",
     "c2st_auc": "how well logistic regression on 32 principal components of ImageNet features (EfficientNet-Lite0) "
@@ -34,7 +34,7 @@ DEFINITIONS = {
     "bright_outside_heart": "share of pixels above .6 among those over 56 mm from the centre: chest wall and fat",
     "fd": "squared Frechet distance of Gaussians on the first 32 principal components of the held-out slices' "
     "features, whose variance there is 1 on average; the mean over 20 draws of equally many slices; lower is "
-    "closer. It is no FID: _acdc are features of the encoder, and numbers of other encoders do not compare",
+    "closer. It is no FID: _acdc are features of the feature encoder, and numbers of other encoders do not compare",
     "relative_fd": "fd over that of the training slices: 1 is what other real patients score",
     "kid": "unbiased kernel distance (cubic kernel) of the same components, over all images; lower is closer, 0 for "
     "equal distributions",
@@ -52,33 +52,35 @@ DEFINITIONS = {
     "authenticity": "Alaa et al. 2022: share of images that lie farther from their nearest training slice than that "
     "one from those of other patients; 0 copies; the interval is over training patients",
     "wall_thickness": "mean over slices of the greatest radial wall thickness, mm; ed at end diastole, es at end "
-    "systole, by the phase that the encoder sees (true_masks: the true one)",
+    "systole: by the phase that was asked for or, of real slices, the true one; by the segmenter's where none was "
+    "asked for",
     "thick_share": "of the slices in that phase in which a left cavity and a wall are found (n of them), the share "
     "with a wall of 15 mm or more, the criterion of HCM at end diastole",
     "area": "of right cavity (rv), myocardium and left cavity (lv), mean, mm^2",
     "valid_topology": "share of slices with one left cavity in one closed ring of myocardium; the real row says how "
     "many end slices have none",
-    "ed_share": "share of slices that the encoder takes for end diastole (true_masks: that are)",
-    "group_share": "share of slices that the encoder takes for the groups compared with, rather than for the others",
-    "mask_dice": "of the segmentations generated with the images and the encoder's of the same images, over the "
-    "pixels of all slices at once; real: of the true segmentations and the encoder's; higher is more alike",
+    "ed_share": "share of slices that the segmenter takes for end diastole, whatever was asked for (true_masks: that "
+    "are)",
+    "group_share": "share of slices that the segmenter takes for the groups compared with, rather than for the others",
+    "mask_dice": "of the segmentations generated with the images and the segmenter's of the same images, over the "
+    "pixels of all slices at once; real: of the true segmentations and the segmenter's; higher is more alike",
     "mask_valid_topology": "valid_topology of the segmentations themselves",
     "mask_empty": "share of segmentations with neither cavity nor myocardium",
     "asked_group_share": "of the slices asked to show the group (real: that are of it), the share in which the "
-    "encoder finds no other group more likely; chance is .2",
+    "segmenter finds no other group more likely; chance is .2",
     "mask_wall_thickness": "wall_thickness of the segmentations themselves, mm; of the group and phase asked for, in "
     "which n slices have a cavity and a wall",
     "mask_thick_share": "share of the same slices with a wall of 15 mm or more",
-    "seen_thick_share": "the same share by the encoder's segmentation of the images, of the group and phase asked for "
-    "(real: the true ones), not of the phase that the encoder sees",
+    "seen_thick_share": "the same share by the segmenter's masks of the images, of the group and phase asked for "
+    "(real: the true ones)",
     "mask_wall_distance": "1-Wasserstein distance of the same thickness to that of the true segmentations of held-out "
     "slices of the group and phase, mm: how far walls must be moved on average; lower is closer; real: of the "
     "training slices, which is what other patients score",
     "membership_auc": "how well the diffusion model's denoising error tells training patients from held-out ones: .5 "
     "not at all, 1 always; the row untrained is the same network with fresh weights",
-    "dice": "of the encoder's segmentation and the true one, by patient and phase, held-out patients of all groups; "
+    "dice": "of the network's segmentation and the true one, by patient and phase, held-out patients of all groups; "
     "higher is better",
-    "auc": "area under the ROC curve of the encoder's odds for the groups compared with against the rest, by slice "
+    "auc": "area under the ROC curve of the network's odds for the groups compared with against the rest, by slice "
     "and by patient; held-out patients; higher is better",
     "direction": "no number of SSIM, CC and MSE is better for being higher or lower: compare it with the row 'real'",
     "interval": f"low and high: 95 % by bootstrap over the patients of the real reference, {RESAMPLES} times (anatomy "
@@ -92,8 +94,8 @@ DEFINITIONS = {
 PROTOCOLS = {
     "random": "each offered image against {real_per_image} random held-out slices, or all where they are fewer (a "
     "single image: against all)",
-    "matched": "the same, of held-out slices of the phase and the third of the heart that the encoder sees in it; "
-    "of those that were asked for where generated images were asked for both (real: of the true ones)",
+    "matched": "the same, of held-out slices of the phase and the third of the heart that were asked for or, of "
+    "real slices, the true ones; of those that the segmenter sees where none were asked for",
     "best_train": "each offered image against the most alike of {n_reference} random training slices",
     "best_heldout": "each offered image against the most alike of {n_reference} random held-out slices",
     "copy_gap": "how much nearer the most alike training slice is than the most alike held-out one (best_train less "
@@ -113,13 +115,13 @@ ROWS = {
     "realism": "against the held-out slices. *real*: for c2st_auc, kid_imagenet and patient_recall the training "
     f"slices, for texture and brightness the held-out slices themselves; {MEAN_IMAGES}",
     "features": "against the held-out slices. *real*: the training slices, which a perfect copier would offer, and "
-    "which the encoder has learnt from, so that to its features they lie farther from new patients than patients "
-    f"do; {MEAN_IMAGES}",
+    "which the feature encoder has learnt from, so that to its features they lie farther from new patients than "
+    f"patients do; {MEAN_IMAGES}",
     "memorization": "against the {n_seen} slices of {n_seen_patients} patients ({seen}) {learnt}. *real*: each "
     f"held-out patient in turn, against the others (C_T: halves of the patients); {MEAN_IMAGES}",
-    "anatomy": "*real*: held-out slices, segmented by the encoder like the generated ones; *true_masks*: the same "
-    "slices with their true segmentation, where they have one, so that its difference from *real* is the encoder's "
-    f"error; *training*: the training slices, segmented, which the encoder has learnt from; {MEAN_IMAGES}",
+    "anatomy": "*real*: held-out slices, segmented by the segmenter like the generated ones; *true_masks*: the same "
+    "slices with their true segmentation, where they have one, so that its difference from *real* is the segmenter's "
+    f"error; *training*: the training slices, segmented, which the segmenter has learnt from; {MEAN_IMAGES}",
     "masks": "*generated*: the segmentations that were generated with the images; *real*: held-out slices of the "
     "groups ({asked}), phases and thirds of the heart that were asked for, with their true segmentations. Thirds that "
     "are left open are drawn as they are met in training",

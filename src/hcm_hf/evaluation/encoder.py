@@ -1,4 +1,8 @@
-"""The encoder of the evaluation: its predictions for slices, and how accurate they are."""
+"""The encoder of the evaluation, which is two networks: what they predict for slices, and how accurate they are.
+
+The feature encoder gives distances of distributions. Its training is short: a long one makes the features of training
+patients differ from those of others. The segmenter gives every number of anatomy. Its training is long.
+"""
 
 import hashlib
 import json
@@ -18,7 +22,7 @@ from hcm_hf.metrics.bootstrap import Number, bootstrap_draws, mean_over_pairs, r
 from hcm_hf.metrics.ranking import roc_auc
 from hcm_hf.models import SliceEncoder
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.names import CONFIG_FILE
+from hcm_hf.utils.names import CONFIG_FILE, INSTRUMENT_FOLDERS
 
 
 _BATCH_SIZE = 64
@@ -26,7 +30,7 @@ _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 class Predictions(NamedTuple):
-    """The encoder's predictions for N slices."""
+    """A network's predictions for N slices."""
 
     features: np.ndarray  # float32 (N, D)
     masks: np.ndarray  # uint8 (N, H, W), the indices of `STRUCTURES`
@@ -47,12 +51,11 @@ class Predictions(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Encoder:
+class Instrument:
     """A trained `SliceEncoder`; numbers of different ones are never compared.
 
     Attributes:
-        network: the encoder.
-        source: the folder it came from.
+        network: the network.
         version: of the package that trained it.
         hash: the first 16 digits of SHA-256 over its configuration and weights.
         train_patients: the patients it was trained on, by name.
@@ -60,7 +63,6 @@ class Encoder:
     """
 
     network: SliceEncoder
-    source: str
     version: str
     hash: str
     train_patients: Identities
@@ -84,29 +86,52 @@ class Encoder:
         return Predictions(*(np.concatenate(part) for part in zip(*batches, strict=True)))
 
 
+@dataclass(frozen=True)
+class Encoder:
+    """Both networks of a folder of `train_encoder`.
+
+    Attributes:
+        features: whose features distances are taken in.
+        segmenter: whose segmentations, phases, groups and positions are used.
+        source: the folder they came from.
+    """
+
+    features: Instrument
+    segmenter: Instrument
+    source: str
+
+
 def load_encoder(folder: str | Path, device: str | torch.device = "cpu") -> Encoder:
-    """Load the encoder that `scripts/train_encoder.py` left in a folder.
+    """Load the feature encoder and the segmenter that `scripts/train_encoder.py` left in a folder.
 
     Raises:
-        InputError: if the folder is missing, damaged or holds something else.
+        InputError: if the folder or one of the two is missing, damaged or something else.
     """
-    runs = (Path(folder), Path(folder) / "best")
+    features, segmenter = (_load_instrument(Path(folder), name, device) for name in INSTRUMENT_FOLDERS)
+    return Encoder(features, segmenter, str(folder))
+
+
+def _load_instrument(folder: Path, name: str, device: str | torch.device) -> Instrument:
+    runs = (folder / name, folder / name / "best")
     found = next((path for path in runs if (path / "config.json").is_file() and (path / CONFIG_FILE).is_file()), None)
     if found is None:
-        raise InputError(f"--encoder {folder} holds no encoder; train one with scripts/train_encoder.py.")
+        raise InputError(
+            f"--encoder {folder} holds no encoder: it has no network in '{name}'; train both with "
+            "scripts/train_encoder.py."
+        )
     try:
         written = json.loads((found / CONFIG_FILE).read_text(encoding="utf-8"))
-        name = json.loads((found / "config.json").read_text(encoding="utf-8"))["_class_name"]
+        kind = json.loads((found / "config.json").read_text(encoding="utf-8"))["_class_name"]
         digest = hashlib.sha256((found / "config.json").read_bytes() + (found / _WEIGHTS).read_bytes())
-        if name == SliceEncoder.__name__:
+        if kind == SliceEncoder.__name__:
             network = SliceEncoder.from_pretrained(found, use_safetensors=True).to(device).eval()
         patients, version = written["train_patients"], written["version"]
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"The encoder in {found} is damaged; train it again.") from error
-    if name != SliceEncoder.__name__:
+    if kind != SliceEncoder.__name__:
         raise InputError(f"--encoder {folder} holds another model; train one with scripts/train_encoder.py.")
     known = read_identities(patients, f"--encoder {folder}")
-    return Encoder(network, str(folder), version, digest.hexdigest()[:16], known, device)
+    return Instrument(network, version, digest.hexdigest()[:16], known, device)
 
 
 def check_encoder(encoder: Encoder, training: RealSlices, heldout: RealSlices) -> None:
@@ -115,31 +140,36 @@ def check_encoder(encoder: Encoder, training: RealSlices, heldout: RealSlices) -
     Patients are known by their volumes, whatever they are called and however they were prepared.
 
     Raises:
-        InputError: if the encoder has seen a held-out patient, or was trained on other data or another image size.
+        InputError: if it has seen a held-out patient, or was trained on other data or another image size.
     """
-    size, own = heldout.images.shape[2], encoder.network.config.sample_size
-    if own != size:
-        raise InputError(
-            f"--encoder {encoder.source} was trained on slices of {own} px, the dataset's have {size}; train another."
-        )
-    if shared := shared_patients(heldout.identities, encoder.train_patients):
-        raise InputError(
-            f"--encoder {encoder.source} was trained on patient {shared[0]}, who is held out here; train it on the "
-            "training patients of this dataset."
-        )
-    known = shared_patients(training.identities, encoder.train_patients)
-    if unknown := [name for name in training.identities if name not in known]:
-        raise InputError(
-            f"--encoder {encoder.source} was trained on other data: it has not seen {unknown[0]}, a training patient "
-            "here; train it on this dataset."
-        )
+    size = heldout.images.shape[2]
+    for instrument in (encoder.features, encoder.segmenter):
+        own = instrument.network.config.sample_size
+        if own != size:
+            raise InputError(
+                f"--encoder {encoder.source} was trained on slices of {own} px, the dataset's have {size}; train "
+                "another."
+            )
+        if shared := shared_patients(heldout.identities, instrument.train_patients):
+            raise InputError(
+                f"--encoder {encoder.source} was trained on patient {shared[0]}, who is held out here; train it on "
+                "the training patients of this dataset."
+            )
+        known = shared_patients(training.identities, instrument.train_patients)
+        if unknown := [name for name in training.identities if name not in known]:
+            raise InputError(
+                f"--encoder {encoder.source} was trained on other data: it has not seen {unknown[0]}, a training "
+                "patient here; train it on this dataset."
+            )
 
 
-def encoder_quality(encoder: Encoder, heldout: RealSlices, groups: Sequence[str], seed: int = 0) -> dict[str, Number]:
-    """How well the encoder does on the patients held out, of all groups; bootstrap over these patients.
+def encoder_quality(
+    instrument: Instrument, heldout: RealSlices, groups: Sequence[str], seed: int = 0
+) -> dict[str, Number]:
+    """How well one of the networks does on the patients held out, of all groups; bootstrap over these patients.
 
     Args:
-        encoder: the encoder.
+        instrument: the network.
         heldout: slices of all groups.
         groups: the groups to distinguish from the others.
         seed: of the resamples.
@@ -149,9 +179,9 @@ def encoder_quality(encoder: Encoder, heldout: RealSlices, groups: Sequence[str]
         `auc_slice` and `auc_patient` (area under the ROC curve of groups against the rest; of a patient by the mean
         log odds of his slices), `phase_accuracy` and `position_error` (mean absolute, as a part of the heart).
     """
-    predicted = encoder.predict(heldout.images)
+    predicted = instrument.predict(heldout.images)
     codes, draws = bootstrap_draws(heldout.patients, np.random.default_rng((seed, 4)))
-    counts = {"protocol": "encoder", "n_real": len(codes), "n_patients": draws.shape[1], "encoder": encoder.hash}
+    counts = {"protocol": "encoder", "n_real": len(codes), "n_patients": draws.shape[1], "encoder": instrument.hash}
     numbers = {}
     segmented = heldout.masks.min((1, 2)) >= 0
     volumes = np.where(segmented, codes * 2 + heldout.phases, -1)

@@ -28,7 +28,8 @@ class KeptParts:
     def __init__(self, output_dir: Path | None, report: Report, comparison: Comparison):
         self.folder = output_dir / PARTS_FOLDER if output_dir else None
         digest = hashlib.sha256(json.dumps(report.to_json(), sort_keys=True).encode())
-        digest.update(b"" if comparison.encoder is None else comparison.encoder.hash.encode())
+        if comparison.encoder is not None:
+            digest.update((comparison.encoder.features.hash + comparison.encoder.segmenter.hash).encode())
         arrays = [comparison.generated.images]
         if comparison.generated.pairs is not None:
             arrays += vars(comparison.generated.pairs).values()

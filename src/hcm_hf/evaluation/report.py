@@ -79,7 +79,7 @@ class Data:
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """The encoder, and how well it does on held-out patients."""
+    """One of the two networks of the encoder, and how well it does on held-out patients."""
 
     source: str
     version: str
@@ -171,7 +171,7 @@ class Report:
         n_seen: number of these slices, and of their patients in the next.
         n_train: training slices of the groups compared with, likewise.
         n_heldout: held-out slices of these groups, likewise.
-        encoder: None where there was none.
+        encoder: the feature encoder; None where there was none.
         left_out: a reason by each part that was not assessed.
         parts: the names of numbers by part.
         rows: the numbers: `generated` for the images, the other rows to compare with.
@@ -182,6 +182,7 @@ class Report:
         paper_compat_artefact: SSIM with a wrong data range.
         speed: of the model.
         training_precision: mixed precision that the model was trained in, "no" for full; None where it is not known.
+        segmenter: None without an encoder, and in reports of before, whose feature encoder segmented too.
     """
 
     hcm_hf_version: str
@@ -209,6 +210,7 @@ class Report:
     paper_compat_artefact: Artefact | None = None
     speed: Speed | None = None
     training_precision: str | None = None
+    segmenter: EncoderInfo | None = None
 
     @classmethod
     def from_json(cls, value: object) -> "Report":
@@ -268,6 +270,7 @@ class Report:
             generator=replace(self.generator, model=model),
             dataset=replace(self.dataset, name=dataset),
             encoder=self.encoder and replace(self.encoder, source=encoder or ""),
+            segmenter=self.segmenter and replace(self.segmenter, source=encoder or ""),
             figures=None,
         )
 
@@ -297,12 +300,18 @@ class Report:
         blocks += [f"Left out: {reason}" for reason in self.left_out.values()]
         for part, names in self.parts.items():
             blocks += self._section(part, names)
-        if self.encoder:
+        instruments = {"feature encoder": self.encoder, "segmenter": self.segmenter}
+        used = {name: one for name, one in instruments.items() if one is not None}
+        if used:
+            blocks.append("## Encoder")
             blocks += [
-                "## Encoder",
-                f"{self.encoder.source}, hash {self.encoder.hash}, trained by hcm_hf {self.encoder.version}; on the "
-                "held-out patients of all groups:",
-                number_table({"encoder": self.encoder.quality}, list(self.encoder.quality)),
+                f"The {name}: {one.source}, hash {one.hash}, trained by hcm_hf {one.version}."
+                for name, one in used.items()
+            ]
+            quality = {name: one.quality for name, one in used.items()}
+            blocks += [
+                "On the held-out patients of all groups:",
+                number_table(quality, list(next(iter(quality.values())))),
             ]
         if self.paper_compat_artefact:
             rows = self.paper_compat_artefact.rows

@@ -275,11 +275,17 @@ def evaluate_images(
         report.asked_groups = asked_groups(generated.pairs)
     kept = KeptParts(output_dir, report, comparison)
     if encoder is not None:
+        instruments = {"features": encoder.features, "segmenter": encoder.segmenter}
         quality = kept.get(
             "encoder",
-            lambda _: {"quality": encoder_quality(encoder, reference.all_heldout, reference.groups, seed)},
+            lambda _: {
+                name: encoder_quality(one, reference.all_heldout, reference.groups, seed)
+                for name, one in instruments.items()
+            },
         )
-        report.encoder = EncoderInfo(encoder.source, encoder.version, encoder.hash, quality["quality"])
+        report.encoder, report.segmenter = (
+            EncoderInfo(encoder.source, one.version, one.hash, quality[name]) for name, one in instruments.items()
+        )
     assess: dict[str, Callable[[Path | None], Rows]] = {
         name: partial(PARTS[name].assess, comparison) for name in parts
     }

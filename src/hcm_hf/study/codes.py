@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from hcm_hf.data.acdc import PHASES
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
-from hcm_hf.evaluation.encoder import Encoder, load_encoder
+from hcm_hf.evaluation.encoder import Instrument, load_encoder
 from hcm_hf.evaluation.report import Rows, plain
 from hcm_hf.evaluation.tables import cell, markdown_table
 from hcm_hf.generation.images import image_generator
@@ -61,25 +61,23 @@ def examine_codes(
     if not any(pipeline.num_codes):
         raise InputError(f"model {model} has no codes; name an InfoGAN.")
     network = pipeline.network
-    loaded = load_encoder(encoder)
-    if loaded.network.config.sample_size != network.config.sample_size:
-        raise InputError(
-            f"encoder {encoder} is for images of {loaded.network.config.sample_size} px, those of model {model} "
-            f"have {network.config.sample_size}."
-        )
+    segmenter = load_encoder(encoder).segmenter
+    size, own = network.config.sample_size, segmenter.network.config.sample_size
+    if own != size:
+        raise InputError(f"encoder {encoder} is for images of {own} px, those of model {model} have {size}.")
     require_empty(output_dir, "output_dir")
     pipeline.set_progress_bar_config(disable=True)
     latents = network.sample_latents(num_images, [image_generator(seed, index) for index in range(num_images)])
     batches = tqdm(latents.split(_BATCH_SIZE), unit="batch")
     images = np.concatenate([pipeline(latents=part, output_type="np").images[..., 0] for part in batches])
-    measured = measure_slices(images, loaded)
+    measured = measure_slices(images, segmenter)
     _, category, continuous = (part.cpu().numpy() for part in network.split_latents(latents))
     found = {"categorical": correlate_categories(category.argmax(1), measured, seed)}
     for code, values in enumerate(continuous.T):
         found[f"continuous {code + 1}"] = {
             name: rank_correlation(values, measurement, seed) for name, measurement in measured.items()
         }
-    about = {"model_hash": hash_model(folder), "encoder": loaded.hash, "n_generated": num_images}
+    about = {"model_hash": hash_model(folder), "encoder": segmenter.hash, "n_generated": num_images}
     about |= {"seed": seed, "hcm_hf_version": __version__, "codes": found}
     write_text(output_dir / CODES_FILE, json.dumps(plain(about), indent=2, allow_nan=False) + "\n")
     write_text(output_dir / "codes.md", render_codes(about))
@@ -94,8 +92,8 @@ def render_codes(record: dict) -> str:
     below = (
         f"Spearman's rank correlation of each code with a measurement, in [-1, 1]; in brackets its 95 % interval over "
         f"the images. Of {record['n_generated']} images of model {record['model_hash']}, seed {record['seed']}, by "
-        f"encoder {record['encoder']}; hcm_hf {record['hcm_hf_version']}. Names in _ed are of the slices that the "
-        "encoder takes for end diastole, where it finds the structure. The categorical code's values are put in the "
+        f"segmenter {record['encoder']}; hcm_hf {record['hcm_hf_version']}. Names in _ed are of the slices that the "
+        "segmenter takes for end diastole, where it finds the structure. The categorical code's values are put in the "
         "order of their means over one half of the images and correlated in the other: chance alone gives 0 on "
         "average, and what there is comes out too low rather than too high, as the order is uncertain, which the "
         "interval does not see."
@@ -103,19 +101,19 @@ def render_codes(record: dict) -> str:
     return f"# What the codes do\n\n{markdown_table(['code', *columns], lines)}\n\n{below}\n"
 
 
-def measure_slices(images: np.ndarray, encoder: Encoder) -> dict[str, np.ndarray]:
+def measure_slices(images: np.ndarray, segmenter: Instrument) -> dict[str, np.ndarray]:
     """What can be measured in slices.
 
     Args:
         images: floats (N, H, W) in [0, 1].
-        encoder: to segment them.
+        segmenter: to segment them.
 
     Returns:
         Each (N,), not a number where it cannot be measured: `wall_thickness_ed` in mm, `myocardium_area_ed` and
-        `lv_area_ed` in mm^2, of slices that the encoder takes for end diastole and where it finds the structure;
+        `lv_area_ed` in mm^2, of slices that the segmenter takes for end diastole and where it finds the structure;
         `end_diastole`, 1 or 0; `position` from base, 0, to apex, 1; `brightness` in [0, 1].
     """
-    predicted = encoder.predict(images)
+    predicted = segmenter.predict(images)
     spacing = FIELD_OF_VIEW / images.shape[-1]
     walls, areas = wall_thickness(predicted.masks, spacing), chamber_areas(predicted.masks, spacing)
     end_diastole = predicted.phases == PHASES.index("ED")

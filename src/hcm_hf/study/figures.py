@@ -16,6 +16,7 @@ from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE, METRICS_FILE
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.names import INSTRUMENT_FOLDERS
 from hcm_hf.utils.pictures import save_png, write_rows
 
 
@@ -65,7 +66,8 @@ def draw_figures(
             )
     pipelines = {family: HCMPipeline.from_pretrained(runs / family) for family in trained}
 
-    encoder = [runs / "encoder"] if (runs / "encoder" / METRICS_FILE).is_file() else []
+    encoder = [runs / "encoder" / name for name in INSTRUMENT_FOLDERS]
+    encoder = [run for run in encoder if (run / METRICS_FILE).is_file()]
     write_losses([*(runs / family for family in trained), *encoder], output_dir / LOSS_FIGURE)
     for family, pipeline in pipelines.items():
         if not pipeline.denoises:

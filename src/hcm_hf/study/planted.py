@@ -128,7 +128,8 @@ def score_planted(
     below = (
         f"Dataset {report.dataset.fingerprint}, {report.n_train} training slices of "
         f"{report.n_train_patients} patients, {report.n_heldout} held-out slices of "
-        f"{report.n_heldout_patients}; encoder {loaded.hash}, seed {seed}, hcm_hf {report.hcm_hf_version}. "
+        f"{report.n_heldout_patients}; feature encoder {loaded.features.hash}, segmenter {loaded.segmenter.hash}, "
+        f"seed {seed}, hcm_hf {report.hcm_hf_version}. "
         "In brackets: 95 % interval."
     )
     blocks = [

@@ -62,7 +62,7 @@ def summarize(
     settings: dict,
     reports: Mapping[str, Report],
     trainings: Mapping[str, dict],
-    encoder: dict,
+    encoder: Mapping[str, dict],
     on_all: Mapping[str, Report] | None = None,
 ) -> dict:
     """Everything that the tables show, with each number as it stands in its report.
@@ -71,7 +71,7 @@ def summarize(
         settings: of the reproduction.
         reports: of `score` with `paper_compat` and an encoder, by family; one or more.
         trainings: the facts of each family's `Training`.
-        encoder: those of the encoder's.
+        encoder: those of the encoder's networks, `features` and `segmenter`.
         on_all: of `score`, by family, on images and patients of all groups where a model can be asked for them.
     """
     first = next(iter(reports.values()))
@@ -91,7 +91,10 @@ def summarize(
         "hcm_hf_version": __version__,
         "settings": settings,
         "dataset": plain(first.dataset) | {name: vars(first)[name] for name in COUNTS},
-        "encoder": {name: vars(first.encoder)[name] for name in ENCODER} | {"training": encoder},
+        "encoder": {
+            name: {key: vars(one)[key] for key in ENCODER} | {"training": encoder[name]}
+            for name, one in (("features", first.encoder), ("segmenter", first.segmenter))
+        },
         "families": families,
         "rows": {row: _row(first, row) for row in ("real", "mean_image")},
         "without_report": [family for family in FAMILIES if family not in reports],
@@ -150,12 +153,11 @@ def render_tables(summary: dict) -> str:
     if len({tuple(row["groups"]) for row in summary["by_groups"]}) > 1:
         blocks += ["## HCM patients and patients of all groups", _groups_table(summary["by_groups"]), BOTH]
     blocks += sorted({f"Left out: {reason}" for row in families.values() for reason in row["left_out"].values()})
-    blocks += ["## Training", _training_table(families, encoder["training"])]
-    trainings = {name: row["training"] for name, row in families.items()} | {"the encoder": encoder["training"]}
+    blocks += ["## Training", _training_table(families | encoder)]
     cut = [
         f"{name} after {facts['num_epochs']} of {facts['recipe_epochs']}"
-        for name, facts in trainings.items()
-        if facts["num_epochs"] < facts["recipe_epochs"]
+        for name, row in (families | encoder).items()
+        if (facts := row["training"])["num_epochs"] < facts["recipe_epochs"]
     ]
     if cut:
         blocks.append(f"**Cut short by --num_epochs: {', '.join(cut)} epochs.**")
@@ -167,7 +169,8 @@ def render_tables(summary: dict) -> str:
         f"{data['n_train']} training slices of {data['n_train_patients']} patients, {data['n_heldout']} held-out "
         f"slices (split {data['split']}) of {data['n_heldout_patients']} patients, {data['n_reference']} of each for "
         f"best train and copy gap; {' or '.join(map(str, counts))} generated images of each family. "
-        f"Seed {settings['seed']}. Encoder {encoder['hash']}. Recipe {settings['recipe']}. "
+        f"Seed {settings['seed']}. Feature encoder {encoder['features']['hash']}, "
+        f"segmenter {encoder['segmenter']['hash']}. Recipe {settings['recipe']}. "
         f"hcm_hf {summary['hcm_hf_version']}."
     )
     return "\n\n".join(blocks) + "\n"
@@ -197,11 +200,11 @@ def _study(row: dict) -> str:
     return "{ssim:.3f} / {cc:.4f} / {mse:.2f}".format_map(row["study"]) if row["study"] else "no row in the study"
 
 
-def _training_table(families: dict, encoder: dict) -> str:
+def _training_table(trained: dict) -> str:
     head = "parameters, groups, precision, steps, best at step, validation loss, seconds"
     head += ", images, sampler, calls of the network, seconds per 1000 images"
     columns, lines = ["", *head.split(", ")], []
-    for label, row in (families | {"encoder": {"training": encoder}}).items():
+    for label, row in trained.items():
         facts = row["training"]
         line = [
             ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in facts["parameters"].items()),

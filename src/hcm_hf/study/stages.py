@@ -29,12 +29,13 @@ from hcm_hf.training.objectives.base import Objective
 from hcm_hf.training.recipes import HCM, find_family
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import write_text
-from hcm_hf.utils.names import CONFIG_FILE
+from hcm_hf.utils.names import CONFIG_FILE, INSTRUMENT_FOLDERS
 from hcm_hf.version import __version__
 
 
 TABLE_FILE = "table1.json"
 ALL_GROUPS = "all-groups"  # folder of the images and reports on all groups, by family
+ENCODER_FOLDER = "encoder"  # in the folder of runs
 
 
 class Stage(NamedTuple):
@@ -48,16 +49,22 @@ class Stage(NamedTuple):
 
 
 class Training:
-    """One training run: a family or the encoder.
+    """One training run: a family or one of the networks of the evaluation.
+
+    Args:
+        plan: the plan of the reproduction.
+        family: the name of the family.
+        recipe: its recipe.
+        folder: of the run, in the folder of runs; the family's name by default.
 
     Raises:
         InputError: if the family or its recipe is unknown, or it cannot be built for this image size.
     """
 
-    def __init__(self, plan: Plan, family: str, recipe: str):
+    def __init__(self, plan: Plan, family: str, recipe: str, folder: str | None = None):
         self.plan, self.family, self.recipe_name = plan, family, recipe
         self.recipe = find_family(family, recipe)[1]
-        self.run_dir = plan.work_dir / "runs" / family
+        self.run_dir = plan.work_dir / "runs" / (folder or family)
         self.num_epochs = min(self.recipe.num_epochs, plan.num_epochs or self.recipe.num_epochs)
         networks = self.build().named_children()
         self.parameters = {name: sum(one.numel() for one in network.parameters()) for name, network in networks}
@@ -140,6 +147,26 @@ class Training:
         return time.perf_counter() - started
 
 
+class EncoderTraining:
+    """The runs of the feature encoder and of the segmenter, in one folder."""
+
+    def __init__(self, plan: Plan):
+        self.run_dir = plan.work_dir / "runs" / ENCODER_FOLDER
+        self.runs = [Training(plan, name, "default", f"{ENCODER_FOLDER}/{name}") for name in INSTRUMENT_FOLDERS]
+
+    def stages(self) -> list[Stage]:
+        """Return what there is to do, in order."""
+        return [stage for run in self.runs for stage in run.stages()]
+
+    def is_trained(self) -> bool:
+        """Whether both runs are finished."""
+        return all(run.is_trained() for run in self.runs)
+
+    def facts(self) -> dict[str, dict]:
+        """Return what a reader should know of both, by name."""
+        return {run.family: run.facts() for run in self.runs}
+
+
 class Family(Training):
     """A family's run, images and report; the images are of HCM, and are compared with HCM patients.
 
@@ -152,7 +179,7 @@ class Family(Training):
     folder: ClassVar[str] = ""  # below those of images and of reports
     shown: ClassVar[str] = ""  # in the names of the stages
 
-    def __init__(self, plan: Plan, family: str, recipe: str, encoder: Training):
+    def __init__(self, plan: Plan, family: str, recipe: str, encoder: EncoderTraining):
         super().__init__(plan, family, recipe)
         self.encoder = encoder
         self.image_dir, self.report_dir = (
@@ -220,12 +247,15 @@ class Family(Training):
     def is_scored(self) -> bool:
         """Whether the report is of these images, by this encoder and this version."""
         report = Report.load(self.report_dir) if (self.report_dir / REPORT_FILE).is_file() else None
-        if not report or not report.encoder or not (self.is_generated() and self.encoder.is_trained()):
+        if not report or not report.encoder or not report.segmenter:
             return False
+        if not (self.is_generated() and self.encoder.is_trained()):
+            return False
+        encoder = load_encoder(self.encoder.run_dir)
         return (
             report.generator.model_hash == read_json(self.image_dir / SETTINGS_FILE)["model_hash"]
             and report.n_generated == len(self._manifest())
-            and report.encoder.hash == load_encoder(self.encoder.run_dir).hash
+            and (report.encoder.hash, report.segmenter.hash) == (encoder.features.hash, encoder.segmenter.hash)
             and (report.hcm_hf_version, report.seed) == (__version__, self.plan.settings["seed"])
             and report.paper_compat_artefact is not None
         )
@@ -254,7 +284,7 @@ class Family(Training):
 
     def report(self) -> Report:
         """Return the report without this machine's paths, and without figures, which stay in the work folder."""
-        names = f"runs/{self.family}", self.plan.settings["source"], f"runs/{self.encoder.family}"
+        names = f"runs/{self.family}", self.plan.settings["source"], f"runs/{ENCODER_FOLDER}"
         return Report.load(self.report_dir).renamed(*names)
 
 
@@ -280,7 +310,7 @@ class Publication:
         families: Mapping[str, Family],
         of_all: Mapping[str, AllGroups],
         asked: Sequence[str],
-        encoder: Training,
+        encoder: EncoderTraining,
     ):
         self.plan, self.families, self.of_all, self.asked, self.encoder = plan, families, of_all, asked, encoder
         self.stage = Stage("write the results", self.is_published, self.publish)
@@ -334,7 +364,7 @@ def _scored(families: Mapping[str, Family]) -> dict[str, Family]:
 
 def list_stages(plan: Plan, families: Sequence[str], known: Sequence[str]) -> list[Stage]:
     """Return what there is to do, in order: work on `families`, and show the `known` ones where they are scored."""
-    encoder = Training(plan, "encoder", "default")
+    encoder = EncoderTraining(plan)
     shown = {family: Family(plan, family, plan.settings["recipe"], encoder) for family in known}
     of_all = {
         family: AllGroups(plan, family, one.recipe_name, encoder) for family, one in shown.items() if one.knows_groups

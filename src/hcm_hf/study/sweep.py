@@ -94,7 +94,8 @@ def sweep_steps(
         for group in groups:  # what cannot be is found before the first image
             replace(one, conditions=asked[group]).applied_to(pipeline)
     splits = load_dataset(dataset)
-    encoder_hash = None if encoder is None else load_encoder(encoder).hash
+    loaded = None if encoder is None else load_encoder(encoder)
+    hashes = (None, None) if loaded is None else (loaded.features.hash, loaded.segmenter.hash)
     references = {
         group: fingerprint(*(read_split(splits, part, [group]) for part in ("train", split))) for group in groups
     }
@@ -104,7 +105,7 @@ def sweep_steps(
         options: dict[str, Any] = {"seed": seed, "device": where}
         images = generate_images(model, folder / "images", num_images, sampling=sampling, **options)
         report = Report.load(folder) if (folder / REPORT_FILE).is_file() else None
-        wanted = num_images, seed, __version__, references[group], encoder_hash
+        wanted = num_images, seed, __version__, references[group], *hashes
         if report is not None and _circumstances(report) == wanted:
             return report
         options |= {"dataset": dataset, "encoder": encoder, "split": split, "groups": [group]}
@@ -190,7 +191,7 @@ def _over_seeds(numbers: Sequence[Number | None], column: str) -> str:
     return cell(Number(float(np.mean(values)), min(values), max(values), "seeds"), column)
 
 
-def _circumstances(report: Report) -> tuple[int, int, str, str, str | None]:
+def _circumstances(report: Report) -> tuple[int, int, str, str, str | None, str | None]:
     """What a report's numbers depend on beside the images' settings."""
-    encoder = None if report.encoder is None else report.encoder.hash
-    return report.n_generated, report.seed, report.hcm_hf_version, report.dataset.fingerprint, encoder
+    features, segmenter = (None if one is None else one.hash for one in (report.encoder, report.segmenter))
+    return report.n_generated, report.seed, report.hcm_hf_version, report.dataset.fingerprint, features, segmenter

@@ -7,6 +7,7 @@ from typing import Any
 from diffusers import DiffusionPipeline, ModelMixin
 
 from hcm_hf.data.acdc import AXES, GROUPS, PHASES, STRUCTURES
+from hcm_hf.data.augmentation import StrongAugmentation
 from hcm_hf.models import (
     VAE,
     ACGANDiscriminator,
@@ -250,30 +251,39 @@ FAMILIES = {
     ),
 }
 
-# The encoder of the evaluation is trained by the same loop but is not a family. Its training is short: longer ones
-# segment a little better, but overfit the training patients, and the features then separate these from others.
+# The two networks of the evaluation's encoder are trained by the same loop but are no families. The feature encoder's
+# training is short: longer ones overfit the training patients, and the features then separate these from others. The
+# segmenter's is long: docs/tuning.md.
+RECOGNITION = Recipe(
+    SliceRecognition,
+    {"encoder": SliceEncoder},
+    sizes={"encoder": {"structures": STRUCTURES, "groups": GROUPS, "phases": PHASES}},
+    groups=GROUPS,
+    learning_rate=1e-3,
+    adam_betas=(0.9, 0.999),
+    ema_decay=0.99,
+)
+U_NET = "https://huggingface.co/papers/1505.04597"
 INSTRUMENTS = {
-    "encoder": Family(
-        "https://huggingface.co/papers/1505.04597",
+    "features": Family(U_NET, {"default": replace(RECOGNITION, num_epochs=14, patience=14)}),
+    "segmenter": Family(
+        U_NET,
         {
-            "default": Recipe(
-                SliceRecognition,
-                {"encoder": SliceEncoder},
-                sizes={"encoder": {"structures": STRUCTURES, "groups": GROUPS, "phases": PHASES}},
-                groups=GROUPS,
-                num_epochs=14,
-                learning_rate=1e-3,
-                adam_betas=(0.9, 0.999),
-                patience=14,
-                ema_decay=0.99,
+            "default": replace(
+                RECOGNITION,
+                losses={"augmentation": StrongAugmentation()},
+                num_epochs=60,
+                learning_rate=2e-3,
+                patience=60,
+                lr_scheduler="linear",
             )
         },
-    )
+    ),
 }
 
 
 def find_family(family: str, recipe: str) -> tuple[Family, Recipe]:
-    """Look up a family, or the encoder, and its recipe.
+    """Look up a family, or one of the networks of the evaluation, and its recipe.
 
     Raises:
         InputError: if either is unknown; the message lists the known ones.

@@ -22,6 +22,7 @@ from hcm_hf.study.planted import planted_sets, score_planted
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.names import INSTRUMENT_FOLDERS
 
 
 FAILURES = {  # as the tests call them
@@ -45,18 +46,19 @@ def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     phantom.write_cohort(folder / "acdc", num_patients_per_group=10, groups=("HCM", "NOR"))
     prepare_dataset(folder / "acdc", folder / "dataset", resolution=32)
-    train(
-        TrainingConfig(
-            family="encoder",
-            recipe="default",
-            dataset=str(folder / "dataset"),
-            output_dir=str(folder / "encoder"),
-            num_epochs=30,
-            patience=30,
-            sample_epochs=100,
-            checkpointing_epochs=100,
+    for name in INSTRUMENT_FOLDERS:
+        train(
+            TrainingConfig(
+                family=name,
+                recipe="default",
+                dataset=str(folder / "dataset"),
+                output_dir=str(folder / "encoder" / name),
+                num_epochs=30,
+                patience=30,
+                sample_epochs=100,
+                checkpointing_epochs=100,
+            )
         )
-    )
     splits = datasets.load_from_disk(folder / "dataset")
     splits["test"] = datasets.concatenate_datasets([splits["validation"], splits["test"]])
     return splits, load_encoder(folder / "encoder")
@@ -125,7 +127,7 @@ def test_the_features_see_collapse_and_the_wrong_disease(reports, failure):
 def test_the_anatomy_sees_the_wrong_disease_and_the_pixel_metrics_do_not(reports):
     generated, real = values(reports, "healthy"), values(reports, "healthy", "real")
     assert generated["thick_share_ed"] < 0.2 < 0.5 < real["thick_share_ed"]
-    assert generated["wall_thickness_ed"] < real["wall_thickness_ed"] - 4
+    assert generated["wall_thickness_ed"] < real["wall_thickness_ed"] - 3
     assert generated["group_share"] < 0.3 < 0.6 < real["group_share"]
     assert abs(generated["ssim_random"] - real["ssim_random"]) < 0.1
     assert generated["copy_rate"] < 0.2
@@ -145,10 +147,12 @@ def test_every_number_says_what_it_is_of(reports, cohort):
         for name, number in numbers.items():
             assert None not in (number.n_generated, number.n_real, number.n_patients) and number.protocol
             assert number.low <= number.high
-            of_encoder = "acdc" in name or number.protocol == "segmented"
-            assert (number.encoder == cohort[1].hash) == of_encoder
-    quality = report.encoder.quality
-    assert quality["auc_patient"].value > 0.7 and quality["dice_lv"].value > 0.6
+            assert (number.encoder == cohort[1].features.hash) == ("acdc" in name)
+            assert (number.encoder == cohort[1].segmenter.hash) == (number.protocol == "segmented")
+    for one, instrument in ((report.encoder, cohort[1].features), (report.segmenter, cohort[1].segmenter)):
+        assert one.hash == instrument.hash and f"hash {one.hash}" in report.to_markdown()
+        assert one.quality["auc_patient"].value > 0.7 and one.quality["dice_lv"].value > 0.6
+        assert {number.encoder for number in one.quality.values()} == {one.hash}
     assert "matched" in {number.protocol for number in report.rows["generated"].values()}
 
 

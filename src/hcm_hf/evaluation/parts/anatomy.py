@@ -1,4 +1,4 @@
-"""The part of a report on anatomy: walls, areas and topology of slices as the encoder segments them."""
+"""The part of a report on anatomy: walls, areas and topology of slices as the segmenter sees them."""
 
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ _SHARES = ("thick_share_ed", "thick_share_es", "valid_topology", "ed_share", "gr
 
 
 def anatomy_rows(comparison: Comparison, figures: Path | None) -> Rows:
-    """What the encoder's segmentation measures, apart for the phases that it predicts, and what real masks measure.
+    """What the segmenter's masks measure, apart for the phases, and what real masks measure.
 
-    Real rows resample patients, the others images. The row `training` offers the training slices of the same groups,
+    The phase is the one that was asked for or, of real slices, the true one; the segmenter's where none is known. Real
+    rows resample patients, the others images. The row `training` offers the training slices of the same groups,
     `true_masks` the held-out slices that the dataset has segmentations of, with these and their phases.
     """
     assert comparison.encoder is not None  # the part is left out without one
@@ -38,7 +39,7 @@ def anatomy_rows(comparison: Comparison, figures: Path | None) -> Rows:
         if truly and not segmented.any():
             continue
         masks = heldout.masks[segmented] if truly else predictions[name].masks
-        phases = heldout.phases[segmented] if truly else predictions[name].phases
+        phases = heldout.phases[segmented] if truly else comparison.phases[name]
         walls = wall_thickness(masks, comparison.pixel_spacing)
         areas = chamber_areas(masks, comparison.pixel_spacing)
         values = {}
@@ -51,12 +52,13 @@ def anatomy_rows(comparison: Comparison, figures: Path | None) -> Rows:
             for column, chamber in enumerate(CHAMBERS):
                 values[f"{chamber}_area_{phase.lower()}"] = areas[:, column] * shown
         values["valid_topology"] = valid_topology(masks).astype(float)
-        values["ed_share"] = (phases == PHASES.index("ED")).astype(float)
+        taken_for = phases if truly else predictions[name].phases
+        values["ed_share"] = (taken_for == PHASES.index("ED")).astype(float)
         if not truly:
             values["group_share"] = (predictions[name].log_odds(comparison.reference.groups) > 0).astype(float)
         generator = comparison.random(10, stream)
         rows[name] = {
-            label: _mean(label, value, patients.get(name), generator, comparison.encoder.hash)
+            label: _mean(label, value, patients.get(name), generator, comparison.encoder.segmenter.hash)
             for label, value in values.items()
         }
     if figures:

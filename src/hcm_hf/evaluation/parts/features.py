@@ -1,4 +1,4 @@
-"""The part of a report on distances of distributions in the encoder's features, against the held-out slices."""
+"""The part of a report on distances in the feature encoder's features, against the held-out slices."""
 
 from itertools import count
 from pathlib import Path
@@ -30,7 +30,7 @@ def feature_rows(comparison: Comparison, figures: Path | None) -> Rows:
     """Distances of distributions on the principal components of the held-out slices' features."""
     assert comparison.encoder is not None  # the part is left out without one
     codes, draws = comparison.resamples
-    features = {name: predicted.features for name, predicted in comparison.predictions.items()}
+    features, encoder_hash = comparison.features, comparison.encoder.features.hash
     components = principal_components(features["real"], COMPONENTS)
     real = components.project(features["real"])
     scale = np.sqrt(np.square(real).mean())  # the reference's variance is 1 on average, whatever the network's units
@@ -49,7 +49,7 @@ def feature_rows(comparison: Comparison, figures: Path | None) -> Rows:
     rows: Rows = {}
     curves = {}
     for name, one in offered.items():
-        about: dict[str, Any] = {"n_real": len(real), "n_patients": draws.shape[1], "encoder": comparison.encoder.hash}
+        about: dict[str, Any] = {"n_real": len(real), "n_patients": draws.shape[1], "encoder": encoder_hash}
         equal = about | {"protocol": "equal_n", "n_generated": size, "n_real": size}
         (ours, all_ours), (theirs, all_theirs) = frechet[name], frechet["real"]
         kernel = resampled_kernel_distance(one, real, codes, draws)

@@ -15,7 +15,7 @@ from scipy.stats import wasserstein_distance
 
 from hcm_hf.data.acdc import GROUPS, PHASES
 from hcm_hf.evaluation.comparison import Comparison
-from hcm_hf.evaluation.encoder import Encoder, Predictions
+from hcm_hf.evaluation.encoder import Instrument, Predictions
 from hcm_hf.evaluation.figures import write_thickness_histograms
 from hcm_hf.evaluation.images import THIRDS, GeneratedImages, GeneratedPairs, RealSlices
 from hcm_hf.evaluation.parts.anatomy import CHAMBERS
@@ -35,7 +35,7 @@ class _Segmented:
         phases: the same of `PHASES`.
         pixel_spacing: mm.
         patients: of real slices, (N,), which their intervals resample; None for generated ones, which are resampled.
-        predictions: the encoder's for the images; None without one.
+        predictions: the segmenter's for the images; None without one.
     """
 
     masks: np.ndarray
@@ -52,8 +52,8 @@ class _Segmented:
 
     @cached_property
     def predicted_walls(self) -> np.ndarray:
-        """The same by the encoder's segmentation."""
-        assert self.predictions is not None  # without an encoder nobody asks
+        """The same by the segmenter's masks."""
+        assert self.predictions is not None  # without a segmenter nobody asks
         return wall_thickness(self.predictions.masks, self.pixel_spacing)
 
     def show(self, group: str, phase: str) -> np.ndarray:
@@ -93,8 +93,8 @@ def check_pairs(generated: GeneratedImages, splits: dict[str, RealSlices]) -> No
 def mask_rows(comparison: Comparison, figures: Path | None = None) -> Rows:
     """How well segmentations fit their images, whether their walls are those of the group, and their shape.
 
-    Dice coefficients are of the segmentation and the encoder's of the same image, over the pixels of all slices at
-    once, so that slices without a structure need no rule of their own. What needs the encoder is left out without one.
+    Dice coefficients are of the segmentation and the segmenter's of the same image, over the pixels of all slices at
+    once, so that slices without a structure need no rule of their own. What needs it is left out without one.
 
     Args:
         comparison: what is compared; it has pairs.
@@ -104,20 +104,21 @@ def mask_rows(comparison: Comparison, figures: Path | None = None) -> Rows:
         The rows `generated` and `real`, which has held-out slices with their true segmentations. Its wall distances
         are those of training slices, since they compare other patients with the held-out ones.
     """
-    pairs, encoder, spacing = comparison.generated.pairs, comparison.encoder, comparison.pixel_spacing
+    pairs, spacing = comparison.generated.pairs, comparison.pixel_spacing
     assert pairs is not None  # the part is left out without them
-    predictions = None if encoder is None else comparison.predictions["generated"]
+    segmenter = None if comparison.encoder is None else comparison.encoder.segmenter
+    predictions = None if segmenter is None else comparison.predictions["generated"]
     generated = _Segmented(pairs.masks, pairs.groups, pairs.phases, spacing, predictions=predictions)
     training = _real(comparison.reference.all_training, pairs, spacing)
-    heldout = _real(comparison.reference.all_heldout, pairs, spacing, encoder)
+    heldout = _real(comparison.reference.all_heldout, pairs, spacing, segmenter)
     assert heldout.patients is not None  # real slices have them
     groups = asked_groups(pairs)
     rows: Rows = {}
     for stream, (name, one, compared) in enumerate((("generated", generated, generated), ("real", heldout, training))):
         random = comparison.random(11, stream)
-        rows[name] = dict(_of_all(one, encoder, random))
+        rows[name] = dict(_of_all(one, segmenter, random))
         for group in groups:
-            rows[name] |= _of_group(group, one, encoder, random)
+            rows[name] |= _of_group(group, one, segmenter, random)
             for phase in PHASES:
                 walls, real = (side.walls[side.show(group, phase)] for side in (compared, heldout))
                 patients = heldout.patients[heldout.show(group, phase)]
@@ -148,7 +149,7 @@ def _like_those_asked_for(pairs: GeneratedPairs, slices: RealSlices) -> np.ndarr
 
 
 def _real(
-    slices: RealSlices, pairs: GeneratedPairs, pixel_spacing: float, encoder: Encoder | None = None
+    slices: RealSlices, pairs: GeneratedPairs, pixel_spacing: float, segmenter: Instrument | None = None
 ) -> _Segmented:
     """Real slices like those asked for, with their true segmentations."""
     kept = _like_those_asked_for(pairs, slices)
@@ -158,40 +159,42 @@ def _real(
         slices.phases[kept],
         pixel_spacing,
         slices.patients[kept],
-        None if encoder is None else encoder.predict(slices.images[kept]),
+        None if segmenter is None else segmenter.predict(slices.images[kept]),
     )
 
 
-def _of_all(one: _Segmented, encoder: Encoder | None, random: np.random.Generator) -> Iterator[tuple[str, Number]]:
+def _of_all(
+    one: _Segmented, segmenter: Instrument | None, random: np.random.Generator
+) -> Iterator[tuple[str, Number]]:
     """Yield name and number of what is measured in all slices of a row."""
     everywhere = np.ones(len(one.masks), bool)
-    if encoder is not None:
+    if segmenter is not None:
         assert one.predictions is not None
         for label, chamber in enumerate(CHAMBERS, 1):
             own, predicted = one.masks == label, one.predictions.masks == label
             both, sizes = 2 * (own & predicted).sum((1, 2)), own.sum((1, 2)) + predicted.sum((1, 2))
-            yield f"mask_dice_{chamber}", _mean(one, everywhere, both, random, sizes=sizes, encoder=encoder.hash)
+            yield f"mask_dice_{chamber}", _mean(one, everywhere, both, random, sizes=sizes, encoder=segmenter.hash)
     yield "mask_valid_topology", _mean(one, everywhere, valid_topology(one.masks), random)
     yield "mask_empty", _mean(one, everywhere, (one.masks == 0).all((1, 2)), random)
 
 
 def _of_group(
-    group: str, one: _Segmented, encoder: Encoder | None, random: np.random.Generator
+    group: str, one: _Segmented, segmenter: Instrument | None, random: np.random.Generator
 ) -> Iterator[tuple[str, Number]]:
     """Yield name and number of what is measured in the slices of a group, of each phase apart."""
-    if encoder is not None:
+    if segmenter is not None:
         assert one.predictions is not None
         kept, likeliest = one.groups == GROUPS.index(group), one.predictions.group_log_probabilities.argmax(1)
-        mean = _mean(one, kept, likeliest == one.groups, random, encoder=encoder.hash)
+        mean = _mean(one, kept, likeliest == one.groups, random, encoder=segmenter.hash)
         yield _called("asked_group_share", group), mean
     for phase in PHASES:
         shown, walls = one.show(group, phase), one.walls
         measured = shown & np.isfinite(walls)
         yield _called("mask_wall_thickness", group, phase), _mean(one, measured, walls, random, (0, np.inf))
         yield _called("mask_thick_share", group, phase), _mean(one, measured, exceeds_threshold(walls), random)
-        if encoder is not None:
+        if segmenter is not None:
             measured, thick = shown & np.isfinite(one.predicted_walls), exceeds_threshold(one.predicted_walls)
-            mean = _mean(one, measured, thick, random, encoder=encoder.hash)
+            mean = _mean(one, measured, thick, random, encoder=segmenter.hash)
             yield _called("seen_thick_share", group, phase), mean
 
 

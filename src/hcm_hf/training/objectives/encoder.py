@@ -14,6 +14,8 @@ from hcm_hf.models import EncoderOutput, SliceEncoder
 from hcm_hf.training.objectives.base import Objective
 
 
+Augmentation = Callable[[SliceBatch], tuple[torch.Tensor, torch.Tensor]]  # of images and masks
+MILD: Augmentation = partial(augment_batch, interpolation="bilinear")
 Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of logits and classes: a scalar, lower is better
 
 
@@ -27,17 +29,19 @@ class SliceRecognition(Objective):
 
     Args:
         encoder: the network.
+        augmentation: of a batch's images and masks.
     """
 
     sampled = "encoder"
 
-    def __init__(self, encoder: SliceEncoder):
+    def __init__(self, encoder: SliceEncoder, augmentation: Augmentation = MILD):
         super().__init__()
         self.encoder = encoder
+        self.augmentation = augmentation
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
         """Descend the losses of augmented slices."""
-        images, masks = augment_batch(batch, interpolation="bilinear")
+        images, masks = self.augmentation(batch)
         batch = replace(batch, images=images, masks=masks)
         smoothed = partial(F.cross_entropy, label_smoothing=0.1)
         yield "encoder", self.loss(batch, (smoothed, F.cross_entropy), (F.cross_entropy, soft_dice_loss))
