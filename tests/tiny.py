@@ -27,6 +27,10 @@ TINY = {
 # Of recipes with networks of their own; students have their teacher's.
 TINY_RECIPES = {
     ("vae", "tuned"): {"vae": TINY["vae"]["vae"] | {"num_components": 2}},
+    ("acgan", "paired"): {
+        "generator": {"latent_dim": 6, "base_channels": 4, "max_channels": 8, "condition_dim": 4},
+        "discriminator": {"base_channels": 4, "max_channels": 8},
+    },
     ("ddpm", "tuned"): {"unet": {"block_out_channels": (8, 8), "num_attention_levels": 1}},
     ("ddpm", "distilled"): {},
 }

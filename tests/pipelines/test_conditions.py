@@ -95,3 +95,38 @@ def test_conditions_that_make_no_sense_are_named(conditions, changes, message):
     conditions.check()
     with pytest.raises(InputError, match=message):
         replace(conditions, **changes).check()
+
+
+@pytest.fixture
+def measured(conditions):
+    return replace(conditions, ranges={"wall_thickness": (6.0, 28.0)})
+
+
+def test_an_amount_is_a_number_within_its_range(measured):
+    asked = {"phase": "ED", "wall_thickness": "21"}
+    assert measured.complete(asked) == {"group": "HCM", "phase": "ED", "wall_thickness": 21.0}
+    assert measured.allowed(asked).tolist() == measured.allowed({"phase": "ED"}).tolist()
+    assert measured.amounts([asked, {}, {"wall_thickness": "any"}], 3) == [
+        {"wall_thickness": 21.0},
+        {"wall_thickness": None},
+        {"wall_thickness": None},
+    ]
+
+
+@pytest.mark.parametrize("amount", [5.9, 28.1, "thick", float("nan"), float("inf"), True])
+def test_what_was_never_met_is_refused(measured, amount):
+    with pytest.raises(InputError, match="wall_thickness is .*; this model was trained on 6 to 28, give a number"):
+        measured.draw({"wall_thickness": amount}, 1)
+
+
+def test_a_model_without_amounts_does_not_know_them(conditions, measured):
+    with pytest.raises(InputError, match="unknown 'wall_thickness'; choose among group, phase, level."):
+        conditions.complete({"wall_thickness": 20})
+    with pytest.raises(InputError, match="unknown 'wall'; choose among group, phase, level, wall_thickness."):
+        measured.complete({"wall": 20})
+
+
+@pytest.mark.parametrize("ends", [(3.0,), (5.0, 5.0), (9.0, 5.0), ("a", "b"), (0.0, float("nan"))])
+def test_a_range_that_is_none_is_refused(conditions, ends):
+    with pytest.raises(InputError, match="its range of wall_thickness"):
+        replace(conditions, ranges={"wall_thickness": ends}).check()

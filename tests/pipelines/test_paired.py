@@ -169,3 +169,21 @@ def test_arguments_of_the_scripts_are_refused_before_anything_is_made(pipeline):
         Sampling(guidance_scale=2).applied_to(build_tiny("ddpm").pipeline())
     with pytest.raises(InputError, match="guidance_scale 2 given, but this model is no diffusion model"):
         Sampling(guidance_scale=2).applied_to(build_tiny("dcgan").pipeline())
+
+
+def test_the_floor_and_the_last_call_are_settings_of_one_sampler(pipeline):
+    fine, full = Sampling(stochastic_floor=0.2, last_sigma=0.03).applied_to(pipeline)
+    assert (fine.scheduler.stochastic_floor, fine.scheduler.last_sigma) == (0.2, 0.03)
+    assert (pipeline.scheduler.stochastic_floor, pipeline.scheduler.last_sigma) == (0, 0)
+    assert full.noted["stochastic_floor"] == 0.2 and "stochastic_floor" not in full.arguments
+    before, after = (one(2, seeded(), output_type="np", **full.arguments).images for one in (pipeline, fine))
+    assert (before != after).any()
+    for arguments, message in [
+        ({"stochastic_floor": -1}, "stochastic_floor is -1; give 0 for none"),
+        ({"last_sigma": float("nan")}, "last_sigma is nan"),
+        ({"last_sigma": 0.1, "scheduler": "unipc"}, r"last_sigma is for the scheduler sde-dpmsolver\+\+, not unipc"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            Sampling(**arguments).applied_to(pipeline)
+    with pytest.raises(InputError, match="stochastic_floor 0.1 given, but this model is no diffusion model"):
+        Sampling(stochastic_floor=0.1).applied_to(build_tiny("dcgan").pipeline())

@@ -45,6 +45,8 @@ class Source:
         scheduler: of a diffusion model.
         num_inference_steps: its sampling steps.
         guidance_scale: of classifier-free guidance.
+        stochastic_floor: of the sampler, where it is not the model's own; so is the next.
+        last_sigma: its last noise level.
         mixed_precision: where it was not full.
         classes: the classes asked for.
     """
@@ -55,6 +57,8 @@ class Source:
     scheduler: str | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    stochastic_floor: float | None = None
+    last_sigma: float | None = None
     mixed_precision: str | None = None
     classes: list[str] = field(default_factory=list)
 
@@ -63,6 +67,10 @@ class Source:
         sampling = [f"{self.scheduler}, {self.num_inference_steps} steps"] if self.scheduler else []
         if self.guidance_scale not in (None, 1):
             sampling.append(f"guidance {self.guidance_scale:g}")
+        if self.stochastic_floor is not None:
+            sampling.append(f"no noise below {self.stochastic_floor:g}")
+        if self.last_sigma is not None:
+            sampling.append(f"last call at {self.last_sigma:g}")
         return [*(f"class {name}" for name in self.classes), *([", ".join(sampling)] if sampling else [])]
 
 

@@ -31,7 +31,7 @@ from hcm_hf.evaluation.parts.similarity import similarity_rows
 from hcm_hf.evaluation.report import REPORT_FILE, Artefact, EncoderInfo, Report, Rows, Source, Speed
 from hcm_hf.generation.images import SETTINGS_FILE, TRAINED_IN, generate_images
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, read_training
-from hcm_hf.pipelines.sampling import DEFAULT_SAMPLING, Sampling
+from hcm_hf.pipelines.sampling import DEFAULT_SAMPLING, OF_DIFFUSION, Sampling
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.devices import AUTOCAST, autocast, find_device, name_device
 from hcm_hf.utils.errors import InputError
@@ -200,8 +200,7 @@ def measure_speed(pipeline: HCMPipeline, source: Source, batch_size: int = 8, ca
     """
     at_least("batch_size", batch_size, 1)
     at_least("calls", calls, 1)
-    keys = "scheduler", "num_inference_steps", "guidance_scale"
-    sampling = Sampling(**{key: value for key, value in vars(source).items() if key in keys})
+    sampling = Sampling(**{key: value for key, value in vars(source).items() if key in OF_DIFFUSION})
     pipeline, sampling = sampling.applied_to(pipeline)
     pipeline.set_progress_bar_config(disable=True)
     precision = source.mixed_precision if source.mixed_precision in AUTOCAST else "no"

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.generation.dataset import check_labels, plan_dataset, write_dataset
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model
-from hcm_hf.pipelines.sampling import DEFAULT_SAMPLING, Sampling
+from hcm_hf.pipelines.sampling import DEFAULT_SAMPLING, OF_DIFFUSION, Sampling
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.devices import autocast, find_device, make_accelerator
 from hcm_hf.utils.errors import InputError
@@ -235,8 +235,7 @@ def _check(output_dir: Path, settings: dict) -> None:
         require_empty(output_dir, "output_dir")
         return
     before = json.loads(path.read_text(encoding="utf-8"))
-    sampling = ("class", "scheduler", "num_inference_steps", "guidance_scale", "mixed_precision")
-    for name in ("model_hash", "seed", *sampling, "version"):
+    for name in ("model_hash", "seed", "class", *OF_DIFFUSION, "mixed_precision", "version"):
         if before.get(name) != settings.get(name):
             raise InputError(
                 f"{output_dir} holds images with {name} {before.get(name)}, not {settings.get(name)}; "

@@ -19,6 +19,7 @@ from hcm_hf.data.preparation import PreparationReport
 from hcm_hf.data.schema import FEATURES
 from hcm_hf.pipelines.auto import INDEX_FILE, HCMPipeline
 from hcm_hf.pipelines.notes import without_paths
+from hcm_hf.pipelines.sampling import OF_DIFFUSION
 from hcm_hf.schedulers import SAMPLERS
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.errors import InputError
@@ -29,8 +30,8 @@ SPACE_MODELS = "models.json"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _OF_DIFFUSERS = ("_class_name", "_diffusers_version")
 _GENERATOR = (
-    *("model", "model_hash", "version", "seed", "class", "classes", "scheduler", "num_inference_steps"),
-    *("guidance_scale", "mixed_precision", "dataset_source", "license", "train_patients"),
+    *("model", "model_hash", "version", "seed", "class", "classes", *OF_DIFFUSION),
+    *("mixed_precision", "dataset_source", "license", "train_patients"),
 )
 
 

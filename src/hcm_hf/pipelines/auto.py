@@ -33,7 +33,12 @@ INDEX_FILE = "model_index.json"
 ROOT_CONFIG = "config.json"  # of a repository: the Hub counts its downloads, and those of no other file
 _VARIANT = re.compile(r"[\w-]{1,64}")
 # The pipelines that a saved folder may name, and the modules beside this one that they are in.
-_KINDS = {"DDPMPipeline": "ddpm", "LatentPipeline": "latent", "PairedDDPMPipeline": "paired"}
+_KINDS = {
+    "DDPMPipeline": "ddpm",
+    "LatentPipeline": "latent",
+    "PairedDDPMPipeline": "paired",
+    "PairedLatentPipeline": "paired_latent",
+}
 
 
 class HCMPipeline(DiffusionPipeline):

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from hcm_hf.pipelines.auto import HCMPipeline
 
 
+FINE = ("stochastic_floor", "last_sigma")  # options of the scheduler sde-dpmsolver++
+OF_DIFFUSION = ("scheduler", "num_inference_steps", "guidance_scale", *FINE)  # settings of diffusion models
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How to sample; what is left at None is the pipeline's default.
@@ -26,6 +30,8 @@ class Sampling:
         num_inference_steps: sampling steps of a diffusion model; with another scheduler than its own 1000 for ddpm,
             50 for ddim and 20 for the others.
         guidance_scale: of classifier-free guidance, for a diffusion model with conditions; 1 is none.
+        stochastic_floor: of sde-dpmsolver++, the noise level (over the image's) below which steps add no noise.
+        last_sigma: of sde-dpmsolver++, the noise level of the last call of the network.
     """
 
     conditions: Mapping[str, str | float | None] | None = None
@@ -33,6 +39,8 @@ class Sampling:
     scheduler: str | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    stochastic_floor: float | None = None
+    last_sigma: float | None = None
 
     def applied_to(self, pipeline: "HCMPipeline") -> "tuple[HCMPipeline, Sampling]":
         """Return a pipeline that samples so, and the settings in full.
@@ -42,11 +50,12 @@ class Sampling:
         Raises:
             InputError: if the pipeline has no use for a setting, or does not take its value.
         """
-        from hcm_hf.schedulers import convert_scheduler  # which imports torch
+        from hcm_hf.schedulers import FineDPMSolverScheduler, convert_scheduler  # which imports torch
 
         full, own = self._with_conditions(pipeline), pipeline.sampling_defaults
-        for name in ("scheduler", "num_inference_steps", "guidance_scale"):
-            if vars(own)[name] is None and vars(self)[name] is not None:
+        known = (*FINE, *(name for name in OF_DIFFUSION if vars(own)[name] is not None)) if pipeline.denoises else ()
+        for name in OF_DIFFUSION:
+            if name not in known and vars(self)[name] is not None:
                 kind = "diffusion model has no classes" if pipeline.denoises else "model is no diffusion model"
                 raise InputError(f"{name} {vars(self)[name]} given, but this {kind}; leave it out.")
         if not pipeline.denoises:
@@ -59,6 +68,10 @@ class Sampling:
         scale = own.guidance_scale if self.guidance_scale is None else float(self.guidance_scale)
         full = replace(full, scheduler=name, num_inference_steps=steps, guidance_scale=scale)
         full.check(converted.config.num_train_timesteps)
+        fine = {name: vars(self)[name] for name in FINE if vars(self)[name] is not None}
+        if fine and not isinstance(converted, FineDPMSolverScheduler):
+            raise InputError(f"{next(iter(fine))} is for the scheduler sde-dpmsolver++, not {name}; leave it out.")
+        converted.register_to_config(**fine)
         bound = copy(pipeline)
         bound.scheduler = converted
         return bound, full
@@ -70,6 +83,9 @@ class Sampling:
             raise InputError(f"num_inference_steps is {steps}; choose from 1 to {most}.")
         if self.guidance_scale is not None and not 0 <= self.guidance_scale < math.inf:
             raise InputError(f"guidance_scale is {self.guidance_scale}; give 0 or more, 1 for none.")
+        for name in FINE:
+            if vars(self)[name] is not None and not 0 <= vars(self)[name] < math.inf:
+                raise InputError(f"{name} is {vars(self)[name]}; give 0 for none, or more.")
 
     def _with_conditions(self, pipeline: "HCMPipeline") -> "Sampling":
         """The same with all that the images show in `conditions`."""
@@ -85,7 +101,8 @@ class Sampling:
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments for a call of the pipeline."""
-        return {name: value for name, value in vars(self).items() if name != "scheduler" and value is not None}
+        of_scheduler = ("scheduler", *FINE)
+        return {name: value for name, value in vars(self).items() if name not in of_scheduler and value is not None}
 
     @property
     def noted(self) -> dict[str, Any]:
@@ -93,7 +110,7 @@ class Sampling:
         answers = [] if self.conditions is None else [one for one in self.conditions.values() if one is not None]
         words = " ".join(one if isinstance(one, str) else f"{one:g}" for one in answers)
         shown = None if self.conditions is None else words or "any"
-        steps = {name: vars(self)[name] for name in ("scheduler", "num_inference_steps", "guidance_scale")}
+        steps = {name: vars(self)[name] for name in OF_DIFFUSION}
         return {"class": shown} | {name: value for name, value in steps.items() if value is not None}
 
     @property

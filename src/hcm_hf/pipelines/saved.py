@@ -34,6 +34,7 @@ MOST_NUMBERS = 2**28  # in any tensor that a call makes for one image; as float3
 LARGEST = {
     **{"sample_size": 1024, "in_channels": 4096, "out_channels": 4096, "patch_size": 32},
     **{"latent_dim": 4096, "hidden_dim": 16_384, "base_channels": 1024, "num_components": 1000},
+    **{"max_channels": 4096, "num_labels": 10_000, "condition_dim": 4096},
     **{"block_out_channels": 4096, "layers_per_block": 8, "attention_head_dim": 4096, "norm_num_groups": 4096},
     **{"attn_norm_num_groups": 4096, "time_embedding_dim": 16_384, "num_class_embeds": 10_001},
     **{"num_train_timesteps": 10_000, "num_inference_steps": 10_000, "trained_betas": 1, "frequencies": 1e15},

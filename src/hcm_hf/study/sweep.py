@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from hcm_hf.version import __version__
 
 
 COLUMNS = (
+    *("c2st_auc", "kid_imagenet", "noise_level", "edge_kurtosis"),
     *("kid_acdc", "relative_fd_acdc", "coverage_acdc", "spectrum_distance", "brightness_outliers", "copy_rate"),
     *("thick_share_ed", "valid_topology"),
     *("mask_dice_myocardium", "mask_dice_lv", "mask_valid_topology"),
@@ -48,6 +50,8 @@ def sweep_steps(
     encoder: str | Path | None = None,
     schedulers: Sequence[str] | None = None,
     steps: Sequence[int] | None = None,
+    stochastic_floors: Sequence[float] | None = None,
+    last_sigmas: Sequence[float] | None = None,
     num_images: int = 200,
     seeds: Sequence[int] = (0,),
     split: str = "test",
@@ -68,6 +72,8 @@ def sweep_steps(
         schedulers: a diffusion model's samplers: ddpm, ddim, dpmsolver++, sde-dpmsolver++, unipc; by default ddpm and
             unipc.
         steps: a diffusion model's numbers of sampling steps; by default 1 2 4 10 20 50.
+        stochastic_floors: noise levels below which sde-dpmsolver++ adds no noise; by default the model's own.
+        last_sigmas: noise levels of the last call of sde-dpmsolver++; by default the model's own.
         num_images: number of images of each setting.
         seeds: seeds of images and evaluation; all settings of a seed start from the same noise. With several seeds
             the table has the mean, the lowest and the highest.
@@ -89,7 +95,8 @@ def sweep_steps(
     if not pipeline.makes_masks and len(groups) > 1:
         raise InputError(f"groups {' '.join(groups)}: this model makes no masks, whose walls to compare; name one.")
     asked = {group: {"group": group} if "group" in pipeline.conditions.axes else None for group in groups}
-    settings = _list_settings(pipeline, schedulers, steps)
+    fine = {"stochastic_floor": stochastic_floors, "last_sigma": last_sigmas}
+    settings = _list_settings(pipeline, schedulers, steps, fine)
     for one in settings.values():
         for group in groups:  # what cannot be is found before the first image
             replace(one, conditions=asked[group]).applied_to(pipeline)
@@ -159,18 +166,26 @@ def sweep_steps(
 
 
 def _list_settings(
-    pipeline: HCMPipeline, schedulers: Sequence[str] | None, steps: Sequence[int] | None
+    pipeline: HCMPipeline,
+    schedulers: Sequence[str] | None,
+    steps: Sequence[int] | None,
+    fine: Mapping[str, Sequence[float] | None],
 ) -> dict[str, Sampling]:
-    """How to sample, by the name of the row."""
+    """How to sample, by the name of the row: the sampler with its options, and the number of steps last."""
     if not pipeline.denoises:
-        if schedulers or steps:
-            raise InputError("schedulers and steps are for diffusion models, and this is none; leave them out.")
+        if schedulers or steps or any(fine.values()):
+            raise InputError("schedulers, steps, stochastic_floors and last_sigmas are for diffusion models only.")
         return {ONCE: Sampling()}
-    return {
-        f"{name}-{count}": Sampling(scheduler=name, num_inference_steps=count)
-        for name in schedulers or SCHEDULERS
-        for count in steps or STEPS
-    }
+    settings = {}
+    for name in schedulers or SCHEDULERS:
+        for options in product(*(values or (None,) for values in fine.values())):
+            chosen: dict[str, Any] = {
+                key: value for key, value in zip(fine, options, strict=True) if value is not None
+            }
+            sampler = "-".join([name, *(f"{key}={value:g}" for key, value in chosen.items())])
+            for count in steps or STEPS:
+                settings[f"{sampler}-{count}"] = Sampling(scheduler=name, num_inference_steps=count, **chosen)
+    return settings
 
 
 def _shown(reports: Mapping[str, Report], row: str) -> dict[str, Number]:
