@@ -93,10 +93,10 @@ def test_a_damaged_folder_is_refused_in_one_sentence(tmp_path, damage, name):
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(InputError, match=f"--encoder {folder} holds no encoder: .* scripts/train_encoder.py"):
+        with pytest.raises(InputError, match=f"encoder {folder} holds no encoder: .* scripts/train_encoder.py"):
             load_encoder(folder)
     save(tmp_path, VAE(16, latent_dim=2, base_channels=2))
-    with pytest.raises(InputError, match=f"--encoder {tmp_path} holds another model; .* scripts/train_encoder.py"):
+    with pytest.raises(InputError, match=f"encoder {tmp_path} holds another model; .* scripts/train_encoder.py"):
         load_encoder(tmp_path)
 
 
@@ -175,7 +175,7 @@ def test_the_instrument_of_a_dataset_passes_whatever_the_groups(encoder, real):
 def refusal(*arguments):
     with pytest.raises(InputError) as caught:
         check_encoder(*arguments)
-    assert "\n" not in str(caught.value) and str(caught.value).startswith("--encoder runs/encoder was trained on ")
+    assert "\n" not in str(caught.value) and str(caught.value).startswith("encoder runs/encoder was trained on ")
     return str(caught.value)
 
 

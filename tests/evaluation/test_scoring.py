@@ -101,6 +101,10 @@ def test_the_report_counts_what_it_compared(report):
     assert report.parts == {
         "similarity": [*names, "cc_max_shift_random"],
         "appearance": ["spectrum_distance", "brightness_outliers"],
+        "realism": [
+            *(f"{texture}{z}" for texture in ("noise_level", "edge_kurtosis", "edge_coherence") for z in ("", "_z")),
+            *("brightness_spread", "bright_outside_heart"),
+        ],
         "memorization": ["copy_rate", "nearest_neighbour_ratio", "c_t", "authenticity"],
     }
     for row in report.rows.values():
@@ -266,7 +270,7 @@ def test_images_of_another_model_are_refused(dataset_dir, tmp_path):
     for name, seed in (("one", 0), ("other", 1)):
         build_tiny("vae", seed).pipeline().save_pretrained(tmp_path / name)
     images = generate_images(tmp_path / "one", tmp_path / "images", 3)
-    with pytest.raises(InputError, match="not by --model"):
+    with pytest.raises(InputError, match="not by model"):
         score(tmp_path / "report", images=images, model=tmp_path / "other", dataset=dataset_dir)
     report = score(tmp_path / "report", images=images, model=tmp_path / "one", dataset=dataset_dir)
     assert report.speed.network_calls == 1 and report.speed.seconds_per_1000_images > 0
@@ -308,7 +312,7 @@ def test_groups_that_are_not_there_are_refused_before_images_are_made(paired, da
 
 
 def test_guidance_is_for_generating(dataset_dir, tmp_path):
-    with pytest.raises(InputError, match="--guidance_scale 2 is for generating"):
+    with pytest.raises(InputError, match="guidance_scale 2 is for generating"):
         score(tmp_path / "report", images=tmp_path, dataset=dataset_dir, sampling=Sampling(guidance_scale=2))
 
 

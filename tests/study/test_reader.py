@@ -229,9 +229,9 @@ def test_a_key_of_nothing_is_refused(write, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": None}, "Give --images to write a sheet, or --form"),
-        ({"form": "filled.csv"}, "Give --images to write a sheet, or --form"),
-        ({"key": "key.csv"}, "--key is for scoring"),
+        ({"images": None}, "Give `images` to write a sheet, or `form`"),
+        ({"form": "filled.csv"}, "Give `images` to write a sheet, or `form`"),
+        ({"key": "key.csv"}, "`key` is for scoring"),
         ({"num_each": 21}, "holds 20 slices; num_each is 21"),
         ({"num_each": 0}, "num_each is 0"),
         ({"seed": -1}, "seed is -1"),

@@ -1,6 +1,8 @@
 """What holds for every family, once."""
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -130,15 +132,27 @@ def test_to_make_a_pipeline_leaves_the_networks_as_they_are(family, recipe, batc
 def test_draws_do_not_depend_on_the_number_of_processes(family, recipe, splits):
     """Two halves see the numbers of the whole: where no layer mixes slices, its losses are the means of theirs."""
     slices = Slices(splits["train"], ("HCM",))
-    values = []
-    for num_processes in (1, 2):
-        parts = []
-        for index in range(num_processes):
-            objective = build_tiny(family, recipe=recipe).eval()  # batch normalisation mixes no slices then
-            torch.manual_seed(1)
-            part = slices.batch(range(index, 8, num_processes), index, num_processes)
-            parts.append([loss.item() for _, loss in objective.losses(part)])
-        values.append(np.mean(parts, axis=0))
+
+    def losses(index, num_processes, gather):
+        objective = build_tiny(family, recipe=recipe).eval()  # batch normalisation mixes no slices then
+        torch.manual_seed(1)
+        part = slices.batch(range(index, 8, num_processes), index, num_processes)
+        return [loss.item() for _, loss in objective.losses(replace(part, gather=gather))]
+
+    def note(values, noted):
+        noted.append(values)
+        return torch.cat([values, values])
+
+    def replay(values):
+        left = iter(values)
+        return lambda own: next(left)
+
+    gathered = [[], []]  # what each of two processes gives to the others, in order; it does not depend on theirs
+    for index in range(2):
+        losses(index, 2, partial(note, noted=gathered[index]))
+    whole = [torch.cat(values) for values in zip(*gathered, strict=True)]
+    parts = [losses(index, 2, replay(whole)) for index in range(2)]
+    values = losses(0, 1, lambda own: own), np.mean(parts, axis=0)
     np.testing.assert_allclose(*values, rtol=1e-4)
 
 

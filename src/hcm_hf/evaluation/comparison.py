@@ -114,6 +114,7 @@ class Comparison:
         model: the diffusion model that made the images, for the test of membership; None for any other.
         real_per_image: real images that a generated one is compared with at random.
         seed: of all choices.
+        device: where the ImageNet features are computed.
     """
 
     generated: GeneratedImages
@@ -122,6 +123,7 @@ class Comparison:
     model: DDPMPipeline | None = None
     real_per_image: int = 50
     seed: int = 0
+    device: str = "cpu"
 
     @property
     def pixel_spacing(self) -> float:
@@ -211,7 +213,7 @@ class Comparison:
     def imagenet_features(self) -> dict[str, np.ndarray]:
         """Features of `extractors.imagenet_features` by row, and those of the held-out slices; real ones are kept."""
         sets = self.against_heldout | {"heldout": self.reference.heldout.images}
-        return {name: imagenet_features(one, keep=name in ("real", "heldout")) for name, one in sets.items()}
+        return {name: imagenet_features(one, self.device, name in ("real", "heldout")) for name, one in sets.items()}
 
     @property
     def levels(self) -> dict[str, np.ndarray | None]:

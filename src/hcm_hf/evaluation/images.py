@@ -89,11 +89,13 @@ class GeneratedImages:
         images: float32 (N, H, W) in [0, 1].
         source: what made them.
         pairs: their segmentations; None where there are none.
+        patients: whose each is, (N,), of real slices that are offered as generated; None for those of a model.
     """
 
     images: np.ndarray
     source: Source = Source()
     pairs: GeneratedPairs | None = None
+    patients: np.ndarray | None = None
 
 
 def find_levels(phases: np.ndarray, positions: np.ndarray) -> np.ndarray:

@@ -83,10 +83,10 @@ def score(
     """
     output_dir = Path(output_dir)
     if images is None and model is None:
-        raise InputError("Give --images, or --model to generate them with.")
+        raise InputError("Give `images`, or `model` to generate them with.")
     for argument, value in vars(sampling).items():
         if images is not None and value is not None:
-            raise InputError(f"--{argument} {value} is for generating; the images of --images are made already.")
+            raise InputError(f"{argument} {value} is for generating; the images of `images` are made already.")
     at_least("seed", seed, 0)
     where = find_device(device)
     folder = None if model is None else find_pipeline(model)
@@ -96,7 +96,7 @@ def score(
     if loaded is not None:
         check_encoder(loaded, training, reference.all_heldout)
     if not any((output_dir / name).exists() for name in (REPORT_FILE, "images", PARTS_FOLDER)):
-        require_empty(output_dir, "--output_dir")
+        require_empty(output_dir, "output_dir")
     if images is None:
         assert model is not None  # one of them is given
         made = output_dir / "images"
@@ -104,14 +104,14 @@ def score(
     generated = GeneratedImages(*read_images(images), read_pairs(images))
     source = generated.source
     if folder is not None and source.model_hash not in (None, hash_model(folder)):
-        raise InputError(f"The images in {images} were made by {source.model}, not by --model {model}.")
+        raise InputError(f"The images in {images} were made by {source.model}, not by model {model}.")
     known = refuse_seen_patients(reference, Path(images), folder, source)
     noted, training_notes = _noted(Path(images)), read_training(folder) if folder else {}
     written = noted or training_notes
     if (output_dir / REPORT_FILE).exists():
         before = Report.load(output_dir).generator
         if before != source:
-            raise InputError(f"{output_dir} holds the report of {before.model}; name another --output_dir.")
+            raise InputError(f"{output_dir} holds the report of {before.model}; name another output_dir.")
     pipeline = None if folder is None else HCMPipeline.from_pretrained(folder, device=where)
     report = evaluate_images(
         generated,
@@ -121,6 +121,7 @@ def score(
         paper_compat=paper_compat,
         seed=seed,
         output_dir=output_dir,
+        device=str(where),
     )
     report.training_precision = noted.get(TRAINED_IN, training_notes.get("mixed_precision"))
     if not known:
@@ -159,7 +160,7 @@ def refuse_seen_patients(reference: Reference, images: Path, model: Path | None,
     if seen_by and (shared := shared_patients(reference.all_heldout.identities, seen_by)):
         raise InputError(
             f"{source.model} was trained on patient {shared[0]}, who is held out in split '{reference.split}'; name "
-            "the --dataset that it was trained on."
+            "the `dataset` that it was trained on."
         )
     return seen_by is not None
 
@@ -236,6 +237,7 @@ def evaluate_images(
     seed: int = 0,
     real_per_image: int = 50,
     output_dir: Path | None = None,
+    device: str = "cpu",
 ) -> Report:
     """Compare generated images with the slices of training and of held-out patients.
 
@@ -248,6 +250,7 @@ def evaluate_images(
         seed: of the random pairs, subsamples and resamples.
         real_per_image: real images per generated one in the protocol `random`.
         output_dir: gets the figures, and keeps the parts that are finished until the next call.
+        device: where the ImageNet features are computed.
 
     Returns:
         The report, with `output_dir` also the names of the figures of each part.
@@ -267,7 +270,7 @@ def evaluate_images(
         check_encoder(encoder, reference.training, reference.all_heldout)
     if generated.pairs is not None:
         check_pairs(generated, {"train": reference.all_training, reference.split: reference.all_heldout})
-    comparison = Comparison(generated, reference, encoder, model, real_per_image, seed)
+    comparison = Comparison(generated, reference, encoder, model, real_per_image, seed, device)
     report = comparison.begin_report()
     parts, report.left_out = _choose_parts(comparison)
     if generated.pairs is not None:

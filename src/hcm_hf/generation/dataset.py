@@ -31,7 +31,7 @@ _LEAST = 2  # slices in a split, as training asks of the one for validation
 def check_labels(pipeline: HCMPipeline, sampling: Sampling) -> None:
     """Raise an `InputError` unless slices of the pipeline come with masks and with labels that it was trained on."""
     if not pipeline.makes_masks:
-        raise InputError("save_dataset needs a model that makes masks, as ddpm of recipe tuned; leave it out.")
+        raise InputError("save_dataset needs a model that makes masks, as the tuned ddpm; leave it out.")
     conditions = pipeline.conditions
     for axis, names in AXES.items():
         if axis not in conditions.axes or not set(conditions.axes[axis]) <= set(names):

@@ -19,7 +19,7 @@ from hcm_hf.data.preparation import PreparationReport
 from hcm_hf.data.schema import FEATURES
 from hcm_hf.pipelines.auto import INDEX_FILE, HCMPipeline
 from hcm_hf.pipelines.notes import without_paths
-from hcm_hf.pipelines.sampling import OF_DIFFUSION
+from hcm_hf.pipelines.sampling import FINE, OF_DIFFUSION
 from hcm_hf.schedulers import SAMPLERS
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.errors import InputError
@@ -75,7 +75,7 @@ def pipeline_files(folder: Path, pipeline: HCMPipeline) -> dict[str, bytes]:
     if pipeline.denoises:
         kinds = {type(pipeline.scheduler), *(sampler.scheduler for sampler in SAMPLERS.values())}
         names = (name for kind in kinds for name in _arguments(kind))  # one carries another's
-        configs["scheduler/scheduler_config.json"] = (*_OF_DIFFUSERS, *names)
+        configs["scheduler/scheduler_config.json"] = (*_OF_DIFFUSERS, *names, *FINE)
     files = {}
     for name, keys in configs.items():
         data = read_regular(folder, name)

@@ -139,7 +139,7 @@ def resample(statistic: Callable[[np.ndarray], float], codes: np.ndarray, draws:
         draws: (resamples, patients), indices of patients.
     """
     biased = resample_biased(statistic, codes, draws)
-    others = [np.flatnonzero(codes != patient) for patient in range(draws.shape[1])]
+    others = (np.flatnonzero(codes != patient) for patient in range(draws.shape[1]))
     left_out = np.array([statistic(rows) if len(rows) else np.nan for rows in others])
     return Resampled(biased.values, (left_out,))
 

@@ -22,7 +22,6 @@ class ConditionEmbedding(nn.Module):
         super().__init__()
         self.labels = nn.Embedding(num_labels + 1, dim)
         self.wall = nn.Sequential(nn.Linear(1 + 2 * FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
-        self.no_wall = nn.Parameter(torch.zeros(dim))
 
     def forward(self, labels: torch.Tensor, walls: torch.Tensor) -> torch.Tensor:
         """Embed.
@@ -35,7 +34,7 @@ class ConditionEmbedding(nn.Module):
             (B, dim).
         """
         known = walls.isfinite()[:, None]
-        place = (walls.nan_to_num(0.0) / LARGEST_WALL)[:, None].to(self.no_wall)  # (B, 1)
+        place = (walls.nan_to_num(0.0) / LARGEST_WALL)[:, None].to(self.labels.weight)  # (B, 1)
         waves = math.pi * place * torch.arange(1, FREQUENCIES + 1, device=place.device)  # (B, FREQUENCIES)
         wall = self.wall(torch.cat([2 * place - 1, waves.sin(), waves.cos()], dim=1))  # (B, dim)
-        return self.labels(labels) + torch.where(known, wall, self.no_wall)
+        return self.labels(labels) + wall * known

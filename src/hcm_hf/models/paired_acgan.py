@@ -132,13 +132,13 @@ class PairedACGANDiscriminator(ModelMixin, ConfigMixin):
         )
         width = widths[-1]
         self.mix = nn.Conv2d(width, width, kernel_size=4)
-        self.to_logit = nn.Linear(width, 1)
+        self.to_logit = nn.Linear(width, 1, bias=False)  # a constant tells no pair from another
         self.embed = ConditionEmbedding(math.prod(answers), width)
         self.to_answers = nn.ModuleList(nn.Linear(width, count) for count in answers)
         self.to_wall = nn.Linear(width, 1)
 
     def forward(self, pairs: torch.Tensor, class_labels: torch.Tensor, wall_thickness: torch.Tensor) -> PairVerdict:
-        """Judge pairs.
+        """Score pairs.
 
         Args:
             pairs: (B, 4, H, W).
@@ -149,8 +149,8 @@ class PairedACGANDiscriminator(ModelMixin, ConfigMixin):
         for block in self.down_blocks:
             hidden = F.leaky_relu(block(hidden), 0.2)  # (B, 2 C, H / 2, W / 2)
         features = F.leaky_relu(self.mix(hidden), 0.2).flatten(1)  # (B, C)
-        said = self.embed(class_labels, wall_thickness)  # (B, C)
-        logits = self.to_logit(features).squeeze(1) + (features * said).sum(1) / features.shape[1] ** 0.5
+        condition = self.embed(class_labels, wall_thickness)  # (B, C)
+        logits = self.to_logit(features).squeeze(1) + (features * condition).sum(1) / features.shape[1] ** 0.5
         return PairVerdict(
             logits, tuple(head(features) for head in self.to_answers), self.to_wall(features).squeeze(1)
         )

@@ -60,7 +60,7 @@ class PairedLatentPipeline(PairedPipeline, LatentPipeline):
     def conditions(self) -> Conditions:
         """See `HCMPipeline.conditions`."""
         config = self.config
-        ranges = {name: (ends[0], ends[1]) for name, ends in config.ranges.items() if len(ends) == 2}
+        ranges = {name: tuple(ends) for name, ends in config.ranges.items()}
         return Conditions(dict(config.axes), config.frequencies, config.defaults, ranges)
 
     def check(self) -> None:

@@ -107,8 +107,8 @@ class Sampling:
     @property
     def noted(self) -> dict[str, Any]:
         """What to note beside the images: `class`, and of a diffusion model how it was sampled."""
-        answers = [] if self.conditions is None else [one for one in self.conditions.values() if one is not None]
-        words = " ".join(one if isinstance(one, str) else f"{one:g}" for one in answers)
+        answers = {name: one for name, one in (self.conditions or {}).items() if one is not None}
+        words = " ".join(one if isinstance(one, str) else f"{name} {one:g}" for name, one in answers.items())
         shown = None if self.conditions is None else words or "any"
         steps = {name: vars(self)[name] for name in OF_DIFFUSION}
         return {"class": shown} | {name: value for name, value in steps.items() if value is not None}

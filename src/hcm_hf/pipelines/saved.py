@@ -232,5 +232,7 @@ def load_scheduler(scheduler_class: type[SchedulerMixin], folder: Path) -> Sched
         for timestep in each.timesteps:
             sample = each.step(sample, timestep, sample, generator=generator).prev_sample
         if not (sample.isfinite().all() and (signal >= 0).all() and (signal <= 1).all()):
-            raise InputError(f"{folder.name}/scheduler_config.json is no schedule of noise; copy it again.")
+            raise InputError(
+                f"{folder.name}/scheduler_config.json is no schedule of noise from 0 to 1; copy it again."
+            )
     return scheduler_class.from_config(options)  # one that has taken no step

@@ -60,7 +60,8 @@ def planted_sets(everyone: RealSlices, group: str = "HCM", seed: int = 0) -> dic
             for mask in training.masks[segmented]
         ]
         asked = training.groups[segmented], training.phases[segmented], training.levels[segmented] % THIRDS
-        return GeneratedImages(images[segmented], pairs=GeneratedPairs(np.array(masks, np.uint8), *asked))
+        shown = GeneratedPairs(np.array(masks, np.uint8), *asked)
+        return GeneratedImages(images[segmented], pairs=shown, patients=training.patients[segmented])
 
     damaged = {
         "copies, shifted": np.roll(images, 1, axis=2),
@@ -68,13 +69,15 @@ def planted_sets(everyone: RealSlices, group: str = "HCM", seed: int = 0) -> dic
         **{f"copies, blur {sigma} px": gaussian_filter(images, (0, sigma, sigma)) for sigma in (0.5, 0.8, 1)},
         "copies, brighter by .1": images + np.float32(0.1),
         "copies, dark chest wall": images * _darkening(images.shape[1]),
-        "the mean image": np.stack([np.roll(mean, tuple(shift), axis=(0, 1)) for shift in moved]),
-        "half of the patients": images[half],
     }
-    others = [other for other in GROUPS if other != group and GROUPS.index(other) in everyone.groups]
-    damaged |= {f"real {other}": everyone.of_groups([other]).images for other in others}
-    sets = {"copies": pairs(0) if segmented.any() else GeneratedImages(images)}
-    sets |= {name: GeneratedImages(one.clip(0, 1).astype(np.float32)) for name, one in damaged.items()}
+    sets = {"copies": pairs(0) if segmented.any() else GeneratedImages(images, patients=training.patients)}
+    for name, one in damaged.items():
+        sets[name] = GeneratedImages(one.clip(0, 1).astype(np.float32), patients=training.patients)
+    sets["the mean image"] = GeneratedImages(np.stack([np.roll(mean, tuple(shift), axis=(0, 1)) for shift in moved]))
+    sets["half of the patients"] = GeneratedImages(images[half], patients=training.patients[half])
+    for other in (other for other in GROUPS if other != group and GROUPS.index(other) in everyone.groups):
+        slices = everyone.of_groups([other])
+        sets[f"real {other}"] = GeneratedImages(slices.images, patients=slices.patients)
     if segmented.any():
         sets |= {f"copies, masks shifted by {shift} px": pairs(shift) for shift in (1, 2, 3)}
     return sets

@@ -139,11 +139,11 @@ def reader_sheet(
             model that has seen a held-out patient, or a form that is incomplete or of another sheet.
     """
     if (images is None) == (form is None):
-        raise InputError("Give --images to write a sheet, or --form to score a filled form.")
+        raise InputError("Give `images` to write a sheet, or `form` to score a filled form.")
     if form is not None:
         return score_forms(Path(form), Path(output_dir if key is None else key), Path(output_dir))
     if key is not None:
-        raise InputError("--key is for scoring; leave it out, or give --form.")
+        raise InputError("`key` is for scoring; leave it out, or give `form`.")
     assert images is not None  # as there is no form
     return write_sheet(Path(images), Path(output_dir), dataset, split, groups, num_each, seed)
 
@@ -166,7 +166,7 @@ def write_sheet(
     pairs = read_pairs(images)
     shown = source.classes if pairs is None else asked_groups(pairs)
     if others := set(shown) - {"any"} - set(groups):
-        raise InputError(f"{images} shows {', '.join(sorted(others))}, not {', '.join(groups)}; name other --groups.")
+        raise InputError(f"{images} shows {', '.join(sorted(others))}, not {', '.join(groups)}; name other `groups`.")
     known = refuse_seen_patients(reference, images, None, source)
     for what, found in ((str(images), generated), (f"split '{split}'", heldout.images)):
         if len(found) < num_each:
@@ -174,7 +174,7 @@ def write_sheet(
     if generated.shape[1:] != heldout.images.shape[1:]:
         sizes = (f"{one.shape[2]}x{one.shape[1]}" for one in (generated, heldout.images))
         raise InputError(f"{images} holds images of {' px, the dataset slices of '.join(sizes)} px; use one size.")
-    require_empty(output_dir, "--output_dir")
+    require_empty(output_dir, "output_dir")
     random = np.random.default_rng(seed)
     real = spread_evenly(heldout.patients, heldout.positions, num_each, random)
     made = np.sort(random.permutation(len(generated))[:num_each])
@@ -256,7 +256,7 @@ def score_forms(form: Path, key: Path, output_dir: Path) -> Path:
     sheet, kinds = read_key(key)
     forms = sorted(form.glob("*.csv")) if form.is_dir() else [form]
     if not forms:
-        raise InputError(f"--form {form} holds no form (*.csv); name a filled one.")
+        raise InputError(f"form {form} holds no form (*.csv); name a filled one.")
     readings = [score_form(path, sheet, kinds) for path in forms]
     text = render_readings(readings, sheet, len(kinds))
     record = {"sheet": sheet, "tiles": len(kinds), "readings": plain(readings)}

@@ -24,10 +24,12 @@ SIMILARITY = (
     *("ssim_copy_gap", "cc_copy_gap"),
 )
 BEYOND = (
+    *("c2st_auc", "kid_imagenet", "patient_recall", "noise_level", "edge_kurtosis"),
     *("kid_acdc", "relative_fd_acdc", "precision_acdc", "coverage_acdc", "spectrum_distance"),
     *("brightness_outliers", "copy_rate", "thick_share_ed", "valid_topology", "membership_auc"),
 )
 HEADLINE = (  # on HCM patients and on those of all groups, side by side
+    *("c2st_auc", "kid_imagenet", "patient_recall"),
     *("kid_acdc", "relative_fd_acdc", "coverage_acdc", "spectrum_distance", "copy_rate", "ssim_copy_gap"),
     "valid_topology",
 )

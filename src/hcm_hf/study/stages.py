@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.slices import Slices
 from hcm_hf.evaluation.encoder import load_encoder
+from hcm_hf.evaluation.extractors import is_installed
 from hcm_hf.evaluation.kept import PARTS_FOLDER
 from hcm_hf.evaluation.report import REPORT_FILE, Report, Source
 from hcm_hf.evaluation.scoring import measure_speed, score
@@ -258,6 +259,7 @@ class Family(Training):
             and (report.encoder.hash, report.segmenter.hash) == (encoder.features.hash, encoder.segmenter.hash)
             and (report.hcm_hf_version, report.seed) == (__version__, self.plan.settings["seed"])
             and report.paper_compat_artefact is not None
+            and not ("realism" in report.left_out and is_installed())
         )
 
     def score(self) -> None:

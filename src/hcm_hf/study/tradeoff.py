@@ -46,7 +46,7 @@ PANELS = {
     COPIES: Panel("copies of training slices (no more than real patients)", (-0.002, None), linear_to=0.01),
     WALLS: Panel("walls of 15 mm at end diastole (as many as real patients)", (-0.02, 1.02)),
 }
-MASK_WALLS = "mask_thick_share_hcm_ed"  # of models that make masks: hollow, in the panel of what the encoder sees
+MASK_WALLS = "mask_thick_share_hcm_ed"  # of models that make masks: hollow, in the panel of what the segmenter finds
 COLUMNS = (*PANELS, "spectrum_distance", MASK_WALLS)
 
 # Okabe and Ito's colours, which all eyes can tell, in an order that keeps like ones apart.
@@ -65,7 +65,7 @@ class Entry:
     calls: int  # of the network per image
     milliseconds: float  # per image
     milliseconds_range: tuple[float, float] | None  # by the fastest and the slowest call; None where one was timed
-    measured_on: str  # device, threads and batch of that time
+    measured_on: str  # what that time was measured on
     numbers: dict[str, Number]  # by column, where there is one
     real: dict[str, Number]  # of real patients in its place; their copies depend on the slices that the model has seen
     compared: dict[str, str | int | None]  # what must be the same for all: encoder, held-out data, dataset if known
@@ -187,18 +187,24 @@ def _entry(
     source: Path,
 ) -> Entry:
     """An entry of the numbers of one seed or several."""
-    threads = f"{speed.threads} thread{'s' if speed.threads > 1 else ''}"
     first = seeds[0]["kid_acdc"]
+    compared: dict[str, str | int | None] = {
+        "encoder": first.encoder,
+        "held-out slices": first.n_real,
+        "held-out patients": first.n_patients,
+    }
+    if (walls := seeds[0].get(WALLS)) is not None and walls.encoder is not None:
+        compared["segmenter"] = walls.encoder
     return Entry(
         *model,
         sampler,
         calls=speed.network_calls,
         milliseconds=speed.seconds_per_1000_images,
         milliseconds_range=None if speed.low is None or speed.high is None else (speed.low, speed.high),
-        measured_on=f"{speed.device}, {threads}, batches of {speed.batch_size}",
+        measured_on=speed.circumstances(),
         numbers=_join(seeds),
         real=_join(real),
-        compared={"encoder": first.encoder, "held-out slices": first.n_real, "held-out patients": first.n_patients},
+        compared=compared,
         source=source,
     )
 

@@ -1,7 +1,7 @@
 """The families and the recipes that they are trained with: networks, losses and settings."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
 from diffusers import DiffusionPipeline, ModelMixin
@@ -105,8 +105,15 @@ class Recipe:
         code = ("objective", "networks", "losses", "taught_by", "sampling")
         losses: dict[str, Any] = {}
         for name, value in self.losses.items():
-            losses |= asdict(value) if is_dataclass(value) and not isinstance(value, type) else {name: value}
+            parts = vars(value) if is_dataclass(value) and not isinstance(value, type) else {name: value}
+            losses |= {key: _noted(part) for key, part in parts.items()}
         return {name: value for name, value in vars(self).items() if name not in code} | {"objective": losses}
+
+
+def _noted(value: Any) -> Any:
+    """A setting as it is recorded: of an object its class and fields."""
+    settings = is_dataclass(value) and not isinstance(value, type)
+    return {"name": type(value).__name__} | vars(value) if settings else value
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,10 @@ FAMILIES = {
             "paired": Recipe(
                 PairedACGAN,
                 PAIRED_ACGAN,
+                {
+                    "generator": {"num_labels": count_labels(AXES)},
+                    "discriminator": {"answers": tuple(map(len, AXES.values()))},
+                },
                 losses={"game": PairGame()},
                 groups=GROUPS,
                 num_epochs=280,

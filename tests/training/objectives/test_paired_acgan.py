@@ -95,9 +95,9 @@ def test_labels_and_walls_are_left_out_as_often_as_said():
     torch.manual_seed(0)
     shown = objective.observe(batch)
     game = objective.game
-    assert (shown.told_labels == 30).float().mean().item() == pytest.approx(game.label_dropout, abs=0.03)
+    assert (shown.given_labels == 30).float().mean().item() == pytest.approx(game.label_dropout, abs=0.03)
     if shown.walls.isfinite().all():
-        assert shown.told_walls.isnan().float().mean().item() == pytest.approx(game.wall_dropout, abs=0.04)
+        assert shown.given_walls.isnan().float().mean().item() == pytest.approx(game.wall_dropout, abs=0.04)
 
 
 def test_a_label_left_out_is_the_one_that_says_nothing():

@@ -46,7 +46,7 @@ def _has_encoder(comparison: Comparison) -> bool:
     return comparison.encoder is not None
 
 
-_NO_ENCODER = "needs an encoder: train one with scripts/train_encoder.py and name it with --encoder."
+_NO_ENCODER = "needs an encoder: train one with scripts/train_encoder.py and name it with `encoder`."
 _NO_EXTRA = "c2st_auc, kid_imagenet and patient_recall need the extra realism: pip install 'hcm_hf[realism]'."
 PARTS = {
     "similarity": Part(similarity_rows),

@@ -86,7 +86,7 @@ def check_pairs(generated: GeneratedImages, splits: dict[str, RealSlices]) -> No
         if missing or not kept.any():
             raise InputError(
                 f"Split '{split}' has no segmented slices like those that images were asked to show "
-                f"({', '.join(missing) or 'of any group'}); name the --dataset of their model, or another --split."
+                f"({', '.join(missing) or 'of any group'}); name the `dataset` of their model, or another `split`."
             )
 
 

@@ -73,8 +73,8 @@ class PairGame:
         mismatch_weight: weight of telling real pairs from real slices with the segmentation of another, so that masks
             have to fit their slices; 0 for none.
         class_weight: of the heads for group, phase, level and wall thickness, in both losses.
-        penalty: gamma of the penalties on the gradient at real (R1, https://huggingface.co/papers/1801.04406) and at
-            generated pairs (R2).
+        penalty: weight (gamma) of R1, the penalty on the gradient at real pairs
+            (https://huggingface.co/papers/1801.04406), and of R2, the same at generated pairs.
         penalty_interval: they are computed in a random one of this many steps, and multiplied by this number.
         augmentation: range of `change_images` before the discriminator; 1 for the full range, 0 for none.
         mask_noise: standard deviation of the noise on the masks' channels before the discriminator, which could
@@ -96,24 +96,24 @@ class PairGame:
 
 @dataclass
 class Shown:
-    """What a batch of pairs shows, and what the networks are told of it.
+    """What a batch of pairs shows, and what the networks are given of it.
 
     Attributes:
         answers: of each question, the index of the answer, (B,); below 0 where it is not known.
         walls: mm, (B,); not a number where there is none.
-        told_labels: the label, (B,), of some the one that leaves everything open.
-        told_walls: the walls, some left out.
+        given_labels: the label, (B,), of some the one that leaves everything open.
+        given_walls: the walls, some left out.
     """
 
     answers: list[torch.Tensor]
     walls: torch.Tensor
-    told_labels: torch.Tensor
-    told_walls: torch.Tensor
+    given_labels: torch.Tensor
+    given_walls: torch.Tensor
 
     @property
-    def told(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the networks are told."""
-        return self.told_labels, self.told_walls
+    def given(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the networks are given."""
+        return self.given_labels, self.given_walls
 
 
 class PairedACGAN(Objective):
@@ -124,7 +124,7 @@ class PairedACGAN(Objective):
 
     Args:
         generator: makes pairs.
-        discriminator: judges pairs.
+        discriminator: scores pairs.
         game: how.
     """
 
@@ -164,8 +164,8 @@ class PairedACGAN(Objective):
         return Shown(
             answers=[batch.class_labels, batch.phases, levels],
             walls=walls,
-            told_labels=labels.masked_fill(chance[:, 0] < self.game.label_dropout, count_labels(AXES)),
-            told_walls=walls.masked_fill(chance[:, 1] < self.game.wall_dropout, torch.nan),
+            given_labels=labels.masked_fill(chance[:, 0] < self.game.label_dropout, count_labels(AXES)),
+            given_walls=walls.masked_fill(chance[:, 1] < self.game.wall_dropout, torch.nan),
         )
 
     def discriminator_loss(
@@ -179,34 +179,35 @@ class PairedACGAN(Objective):
             known: 1 where a slice has a segmentation, (B,).
             shown: of `observe`.
         """
-        game, judge = self.game, self.judge(batch, shown)
+        game, augmented = self.game, self.augmented(batch, shown)
         with torch.no_grad():
-            fake = self.generator(batch.draw(self.generator.sample_latents), *shown.told)
-        verdict = judge(real)
-        loss = _mean(game.adversary.discriminator(verdict.logits, judge(fake).logits), known)
+            fake = self.generator(batch.draw(self.generator.sample_latents), *shown.given)
+        verdict = augmented(real)
+        loss = _mean(game.adversary.discriminator(verdict.logits, augmented(fake).logits), known)
         if game.mismatch_weight:
-            wrong = torch.cat([real[:, :1], real[:, 1:].roll(1, 0)], dim=1)
-            told_apart = game.adversary.discriminator(verdict.logits, judge(wrong).logits)
-            loss = loss + game.mismatch_weight * _mean(told_apart, known * known.roll(1, 0))
+            masks, segmented = (_of_the_slice_before(batch, one) for one in (real[:, 1:], known))
+            wrong = torch.cat([real[:, :1], masks], dim=1)
+            apart = game.adversary.discriminator(verdict.logits, augmented(wrong).logits)
+            loss = loss + game.mismatch_weight * _mean(apart, known * segmented)
         loss = loss + game.class_weight * self.class_loss(verdict, shown, known)
         if torch.rand(()) * game.penalty_interval < 1:  # alike in all processes
             weight = game.penalty_interval * game.penalty / 2
-            slopes = sum(_squared_slope(judge, pairs) for pairs in (real, fake))
+            slopes = sum(_squared_slope(augmented, pairs) for pairs in (real, fake))
             loss = loss + weight * _mean(torch.as_tensor(slopes), known)
         return loss
 
     def generator_loss(self, batch: SliceBatch, real: torch.Tensor, known: torch.Tensor, shown: Shown) -> torch.Tensor:
         """Of passing for real, and of showing what was asked for; the arguments are those of `discriminator_loss`."""
-        judge = self.judge(batch, shown)
-        verdict = judge(self.generator(batch.draw(self.generator.sample_latents), *shown.told))
+        augmented = self.augmented(batch, shown)
+        verdict = augmented(self.generator(batch.draw(self.generator.sample_latents), *shown.given))
         with torch.no_grad():
-            rivals = judge(real).logits
-        asked = (shown.told_labels < count_labels(AXES)).to(known)
-        wall_asked = Shown(shown.answers, shown.told_walls, *shown.told)
+            rivals = augmented(real).logits
+        asked = (shown.given_labels < count_labels(AXES)).to(known)
+        wall_asked = Shown(shown.answers, shown.given_walls, *shown.given)
         loss = _mean(self.game.adversary.generator(rivals, verdict.logits), known)
         return loss + self.game.class_weight * self.class_loss(verdict, wall_asked, known, asked)
 
-    def judge(self, batch: SliceBatch, shown: Shown) -> Callable[[torch.Tensor], PairVerdict]:
+    def augmented(self, batch: SliceBatch, shown: Shown) -> Callable[[torch.Tensor], PairVerdict]:
         """The discriminator behind its augmentation, which is the same for all pairs of one loss."""
         device, size = batch.images.device, batch.images.shape[-1]
         draws = batch.draw(lambda n: torch.rand(n, NUM_CHANGES, device=device))
@@ -215,7 +216,7 @@ class PairedACGAN(Objective):
 
         def see(pairs: torch.Tensor) -> PairVerdict:
             noisy = torch.cat([pairs[:, :1], pairs[:, 1:] + noise], dim=1)
-            return self.discriminator(change(noisy), *shown.told)
+            return self.discriminator(change(noisy), *shown.given)
 
         return see
 
@@ -261,14 +262,19 @@ class PairedACGAN(Objective):
         return np.concatenate([images, masks[..., None] / NUM_STRUCTURES])
 
 
+def _of_the_slice_before(batch: SliceBatch, values: torch.Tensor) -> torch.Tensor:
+    """Values (B, ...) of the slice that comes before each one in the whole batch, whatever the processes."""
+    return batch.whole(values).roll(1, 0)[batch.process_index :: batch.num_processes]
+
+
 def _mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted mean of (B,); 0 where all weights are 0."""
-    return (values * weights).sum() / weights.sum().clamp(min=1)
+    """Mean of weighted values, (B,); over all slices, so that the means of several processes have a mean."""
+    return (values * weights).mean()
 
 
-def _squared_slope(judge: Callable[[torch.Tensor], PairVerdict], pairs: torch.Tensor) -> torch.Tensor:
+def _squared_slope(discriminator: Callable[[torch.Tensor], PairVerdict], pairs: torch.Tensor) -> torch.Tensor:
     """The squared length of each logit's gradient with respect to its pair, (B,), in float32."""
     with torch.autocast(pairs.device.type, enabled=False):
         pairs = pairs.detach().float().requires_grad_()
-        (gradient,) = torch.autograd.grad(judge(pairs).logits.sum(), pairs, create_graph=True)
+        (gradient,) = torch.autograd.grad(discriminator(pairs).logits.sum(), pairs, create_graph=True)
         return gradient.square().sum((1, 2, 3))
