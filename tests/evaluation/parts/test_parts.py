@@ -148,7 +148,8 @@ def test_every_number_says_what_it_is_of(reports, cohort):
             assert None not in (number.n_generated, number.n_real, number.n_patients) and number.protocol
             assert number.low <= number.high
             assert (number.encoder == cohort[1].features.hash) == ("acdc" in name)
-            assert (number.encoder == cohort[1].segmenter.hash) == (number.protocol == "segmented")
+            if name not in report.parts["masks"]:  # whose numbers say what they are of in a test of their own
+                assert (number.encoder == cohort[1].segmenter.hash) == (number.protocol == "segmented")
     for one, instrument in ((report.encoder, cohort[1].features), (report.segmenter, cohort[1].segmenter)):
         assert one.hash == instrument.hash and f"hash {one.hash}" in report.to_markdown()
         assert one.quality["auc_patient"].value > 0.7 and one.quality["dice_lv"].value > 0.6
