@@ -27,11 +27,11 @@ from hcm_hf.utils.files import write_text
 COLUMNS = (
     *("c2st_auc", "kid_imagenet", "patient_recall", "noise_level_z", "edge_kurtosis_z", "edge_coherence_z"),
     *("brightness_spread", "bright_outside_heart", "spectrum_distance", "brightness_outliers"),
-    *("ssim_random", "ssim_copy_gap", "kid_acdc", "relative_fd_acdc", "precision_acdc", "coverage_acdc"),
+    *("ssim_random", "ssim_copy_gap", "kid_acdc", "fd_acdc", "precision_acdc", "coverage_acdc"),
     *("copy_rate", "authenticity", "thick_share_ed", "valid_topology"),
     *("mask_dice_myocardium", "mask_dice_lv", "mask_valid_topology"),
 )
-REAL = "**real patients**"
+REAL, COPIES = "**real patients**", "copies"
 
 
 def planted_sets(everyone: RealSlices, group: str = "HCM", seed: int = 0) -> dict[str, GeneratedImages]:
@@ -123,11 +123,6 @@ def score_planted(
         rows[name] = report.rows["generated"]
         if name == next(iter(sets)):
             real = report.rows["real"]
-    rows[REAL] = real
-    columns = [column for column in COLUMNS if column in real]
-    lines = [
-        [name, *(_marked(row.get(column), real[column], column) for column in columns)] for name, row in rows.items()
-    ]
     below = (
         f"Dataset {report.dataset.fingerprint}, {report.n_train} training slices of "
         f"{report.n_train_patients} patients, {report.n_heldout} held-out slices of "
@@ -135,34 +130,55 @@ def score_planted(
         f"seed {seed}, hcm_hf {report.hcm_hf_version}. "
         "In brackets: 95 % interval."
     )
+    rows[REAL] = real
+    record = {name: {one: row[one] for one in COLUMNS if one in row} for name, row in rows.items()}
+    write_text(output_dir / "planted.json", json.dumps(plain(record), indent=2, allow_nan=False) + "\n")
+    write_text(output_dir / "planted.md", render_planted(record, group, below))
+    return output_dir
+
+
+def render_planted(rows: Mapping[str, Mapping[str, Number]], group: str, below: str) -> str:
+    """The tables in Markdown.
+
+    Args:
+        rows: the numbers of each set, and of real patients last.
+        group: the group that the sets are scored as.
+        below: a sentence on where they come from.
+    """
+    columns = [column for column in COLUMNS if column in rows[REAL]]
+    caught = {name: [one for one in columns if catches(rows, name, one)] for name in rows}
+    lines = [
+        [name, *(_marked(row.get(one), one, one in caught[name]) for one in columns)] for name, row in rows.items()
+    ]
     blocks = [
         f"# Which number catches which fault, offered as {group}",
-        "A number catches a fault where its value lies outside the 95 % interval of real patients.",
-        markdown_table(
-            ["fault", "caught by"], [[name, _catchers(row, real, columns)] for name, row in rows.items()][:-1]
-        ),
+        "A number catches a fault where its value lies outside the 95 % interval of real patients and, for copies "
+        "that are damaged besides, outside that of undamaged copies too.",
+        markdown_table(["fault", "caught by"], [[name, ", ".join(caught[name]) or "nothing"] for name in rows][:-1]),
         "## All numbers",
         "Those that catch the fault are bold.",
         markdown_table(["", *columns], lines),
         below,
     ]
-    write_text(output_dir / "planted.md", "\n\n".join(blocks) + "\n")
-    record = {name: {column: row[column] for column in columns if column in row} for name, row in rows.items()}
-    write_text(output_dir / "planted.json", json.dumps(plain(record), indent=2, allow_nan=False) + "\n")
-    return output_dir
+    return "\n\n".join(blocks) + "\n"
 
 
-def catches(number: Number, real: Number) -> bool:
-    """Whether a number of a set with a fault lies outside the interval of real patients."""
-    if number.value is None or real.low is None or real.high is None:
+def catches(rows: Mapping[str, Mapping[str, Number]], name: str, column: str) -> bool:
+    """Whether a number of a set lies outside the intervals of those without its fault.
+
+    An interval without width, of a number that is 1 for real patients by definition, says nothing.
+    """
+    number = rows[name].get(column)
+    sound = [REAL, *([COPIES] if name.startswith(f"{COPIES}, ") else [])]
+    if number is None or number.value is None:
         return False
-    return not real.low <= number.value <= real.high
+    for one in (rows[other].get(column) for other in sound):
+        if one is None or one.low is None or one.high is None or one.low == one.high:
+            return False
+        if one.low <= number.value <= one.high:
+            return False
+    return True
 
 
-def _marked(number: Number | None, real: Number, column: str) -> str:
-    text = cell(number, column)
-    return f"**{text}**" if number is not None and catches(number, real) else text
-
-
-def _catchers(row: Mapping[str, Number], real: Mapping[str, Number], columns: list[str]) -> str:
-    return ", ".join(name for name in columns if name in row and catches(row[name], real[name])) or "nothing"
+def _marked(number: Number | None, column: str, caught: bool) -> str:
+    return f"**{cell(number, column)}**" if caught else cell(number, column)
