@@ -13,7 +13,8 @@ class TrainingConfig:
     Attributes:
         family: the model family: vae, gan, dcgan, acgan, infogan or ddpm.
         recipe: the family's settings: "paper" follows the study; "tuned" is for a few hundred slices, and makes the
-            ddpm generate segmentations too; "distilled" (ddpm only) trains a few-step student of a tuned ddpm.
+            ddpm generate segmentations too; "distilled" (ddpm only) trains a few-step student of a tuned ddpm;
+            "paired" (acgan only) generates segmentations too, and is not tuned yet.
         dataset: folder or repository of a prepared dataset; by default a synthetic cohort is made.
         output_dir: folder of the run; runs/FAMILY by default.
         resolution: pixels a side; by default the dataset's, or 64 for the synthetic cohort.
