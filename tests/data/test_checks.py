@@ -58,6 +58,21 @@ def test_every_other_order_of_labels_is_refused(volumes, labels):
         examine("patient001", changed)
 
 
+def test_a_nearly_empty_left_cavity_is_no_other_order_of_labels(volumes):
+    """At end systole a thick heart squeezes its cavity to a few pixels, while the right one borders on much wall."""
+
+    def squeeze(mask):
+        cavity = np.where(mask == 3, np.uint8(2), mask)
+        for index in range(mask.shape[2]):
+            inside = np.argwhere(mask[..., index] == 3)
+            if len(inside):
+                x, y = inside.mean(0).round().astype(int)
+                cavity[x : x + 2, y : y + 2, index] = 3
+        return cavity
+
+    examine("patient001", [replace(one, mask=squeeze(one.mask)) for one in volumes])
+
+
 def test_slices_from_apex_to_base_are_turned(volumes):
     turn, odd = examine("patient001", turned(volumes, lambda array: array[..., ::-1]))
     assert odd == ["patient001: slices go from apex to base; turned"]

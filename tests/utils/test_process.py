@@ -33,7 +33,7 @@ def kill_itself(item):
 
 
 def test_a_killed_process_is_one_sentence():
-    with pytest.raises(InputError, match="One of 2 processes was killed, .*; lower num_proc"):
+    with pytest.raises(InputError, match="One of 2 processes was killed: set num_proc to 1"):
         list(map_processes(kill_itself, range(3), num_proc=2))
 
 

@@ -48,7 +48,8 @@ def map_processes(function: Callable, *iterables: Iterable, num_proc: int) -> It
             yield from pool.map(function, *iterables)
         except BrokenProcessPool as error:
             raise InputError(
-                f"One of {num_proc} processes was killed, probably because memory ran out; lower num_proc."
+                f"One of {num_proc} processes was killed: set num_proc to 1 if memory ran out, or if your script "
+                "starts them outside of `if __name__ == '__main__':`."
             ) from error
         finally:  # also when the caller stops early
             pool.shutdown(cancel_futures=True)
