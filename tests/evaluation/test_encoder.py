@@ -10,7 +10,7 @@ from tiny import save_encoder, save_instrument
 from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
 from hcm_hf.evaluation.encoder import Encoder, Instrument, Predictions, check_encoder, encoder_quality, load_encoder
 from hcm_hf.evaluation.images import RealSlices, read_split
-from hcm_hf.evaluation.report import plain
+from hcm_hf.evaluation.typed import plain
 from hcm_hf.models import VAE, SliceEncoder
 from hcm_hf.utils.errors import InputError
 

@@ -7,7 +7,7 @@ from tiny import build_tiny, save_encoder
 
 from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
 from hcm_hf.evaluation.encoder import load_encoder
-from hcm_hf.evaluation.report import plain
+from hcm_hf.evaluation.typed import plain
 from hcm_hf.generation.images import generate_images
 from hcm_hf.models import SliceEncoder
 from hcm_hf.study import codes

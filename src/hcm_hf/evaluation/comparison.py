@@ -7,6 +7,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
 from diffusers import DDPMPipeline
 
 from hcm_hf.data.acdc import check_groups
@@ -114,7 +115,6 @@ class Comparison:
         model: the diffusion model that made the images, for the test of membership; None for any other.
         real_per_image: real images that a generated one is compared with at random.
         seed: of all choices.
-        device: where the ImageNet features are computed.
     """
 
     generated: GeneratedImages
@@ -123,7 +123,11 @@ class Comparison:
     model: DDPMPipeline | None = None
     real_per_image: int = 50
     seed: int = 0
-    device: str = "cpu"
+
+    @property
+    def device(self) -> str | torch.device:
+        """Where networks compute: where the encoder is."""
+        return "cpu" if self.encoder is None else self.encoder.features.device
 
     @property
     def pixel_spacing(self) -> float:

@@ -12,7 +12,8 @@ import numpy as np
 from hcm_hf.data.acdc import GROUPS, LEVELS, PHASES, STRUCTURES, check_groups
 from hcm_hf.data.identity import Identities
 from hcm_hf.data.slices import Slices
-from hcm_hf.evaluation.report import Source, read_typed
+from hcm_hf.evaluation.report import Source
+from hcm_hf.evaluation.typed import read_typed
 from hcm_hf.generation.images import MANIFEST_FILE, find_images
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import explained

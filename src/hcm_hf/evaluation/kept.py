@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from hcm_hf.evaluation.comparison import Comparison
-from hcm_hf.evaluation.report import Report, Rows, plain, read_typed
+from hcm_hf.evaluation.report import Report, Rows
+from hcm_hf.evaluation.typed import plain, read_typed
 from hcm_hf.utils.files import write_text
 
 

@@ -2,12 +2,11 @@
 
 import json
 import re
-import types
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from hcm_hf.evaluation.definitions import (
     ARTEFACT,
@@ -22,6 +21,7 @@ from hcm_hf.evaluation.definitions import (
     ROWS,
 )
 from hcm_hf.evaluation.tables import brief, cell, markdown_table, number_table
+from hcm_hf.evaluation.typed import plain, read_typed
 from hcm_hf.metrics.bootstrap import Number
 from hcm_hf.pipelines.saved import read_json
 from hcm_hf.utils.errors import InputError
@@ -31,7 +31,6 @@ from hcm_hf.utils.files import write_text
 REPORT_FILE = "report.json"
 Rows = dict[str, dict[str, Number]]  # by row, by the number's name
 _WORD = re.compile(r"[\w+.-]{1,64}")
-_LARGEST = 1e300  # infinity and NaN are not below it
 
 
 @dataclass(frozen=True)
@@ -373,40 +372,3 @@ class Report:
 def precision_name(mixed_precision: str | None) -> str:
     """Accelerate's name of a mixed precision for reading, in which none is fp32."""
     return "fp32" if mixed_precision in (None, "no") else mixed_precision
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses as JSON has them; what is None by default is left out."""
-    if is_dataclass(value):
-        known = ((one, getattr(value, one.name)) for one in fields(value))
-        return {one.name: plain(item) for one, item in known if item not in (None, "") or item != one.default}
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def read_typed(kind: Any, value: Any) -> Any:
-    """Read JSON as a type: a dataclass, a list, a dictionary, text or a finite number.
-
-    Raises:
-        ValueError: if it is of another one.
-    """
-    inner = get_args(kind)
-    if get_origin(kind) is types.UnionType:
-        return None if value is None else read_typed(inner[0], value)
-    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
-        hints = get_type_hints(kind)
-        found = {name: read_typed(hint, value[name]) for name, hint in hints.items() if name in value}
-        try:
-            return kind(**found)
-        except TypeError as error:
-            raise ValueError(str(error)) from error
-    if get_origin(kind) is dict and isinstance(value, dict):
-        return {key: read_typed(inner[1], item) for key, item in value.items()}
-    if get_origin(kind) is list and isinstance(value, list):
-        return [read_typed(inner[0], item) for item in value]
-    if kind is float and isinstance(value, int | float) and abs(value) < _LARGEST:
-        return value
-    if kind in (int, bool, str) and isinstance(value, kind):
-        return value
-    raise ValueError(f"{value!r} is no {kind}")

@@ -121,7 +121,6 @@ def score(
         paper_compat=paper_compat,
         seed=seed,
         output_dir=output_dir,
-        device=str(where),
     )
     report.training_precision = noted.get(TRAINED_IN, training_notes.get("mixed_precision"))
     if not known:
@@ -237,7 +236,6 @@ def evaluate_images(
     seed: int = 0,
     real_per_image: int = 50,
     output_dir: Path | None = None,
-    device: str = "cpu",
 ) -> Report:
     """Compare generated images with the slices of training and of held-out patients.
 
@@ -250,7 +248,6 @@ def evaluate_images(
         seed: of the random pairs, subsamples and resamples.
         real_per_image: real images per generated one in the protocol `random`.
         output_dir: gets the figures, and keeps the parts that are finished until the next call.
-        device: where the ImageNet features are computed.
 
     Returns:
         The report, with `output_dir` also the names of the figures of each part.
@@ -270,7 +267,7 @@ def evaluate_images(
         check_encoder(encoder, reference.training, reference.all_heldout)
     if generated.pairs is not None:
         check_pairs(generated, {"train": reference.all_training, reference.split: reference.all_heldout})
-    comparison = Comparison(generated, reference, encoder, model, real_per_image, seed, device)
+    comparison = Comparison(generated, reference, encoder, model, real_per_image, seed)
     report = comparison.begin_report()
     parts, report.left_out = _choose_parts(comparison)
     if generated.pairs is not None:

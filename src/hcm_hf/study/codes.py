@@ -14,8 +14,9 @@ from tqdm.auto import tqdm
 from hcm_hf.data.acdc import PHASES
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.evaluation.encoder import Instrument, load_encoder
-from hcm_hf.evaluation.report import Rows, plain
+from hcm_hf.evaluation.report import Rows
 from hcm_hf.evaluation.tables import cell, markdown_table
+from hcm_hf.evaluation.typed import plain
 from hcm_hf.generation.images import image_generator
 from hcm_hf.metrics.anatomy import LEFT, MYOCARDIUM, chamber_areas, wall_thickness
 from hcm_hf.metrics.bootstrap import Number, resample

@@ -16,9 +16,9 @@ from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.evaluation.comparison import Reference
 from hcm_hf.evaluation.encoder import load_encoder
 from hcm_hf.evaluation.images import THIRDS, GeneratedImages, GeneratedPairs, RealSlices
-from hcm_hf.evaluation.report import plain
 from hcm_hf.evaluation.scoring import evaluate_images
 from hcm_hf.evaluation.tables import cell, markdown_table
+from hcm_hf.evaluation.typed import plain
 from hcm_hf.metrics.bootstrap import Number
 from hcm_hf.metrics.realism import HEART_RADIUS
 from hcm_hf.utils.files import write_text

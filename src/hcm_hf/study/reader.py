@@ -22,9 +22,9 @@ from hcm_hf.data.dataset import load_dataset
 from hcm_hf.evaluation.comparison import Reference
 from hcm_hf.evaluation.images import fingerprint, read_images, read_pairs
 from hcm_hf.evaluation.parts.masks import asked_groups
-from hcm_hf.evaluation.report import plain
 from hcm_hf.evaluation.scoring import refuse_seen_patients
 from hcm_hf.evaluation.tables import markdown_table
+from hcm_hf.evaluation.typed import plain
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import explained, replacing, require_empty, write_text

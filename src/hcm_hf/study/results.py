@@ -3,8 +3,9 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from hcm_hf.evaluation.report import Report, Rows, Speed, plain, precision_name, read_typed
+from hcm_hf.evaluation.report import Report, Rows, Speed, precision_name
 from hcm_hf.evaluation.tables import cell, markdown_table
+from hcm_hf.evaluation.typed import plain, read_typed
 from hcm_hf.metrics.bootstrap import Number
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.version import __version__

@@ -12,9 +12,10 @@ import numpy as np
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.evaluation.encoder import load_encoder
 from hcm_hf.evaluation.images import fingerprint, read_split
-from hcm_hf.evaluation.report import REPORT_FILE, Report, plain
+from hcm_hf.evaluation.report import REPORT_FILE, Report
 from hcm_hf.evaluation.scoring import measure_speed, score
 from hcm_hf.evaluation.tables import cell, markdown_table
+from hcm_hf.evaluation.typed import plain
 from hcm_hf.generation.images import generate_images
 from hcm_hf.metrics.bootstrap import Number
 from hcm_hf.pipelines.auto import HCMPipeline

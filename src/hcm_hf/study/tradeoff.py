@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from hcm_hf.evaluation.report import REPORT_FILE, Report, Speed, read_typed
+from hcm_hf.evaluation.report import REPORT_FILE, Report, Speed
 from hcm_hf.evaluation.tables import brief, cell, markdown_table
+from hcm_hf.evaluation.typed import read_typed
 from hcm_hf.metrics.bootstrap import Number
 from hcm_hf.pipelines.saved import read_json
 from hcm_hf.study.sweep import REAL
