@@ -175,7 +175,9 @@ def _list_settings(
     """How to sample, by the name of the row: the sampler with its options, and the number of steps last."""
     if not pipeline.denoises:
         if schedulers or steps or any(fine.values()):
-            raise InputError("schedulers and steps are for diffusion models, and so are their options; leave them out.")
+            raise InputError(
+                "schedulers and steps are for diffusion models, and so are their options; leave them out."
+            )
         return {ONCE: Sampling()}
     settings = {}
     for name in schedulers or SCHEDULERS:
