@@ -151,8 +151,13 @@ def by_channel(pairs: torch.Tensor) -> torch.Tensor:
 
 def find_labels(batch: SliceBatch) -> torch.Tensor:
     """Group, phase and level of each slice as one label, (B,); frames between the phases get the null label."""
+    return join_labels(AXES, find_answers(batch))
+
+
+def find_answers(batch: SliceBatch) -> dict[str, torch.Tensor]:
+    """What each slice shows by question of `AXES`, as the index of the answer, (B,); below 0 where it is not known."""
     levels = (batch.positions * len(LEVELS)).long().clamp(max=len(LEVELS) - 1)
-    return join_labels(AXES, {"group": batch.class_labels, "phase": batch.phases, "level": levels})
+    return {"group": batch.class_labels, "phase": batch.phases, "level": levels}
 
 
 def v_weights(scheduler: DDPMScheduler, timesteps: torch.Tensor, max_snr: float) -> torch.Tensor:

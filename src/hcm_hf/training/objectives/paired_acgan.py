@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from hcm_hf.data.acdc import AXES, LEVELS
+from hcm_hf.data.acdc import AXES
 from hcm_hf.data.augmentation import NUM_CHANGES, change_images
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.models.conditioning import LARGEST_WALL
@@ -19,7 +19,7 @@ from hcm_hf.pipelines.conditions import count_labels
 from hcm_hf.pipelines.paired_latent import PairedLatentPipeline
 from hcm_hf.training.objectives.base import Objective
 from hcm_hf.training.objectives.gan import frozen, kernel_distance
-from hcm_hf.training.objectives.paired import DEFAULTS, find_labels
+from hcm_hf.training.objectives.paired import DEFAULTS, find_answers, find_labels
 from hcm_hf.training.objectives.walls import read_walls
 
 
@@ -160,9 +160,8 @@ class PairedACGAN(Objective):
             self.wall_range[0] = torch.minimum(self.wall_range[0], measured.min())
             self.wall_range[1] = torch.maximum(self.wall_range[1], measured.max())
         chance = batch.draw(lambda n: torch.rand(n, 2, device=labels.device))
-        levels = (batch.positions * len(LEVELS)).long().clamp(max=len(LEVELS) - 1)
         return Shown(
-            answers=[batch.class_labels, batch.phases, levels],
+            answers=list(find_answers(batch).values()),
             walls=walls,
             given_labels=labels.masked_fill(chance[:, 0] < self.game.label_dropout, count_labels(AXES)),
             given_walls=walls.masked_fill(chance[:, 1] < self.game.wall_dropout, torch.nan),
