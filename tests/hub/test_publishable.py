@@ -65,15 +65,10 @@ def test_all_that_a_report_says_is_pushed_and_no_more(path):
     report = json.loads(path.read_text())
     assert Report.from_json(report).to_json() == report
     other = json.loads(path.read_text()) | {"token": SECRET}
-    for part in (
-        other["dataset"],
-        other["encoder"],
-        other["generator"],
-        other["speed"],
-        other["paper_compat_artefact"],
-    ):
+    artefact = other.get("paper_compat_artefact", {"rows": {}})  # only a report at the study's scale has one
+    for part in (other["dataset"], other["encoder"], other["generator"], other["speed"], artefact):
         part["token"] = SECRET
-    for rows in (other["rows"], other["paper_compat_artefact"]["rows"], {"": other["encoder"]["quality"]}):
+    for rows in (other["rows"], artefact["rows"], {"": other["encoder"]["quality"]}):
         for row in rows.values():
             next(iter(row.values()))["token"] = SECRET
     assert Report.from_json(other).to_json() == report
