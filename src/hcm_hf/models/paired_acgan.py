@@ -30,6 +30,7 @@ class PairedACGANGenerator(LatentModel):
         latent_dim: length of a latent vector, standard normal.
         base_channels: width at the full size; it doubles at each level below, up to `max_channels`.
         max_channels: the greatest width.
+        smooth_from: pixels a side from which on a convolution follows each transposed one.
         num_labels: number of labels; one more, the last, leaves everything open.
         condition_dim: length of the vector that stands for what is asked for.
     """
@@ -41,19 +42,21 @@ class PairedACGANGenerator(LatentModel):
         latent_dim: int = 100,
         base_channels: int = 32,
         max_channels: int = 256,
+        smooth_from: int = 32,
         num_labels: int = 30,
         condition_dim: int = 64,
     ):
         super().__init__()
-        widths = [
-            min(base_channels * 2**level, max_channels) for level in reversed(range(num_levels(sample_size) + 1))
-        ]
+        levels = num_levels(sample_size)
+        widths = [min(base_channels * 2**level, max_channels) for level in reversed(range(levels + 1))]
         self.embed = ConditionEmbedding(num_labels, condition_dim)
         self.project = nn.Linear(latent_dim + condition_dim, widths[0] * 16, bias=False)
         self.norm = ConditionalNorm(widths[0], condition_dim)
-        self.up_blocks = nn.ModuleList(
-            UpBlock(wider, narrower, condition_dim) for wider, narrower in zip(widths, widths[1:], strict=False)
-        )
+        self.up_blocks = nn.ModuleList()
+        for level, (wider, narrower) in enumerate(zip(widths, widths[1:], strict=False)):
+            self.up_blocks.append(Upsample(wider, narrower, condition_dim))
+            if 8 * 2**level >= smooth_from:
+                self.up_blocks.append(Smooth(narrower, condition_dim))
         self.to_pair = nn.Conv2d(widths[-1], PAIR_CHANNELS, kernel_size=3, padding=1)
         self.apply(initialize)
 
@@ -82,7 +85,7 @@ class PairedACGANGenerator(LatentModel):
         hidden = hidden.unflatten(1, (-1, 4, 4))  # (B, C, 4, 4)
         hidden = F.relu(self.norm(hidden, asked))
         for block in self.up_blocks:
-            hidden = block(hidden, asked)  # (B, C / 2, 2 H, 2 W)
+            hidden = block(hidden, asked)  # (B, C, H, W), in the end (B, base_channels, sample_size, sample_size)
         return torch.tanh(self.to_pair(hidden))  # (B, 4, H, W)
 
     def forward(
@@ -119,7 +122,7 @@ class PairedACGANDiscriminator(ModelMixin, ConfigMixin):
     def __init__(
         self,
         sample_size: int = 64,
-        base_channels: int = 32,
+        base_channels: int = 48,
         max_channels: int = 256,
         answers: Sequence[int] = (5, 2, 3),
     ):
@@ -132,6 +135,8 @@ class PairedACGANDiscriminator(ModelMixin, ConfigMixin):
         )
         width = widths[-1]
         self.mix = nn.Conv2d(width, width, kernel_size=4)
+        for conv in (self.from_pair, *self.down_blocks, self.mix):  # nothing else keeps the signal's size
+            nn.init.kaiming_normal_(conv.weight, a=0.2)
         self.to_logit = nn.Linear(width, 1, bias=False)  # a constant tells no pair from another
         self.embed = ConditionEmbedding(math.prod(answers), width)
         self.to_answers = nn.ModuleList(nn.Linear(width, count) for count in answers)
@@ -177,23 +182,38 @@ class ConditionalNorm(nn.Module):
         return self.norm(hidden) * (1 + scale) + shift
 
 
-class UpBlock(nn.Module):
-    """Twice the size, then a convolution at that size, which smooths the grid of the transposed one.
+class Upsample(nn.Module):
+    """Features (B, in_channels, H, W) to (B, out_channels, 2 H, 2 W).
 
     Args:
         in_channels: width before.
         out_channels: width after.
-        condition_dim: length of the vector that both normalisations depend on.
+        condition_dim: length of the vector that the normalisation depends on.
     """
 
     def __init__(self, in_channels: int, out_channels: int, condition_dim: int):
         super().__init__()
-        self.up = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=False)
+        self.conv = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=False)
         self.norm = ConditionalNorm(out_channels, condition_dim)
-        self.smooth = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False)
-        self.norm_smooth = ConditionalNorm(out_channels, condition_dim)
 
     def forward(self, hidden: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """Features (B, C, H, W) to (B, out_channels, 2 H, 2 W)."""
-        hidden = F.relu(self.norm(self.up(hidden), condition))
-        return F.relu(self.norm_smooth(self.smooth(hidden), condition))
+        """Twice the size."""
+        return F.relu(self.norm(self.conv(hidden), condition))
+
+
+class Smooth(nn.Module):
+    """A convolution at the size of its input, which smooths the grid that a transposed one leaves.
+
+    Args:
+        channels: width before and after.
+        condition_dim: length of the vector that the normalisation depends on.
+    """
+
+    def __init__(self, channels: int, condition_dim: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
+        self.norm = ConditionalNorm(channels, condition_dim)
+
+    def forward(self, hidden: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """The same size."""
+        return F.relu(self.norm(self.conv(hidden), condition))

@@ -143,13 +143,14 @@ class PairedACGAN(Objective):
         self.register_buffer("wall_range", torch.tensor([torch.inf, -torch.inf]))
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
-        """Descend the discriminator's loss, then the generator's on fresh latents."""
+        """Descend the discriminator's loss, then the generator's on the same pairs."""
         shown = self.observe(batch)
         real = join_pairs(batch.images, batch.masks, 1)  # (B, 4, H, W)
         known = (batch.masks.amin((1, 2)) >= 0).to(real)
-        yield "discriminator", self.discriminator_loss(batch, real, known, shown)
+        fake = self.generator(batch.draw(self.generator.sample_latents), *shown.given)
+        yield "discriminator", self.discriminator_loss(batch, real, fake.detach(), known, shown)
         with frozen(self.discriminator):
-            yield "generator", self.generator_loss(batch, real, known, shown)
+            yield "generator", self.generator_loss(batch, real, fake, known, shown)
 
     def observe(self, batch: SliceBatch) -> Shown:
         """What the slices show; count labels and find the range of the walls on the way."""
@@ -168,19 +169,18 @@ class PairedACGAN(Objective):
         )
 
     def discriminator_loss(
-        self, batch: SliceBatch, real: torch.Tensor, known: torch.Tensor, shown: Shown
+        self, batch: SliceBatch, real: torch.Tensor, fake: torch.Tensor, known: torch.Tensor, shown: Shown
     ) -> torch.Tensor:
         """Of telling real pairs from generated and from mismatched ones, and of what real pairs show.
 
         Args:
             batch: the slices.
             real: their pairs, (B, 4, H, W).
+            fake: generated pairs for the same conditions, alike.
             known: 1 where a slice has a segmentation, (B,).
             shown: of `observe`.
         """
         game, augmented = self.game, self.augmented(batch, shown)
-        with torch.no_grad():
-            fake = self.generator(batch.draw(self.generator.sample_latents), *shown.given)
         verdict = augmented(real)
         loss = _mean(game.adversary.discriminator(verdict.logits, augmented(fake).logits), known)
         if game.mismatch_weight:
@@ -195,10 +195,12 @@ class PairedACGAN(Objective):
             loss = loss + weight * _mean(torch.as_tensor(slopes), known)
         return loss
 
-    def generator_loss(self, batch: SliceBatch, real: torch.Tensor, known: torch.Tensor, shown: Shown) -> torch.Tensor:
+    def generator_loss(
+        self, batch: SliceBatch, real: torch.Tensor, fake: torch.Tensor, known: torch.Tensor, shown: Shown
+    ) -> torch.Tensor:
         """Of passing for real, and of showing what was asked for; the arguments are those of `discriminator_loss`."""
         augmented = self.augmented(batch, shown)
-        verdict = augmented(self.generator(batch.draw(self.generator.sample_latents), *shown.given))
+        verdict = augmented(fake)
         with torch.no_grad():
             rivals = augmented(real).logits
         asked = (shown.given_labels < count_labels(AXES)).to(known)
