@@ -11,9 +11,12 @@ from huggingface_hub import HfApi
 from PIL import Image
 
 from hcm_hf.data.dataset import load_dataset, prepare_dataset, read_preparation
-from hcm_hf.data.schema import FEATURES, SPLITS, check_preparation
+from hcm_hf.data.schema import SPLITS, check_preparation, check_splits, features
 from hcm_hf.data.slices import Slices
 from hcm_hf.utils.errors import InputError
+
+
+FEATURES = features(("DCM", "HCM", "MINF", "NOR", "RV"))
 
 
 def png(size=(16, 16), mode="L", value=0):
@@ -48,6 +51,7 @@ def row(**changes):
         "height": None,
         "weight": None,
         "volume_sha256": "0" * 64,
+        "cohort": "acdc",
     }
     return values | changes
 
@@ -122,7 +126,7 @@ def test_and_so_it_is_from_the_hub(hub, tmp_path, kind):
 @pytest.mark.parametrize(
     ("column", "feature", "values", "message"),
     [
-        ("group", datasets.Value("string"), "HCM", "has string in column 'group', not classes DCM"),
+        ("group", datasets.Value("string"), "HCM", "has string in column 'group', not classes of groups"),
         ("phase", datasets.ClassLabel(names=["ES", "ED"]), 0, "has classes ES, ED in column 'phase', not classes ED"),
         ("slice_index", datasets.Value("string"), "0", "has string in column 'slice_index', not int32"),
         ("image", datasets.Value("string"), "x.png", "has string in column 'image', not image"),
@@ -139,6 +143,22 @@ def test_columns_are_compared_by_their_types(tmp_path, column, feature, values, 
     datasets.DatasetDict(dict.fromkeys(SPLITS, split)).save_to_disk(tmp_path / "data")
     with pytest.raises(InputError, match=message):
         load_dataset(tmp_path / "data")
+
+
+def test_groups_are_the_datasets_own_and_those_of_all_splits():
+    other = make(features(("HCM", "athlete")))
+    assert check_splits(other, "x")["test"].features["group"].names == ["HCM", "athlete"]
+    mixed = datasets.DatasetDict(dict(make()) | {"test": other["test"]})
+    with pytest.raises(InputError, match="'test' has classes HCM, athlete in column 'group', not classes DCM"):
+        check_splits(mixed, "x")
+
+
+def test_a_dataset_from_before_has_the_cohort_that_it_was_made_of(tmp_path):
+    before = datasets.DatasetDict({name: split.remove_columns("cohort") for name, split in make().items()})
+    before.save_to_disk(tmp_path / "data")
+    splits = load_dataset(tmp_path / "data")
+    assert all(split.features == FEATURES and set(split["cohort"]) == {"acdc"} for split in splits.values())
+    assert Slices(splits["test"], ("HCM",)).fingerprint() == Slices(make()["test"], ("HCM",)).fingerprint()
 
 
 def test_wider_numbers_are_the_same_columns(tmp_path):

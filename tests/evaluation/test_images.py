@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from hcm_hf.data.acdc import GROUPS
-from hcm_hf.data.schema import FEATURES
+from hcm_hf.data.schema import features
 from hcm_hf.evaluation.images import find_levels, fingerprint, read_images, read_pairs, read_split
 from hcm_hf.evaluation.report import Source
 from hcm_hf.utils.errors import InputError
@@ -40,9 +40,10 @@ def make_split(patients: dict[str, str], seed: int = 0, rename: str = "", unmask
                     "height": 170.0,
                     "weight": 70.0,
                     "volume_sha256": f"{patient} {phase} {seed}",
+                    "cohort": "acdc",
                 }
             )
-    return datasets.Dataset.from_list(rows, features=FEATURES)
+    return datasets.Dataset.from_list(rows, features=features(GROUPS))
 
 
 PATIENTS = {"b": "HCM", "a": "NOR", "c": "HCM"}

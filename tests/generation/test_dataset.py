@@ -10,7 +10,7 @@ from tiny import build_tiny, notes, tiny_families
 import hcm_hf
 from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.dataset import read_preparation
-from hcm_hf.data.schema import FEATURES, SPLITS
+from hcm_hf.data.schema import SPLITS, features
 from hcm_hf.data.slices import Slices
 from hcm_hf.evaluation.images import read_pairs, read_split
 from hcm_hf.generation.images import generate_images, image_generator
@@ -42,7 +42,7 @@ def index_of(patient):
 
 def test_every_slice_is_there_once_as_its_own_patient(images):
     splits = hcm_hf.load_dataset(images / "dataset", resolution=16)
-    assert tuple(splits) == SPLITS and all(split.features == FEATURES for split in splits.values())
+    assert tuple(splits) == SPLITS and all(split.features == features(GROUPS) for split in splits.values())
     patients = [row["patient"] for split in splits.values() for row in split]
     assert sorted(map(index_of, patients)) == list(range(60))
     shares = {name: len(split) / 60 for name, split in splits.items()}
@@ -107,7 +107,7 @@ def test_it_goes_to_the_hub_under_the_licence_of_its_model(hub, images):
     assert "all of them generated" in card and "seed 3 and i, class any; sde-dpmsolver++, 2 steps" in card
     assert "as the patients that the model learnt from" in card and "{{" not in card
     after = hcm_hf.load_dataset("ada/drawn")
-    assert after["train"].info.license == "cc-by-nc-sa-4.0" and after["train"].features == FEATURES
+    assert after["train"].info.license == "cc-by-nc-sa-4.0" and after["train"].features == features(GROUPS)
 
 
 def test_more_images_make_a_new_dataset(paired_model, tmp_path):

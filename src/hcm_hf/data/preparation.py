@@ -21,7 +21,7 @@ from hcm_hf.data import phantom
 from hcm_hf.data.acdc import GROUPS, PHASES, Patient, check_groups, find_cohort
 from hcm_hf.data.identity import find_copies
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW, PERCENTILES, PreparedPatient, prepare_patient
-from hcm_hf.data.schema import FEATURES, SPLITS
+from hcm_hf.data.schema import SPLITS, features
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import replacing, require_empty, write_text
@@ -131,26 +131,30 @@ def build_dataset(
         "license": LICENSES[report.source],
     }
     rows = {split: [row for name in names for row in prepared[name].rows] for split, names in report.patients.items()}
-    return join_splits(rows, report, info), report
+    return join_splits(rows, report, info, GROUPS), report
 
 
-def join_splits(rows: dict[str, list[dict]], report: PreparationReport, info: dict) -> datasets.DatasetDict:
+def join_splits(
+    rows: dict[str, list[dict]], report: PreparationReport, info: dict, groups: Sequence[str]
+) -> datasets.DatasetDict:
     """Turn the rows of each split into a dataset and add their counts to the report.
 
     Args:
-        rows: for each split one dict per slice with the columns of `FEATURES`; images and masks as PNG bytes.
+        rows: for each split one dict per slice with the columns of `features`; images and masks as PNG bytes.
         report: report of the whole dataset; names the patients of each split.
         info: fields of `datasets.DatasetInfo`.
+        groups: names of all groups; the classes of the column `group`.
     """
+    schema = features(groups)
     splits = datasets.DatasetDict()
     for split, names in report.patients.items():
-        columns = {key: [row[key] for row in rows[split]] for key in FEATURES}
+        columns = {key: [row[key] for row in rows[split]] for key in schema}
         for key in ("image", "mask"):
             columns[key] = [png and {"bytes": png, "path": None} for png in columns[key]]
-        dataset_info = datasets.DatasetInfo(features=FEATURES, **info)
+        dataset_info = datasets.DatasetInfo(features=schema, **info)
         splits[split] = datasets.Dataset.from_dict(columns, info=dataset_info, split=datasets.NamedSplit(split))
         group_of = {row["patient"]: row["group"] for row in rows[split]}
-        for group in GROUPS:
+        for group in sorted(groups):
             phases = Counter(row["phase"] or "other" for row in rows[split] if row["group"] == group)
             if phases:
                 counts = {"patients": sum(group_of[name] == group for name in names), "slices": phases.total()}
@@ -212,7 +216,7 @@ def split_patients(
             unit = min((min(names) for names in duplicates if patient.name in names), default=patient.name)
             units.setdefault(unit, []).append(patient)
     room = {}
-    for group in GROUPS:
+    for group in {members[0].group for members in units.values()}:
         count = sum(len(members) for members in units.values() if members[0].group == group)
         room[group] = {  # a group of three or more is in every split
             split: 0 if splits[split] else max(round(share * count), min(1, count // 3))

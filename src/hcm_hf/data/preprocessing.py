@@ -71,6 +71,7 @@ def prepare_patient(patient: Patient, resolution: int, all_frames: bool = False)
                 "height": patient.height,
                 "weight": patient.weight,
                 "volume_sha256": identity,
+                "cohort": "acdc",
             }
             rows.append(row)
     return PreparedPatient(

@@ -1,11 +1,11 @@
 """The columns of a prepared dataset, and the check of a dataset that is opened."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import datasets
 
-from hcm_hf.data.acdc import GROUPS, PHASES
+from hcm_hf.data.acdc import PHASES
 from hcm_hf.data.identity import read_identities
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.pictures import picture_size
@@ -13,26 +13,32 @@ from hcm_hf.utils.pictures import picture_size
 
 SPLITS = ("train", "validation", "test")
 
-FEATURES = datasets.Features(
-    {
-        "image": datasets.Image(mode="L"),
-        "mask": datasets.Image(mode="L"),  # the index in `STRUCTURES`; null where unlabelled
-        "patient": datasets.Value("string"),
-        "group": datasets.ClassLabel(names=list(GROUPS)),
-        "phase": datasets.ClassLabel(names=list(PHASES)),  # null for the frames between
-        "frame": datasets.Value("int32"),  # from 1
-        "slice_index": datasets.Value("int32"),  # from 0 at the base
-        "num_slices": datasets.Value("int32"),
-        "pixel_spacing": datasets.Value("float32"),  # mm of the written image
-        "slice_thickness": datasets.Value("float32"),  # mm
-        "height": datasets.Value("float32"),  # cm
-        "weight": datasets.Value("float32"),  # kg
-        "volume_sha256": datasets.Value("string"),  # of the voxels as stored; identifies the patient
-    }
-)
 _PICTURES = ("image", "mask")
 _NEEDED = ("image", "patient", "group", "slice_index", "num_slices", "volume_sha256")  # never null
 _BATCH = 1000  # rows checked together
+_FIRST_COHORT = "acdc"  # of datasets that were prepared before they had a column `cohort`
+
+
+def features(groups: Sequence[str]) -> datasets.Features:
+    """The columns of a dataset whose patients are of these groups; the classes are their names, sorted."""
+    return datasets.Features(
+        {
+            "image": datasets.Image(mode="L"),
+            "mask": datasets.Image(mode="L"),  # the index in `STRUCTURES`; null where unlabelled
+            "patient": datasets.Value("string"),
+            "group": datasets.ClassLabel(names=sorted(groups)),
+            "phase": datasets.ClassLabel(names=list(PHASES)),  # null for the frames between
+            "frame": datasets.Value("int32"),  # from 1
+            "slice_index": datasets.Value("int32"),  # from 0 at the base
+            "num_slices": datasets.Value("int32"),
+            "pixel_spacing": datasets.Value("float32"),  # mm of the written image
+            "slice_thickness": datasets.Value("float32"),  # mm
+            "height": datasets.Value("float32"),  # cm
+            "weight": datasets.Value("float32"),  # kg
+            "volume_sha256": datasets.Value("string"),  # of the voxels as stored; identifies the patient
+            "cohort": datasets.Value("string"),  # the patient's; a dataset may hold several
+        }
+    )
 
 
 def check_splits(splits: object, name: str) -> datasets.DatasetDict:
@@ -50,12 +56,14 @@ def check_splits(splits: object, name: str) -> datasets.DatasetDict:
     Raises:
         InputError: names the split and the column.
     """
-    given = splits if isinstance(splits, datasets.DatasetDict) else {}
+    given = dict(splits) if isinstance(splits, datasets.DatasetDict) else {}
     sizes = set()
     for split in SPLITS:
         if split not in given or not len(given[split]):
             raise InputError(f"{name} has no slices in a split '{split}'; prepare it again.")
-        _check_types(given[split], name, split)
+        if "cohort" not in given[split].features:
+            given[split] = given[split].add_column("cohort", [_FIRST_COHORT] * len(given[split]))
+        _check_types(given[split], name, split, given["train"].features)
         sizes |= _check_rows(given[split], name, split)
     if len(sizes) > 1 or any(width != height for width, height in sizes):
         found = ", ".join(f"{width} x {height}" for width, height in sorted(sizes))
@@ -63,10 +71,13 @@ def check_splits(splits: object, name: str) -> datasets.DatasetDict:
     return datasets.DatasetDict({split: given[split] for split in dict.fromkeys((*SPLITS, *given))})
 
 
-def _check_types(split: datasets.Dataset, name: str, split_name: str) -> None:
-    if missing := [key for key in FEATURES if key not in split.features]:
+def _check_types(split: datasets.Dataset, name: str, split_name: str, first: datasets.Features) -> None:
+    """Compare a split's columns with those that a dataset has, and its groups with those of the `first` split."""
+    groups = first.get("group")
+    columns = features(groups.names if isinstance(groups, datasets.ClassLabel) else ["of groups"])
+    if missing := [key for key in columns if key not in split.features]:
         raise InputError(f"{name} has no column '{missing[0]}' in '{split_name}'; prepare it again.")
-    for key, wanted in FEATURES.items():
+    for key, wanted in columns.items():
         found = split.features[key]
         if _kind(found) != _kind(wanted):
             what = f"{_shown(found)} in column '{key}', not {_shown(wanted)}"
@@ -89,10 +100,11 @@ def _check_rows(split: datasets.Dataset, name: str, split_name: str) -> set[tupl
     raw, sizes = split, set()
     for key in _PICTURES:
         raw = raw.cast_column(key, datasets.Image(decode=False))
-    batches = raw.select_columns(list(FEATURES)).iter(_BATCH)
-    rows = (values for batch in batches for values in zip(*(batch[key] for key in FEATURES), strict=True))
+    columns = list(features(()))
+    batches = raw.select_columns(columns).iter(_BATCH)
+    rows = (values for batch in batches for values in zip(*(batch[key] for key in columns), strict=True))
     for index, values in enumerate(rows):
-        row = dict(zip(FEATURES, values, strict=True))
+        row = dict(zip(columns, values, strict=True))
         place = f"row {index} in '{split_name}'"
         for key in _NEEDED:
             if row[key] is None:

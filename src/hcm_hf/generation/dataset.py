@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hcm_hf.data.acdc import AXES, LEVELS, Patient
+from hcm_hf.data.acdc import AXES, GROUPS, LEVELS, Patient
 from hcm_hf.data.identity import hash_voxels
 from hcm_hf.data.preparation import (
     ACDC_CITATION,
@@ -97,7 +97,7 @@ def write_dataset(image_dir: Path, entries: Sequence[Mapping], report: Preparati
         "citation": ACDC_CITATION if license_name == LICENSES["acdc"] else "",
         "license": license_name,
     }
-    save_splits(join_splits(rows, report, info), report, output_dir)
+    save_splits(join_splits(rows, report, info, GROUPS), report, output_dir)
 
 
 def _patient(entry: Mapping) -> str:
@@ -121,4 +121,5 @@ def _row(image_dir: Path, entry: Mapping, report: PreparationReport) -> dict:
         "height": None,
         "weight": None,
         "volume_sha256": hash_voxels(pixels),
+        "cohort": "generated",
     }

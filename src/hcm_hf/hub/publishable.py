@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import constants
 
 from hcm_hf.data.preparation import PreparationReport
-from hcm_hf.data.schema import FEATURES
+from hcm_hf.data.schema import features
 from hcm_hf.pipelines.auto import INDEX_FILE, HCMPipeline
 from hcm_hf.pipelines.notes import without_paths
 from hcm_hf.pipelines.sampling import FINE, OF_DIFFUSION
@@ -126,7 +126,8 @@ def _is_cached(path: Path) -> bool:
 
 def own_columns(split: datasets.Dataset) -> datasets.Dataset:
     """The columns of a prepared dataset; pictures as bytes, without their original paths."""
-    split = split.select_columns(list(FEATURES))
+    columns = features(split.features["group"].names)
+    split = split.select_columns(list(columns))
     for column in ("image", "mask"):
         split = split.cast_column(column, datasets.Image(decode=False))
 
@@ -136,7 +137,7 @@ def own_columns(split: datasets.Dataset) -> datasets.Dataset:
                 raise InputError(f"The dataset names a file in place of the pixels of '{column}'; prepare it again.")
         return {key: row[key] and {"bytes": row[key]["bytes"], "path": None} for key in ("image", "mask")}
 
-    return split.map(without_paths, keep_in_memory=True, features=split.features).cast(FEATURES)
+    return split.map(without_paths, keep_in_memory=True, features=split.features).cast(columns)
 
 
 def space_files(folder: Path) -> dict[str, bytes]:
