@@ -7,11 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.slices import SliceBatch
+from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.training.recipes import FAMILIES, Family, Recipe
 from hcm_hf.utils.names import INSTRUMENT_FOLDERS
 
 
+ACDC = Vocabulary(GROUPS)
 # Tiny sizes of every family's networks: real networks, a few channels wide.
 TINY = {
     "vae": {"vae": {"latent_dim": 6, "base_channels": 4}},
@@ -74,7 +77,7 @@ def build_tiny(family: str, seed: int = 0, recipe: str = "paper", teacher=None, 
     if found.taught_by and teacher is None:
         teacher = build_tiny(family, recipe=found.taught_by).pipeline()
     torch.manual_seed(seed)
-    return replace(found, losses=found.losses | losses).build(16, teacher)
+    return replace(found, losses=found.losses | losses).build(16, ACDC, teacher)
 
 
 def sample(family: str, pipeline, batch_size: int = 3) -> np.ndarray:

@@ -54,7 +54,7 @@ class Agents(Studio):
             model: name of the generator
             num_images: how many, 1 to 64
             seed: 0 or more; image i comes from (seed, i)
-            class_labels: group of the patient (DCM, HCM, MINF, NOR or RV), for a generator with classes
+            class_labels: group of the patient (ACDC's: DCM, HCM, MINF, NOR or RV), for a generator with classes
             category: categorical code from 0, for a generator with codes; give all three codes or none
             code_1: first continuous code, -1 to 1, likewise
             code_2: second continuous code, -1 to 1, likewise
@@ -87,7 +87,7 @@ class Agents(Studio):
             num_images: how many images on the way, both ends included, 1 to 64
             seed: where to begin, 0 or more
             other_seed: where to end, 0 or more
-            class_labels: group of the patient (DCM, HCM, MINF, NOR or RV), for a generator with classes
+            class_labels: group of the patient (ACDC's: DCM, HCM, MINF, NOR or RV), for a generator with classes
             category: categorical code from 0, for a generator with codes; give all three codes or none
             code_1: first continuous code, -1 to 1, likewise
             code_2: second continuous code, -1 to 1, likewise
@@ -123,7 +123,8 @@ class Agents(Studio):
             seed: 0 or more; image i comes from (seed, i)
             scheduler: ddpm, ddim, dpmsolver++, sde-dpmsolver++ or unipc; null is the model's own
             num_inference_steps: sampling steps, 1 to 1000; null is the model's own number
-            group: DCM, HCM, MINF, NOR or RV, for a model with conditions; "any" draws it as in the data, null is HCM
+            group: of the patient (ACDC's: DCM, HCM, MINF, NOR or RV), for a model with conditions; "any" draws it as
+                in the data, null is the model's default
             phase: ED or ES, for a model with conditions; null is any
             level: part of the heart (base, mid or apex), for a model with conditions; null is any
             guidance_scale: 1 to 5, how closely the conditions are followed; 1 is without guidance

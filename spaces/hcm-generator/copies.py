@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from huggingface_hub import HfApi
 
-from hcm_hf.data.acdc import GROUPS, PHASES
+from hcm_hf.data.acdc import PHASES
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.evaluation.images import RealSlices, read_split
 from hcm_hf.metrics.memorization import best_match, copy_threshold
@@ -81,7 +81,7 @@ def open_to_all(repo_id: str) -> str:
 
 
 def _describe(slices: RealSlices, index: int, with_group: bool) -> str:
-    group = GROUPS[slices.groups[index]] if with_group else ""
+    group = str(slices.groups[index]) if with_group else ""
     phase = PHASES[slices.phases[index]] if slices.phases[index] >= 0 else ""
     return " ".join(filter(None, (group, phase)))
 

@@ -12,9 +12,10 @@ from threading import Lock
 import numpy as np
 import torch
 from drawing import follow, slerp
-from notes import Notes, read_losses, read_notes, read_reports, read_table
+from notes import MOST_GROUPS, Notes, read_losses, read_notes, read_reports, read_table
 
-from hcm_hf.data.acdc import GROUPS, LEVELS, PHASES
+from hcm_hf.data.acdc import LEVELS, PHASES
+from hcm_hf.data.vocabulary import is_word
 from hcm_hf.generation.images import image_generator
 from hcm_hf.hub.push import METRICS_FILE
 from hcm_hf.hub.serving import one_line
@@ -37,7 +38,7 @@ DEFAULT_SCHEDULER, DEFAULT_STEPS = "ddpm", DDPMPipeline.preview_steps  # offered
 NOTHING = Conditions({}, (1.0,), {})
 SERVED: dict[str, "Generator"] = {}  # a process that is lent a GPU inherits them, where arguments must be pickled
 LARGEST_SIDE, MOST_CATEGORIES = 512, 100  # of what is served
-_ANSWERS = {"group": GROUPS, "phase": PHASES, "level": LEVELS}  # to what a model may be asked
+_ANSWERS = {"phase": PHASES, "level": LEVELS}  # to what a model may be asked besides its groups
 _HUB_FILES = [METRICS_FILE, LOSS_FIGURE, CONFIG_FILE]
 
 
@@ -222,11 +223,14 @@ class Generator:
             raise InputError("its images are not finite numbers; train it again.")
         if max(image.shape) > LARGEST_SIDE:
             raise InputError(f"its images are larger than {LARGEST_SIDE} pixels a side.")
-        axes = self.conditions.axes
-        odd = [*(set(self.class_names) - set(GROUPS)), *(set(axes) - set(_ANSWERS))]
-        odd += [answer for axis, answers in axes.items() for answer in answers if answer not in _ANSWERS.get(axis, ())]
+        others = dict(self.conditions.axes)
+        groups = (*self.class_names, *others.pop("group", ()))
+        odd = [*(group for group in groups if not is_word(group)), *(set(others) - set(_ANSWERS))]
+        odd += [name for axis, names in others.items() for name in names if name not in _ANSWERS.get(axis, ())]
         if odd:
             raise InputError(f"it can be asked for '{odd[0]}', which this page does not know.")
+        if len(groups) > MOST_GROUPS:
+            raise InputError(f"it can be asked for more than {MOST_GROUPS} groups.")
         self.check(Request(self.name, 1))
         if self.num_codes[0] > MOST_CATEGORIES:
             raise InputError(f"its code has more than {MOST_CATEGORIES} categories.")

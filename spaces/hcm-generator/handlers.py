@@ -86,8 +86,8 @@ class Handlers(Studio):
             scheduler: ddpm, ddim, dpmsolver++, sde-dpmsolver++ or unipc; null for the model's own.
             num_inference_steps: calls of the network per image, 1 to 1000, null for the model's own number; images
                 times steps are 3200 at most.
-            group: diagnosis group of the patients that the images are to be like, for a model with conditions: DCM,
-                HCM, MINF, NOR or RV; "any" draws it as in the data, null is the model's default, HCM.
+            group: diagnosis group of the patients that the images are to be like, for a model with conditions (of
+                ACDC: DCM, HCM, MINF, NOR or RV); "any" draws it as in the data, null is the model's default.
             phase: ED or ES, likewise; null is "any".
             level: part of the heart, base, mid or apex, likewise; null is "any".
             guidance_scale: 1 to 5, how closely the conditions are followed; 1 is without guidance.

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.schema import SPLITS
+from hcm_hf.data.vocabulary import is_word
 from hcm_hf.evaluation.definitions import GLANCE
 from hcm_hf.evaluation.report import REPORT_FILE
 from hcm_hf.evaluation.tables import COUNTED, number_table
@@ -20,11 +20,13 @@ from hcm_hf.pipelines.auto import read_training
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.names import TARGET_GROUP
 
 
 MOST_BYTES = 8 * 2**20  # of one file
 MOST_FIGURE_PIXELS = 2**24
 LARGEST_NUMBER = 1e9
+MOST_GROUPS = 30  # that a model may know, each by a name of its own
 ROWS = ("generated", "real", "true_masks", "training", "mean_image")  # of a report
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9._-]{1,96}")
 VERSION = re.compile(r"\d+(\.\d+){1,3}\w{0,12}")
@@ -47,7 +49,7 @@ class Notes:
     family: str | None = None
     recipe: str | None = None
     resolution: int | None = None
-    groups: tuple[str, ...] = ("HCM",)
+    groups: tuple[str, ...] = (TARGET_GROUP,)
     dataset: str | None = None
     repository: str | None = None
 
@@ -158,7 +160,7 @@ def _numbers(row: object) -> dict[str, Number]:
 
 
 def _are_groups(value: object) -> bool:
-    return isinstance(value, list) and len(value) <= len(GROUPS) and all(group in GROUPS for group in value)
+    return isinstance(value, list) and len(value) <= MOST_GROUPS and all(map(is_word, value))
 
 
 def _is_number(value: object) -> bool:

@@ -131,14 +131,14 @@ def test_images_are_seen_in_their_range_and_in_any_number():
 @pytest.mark.parametrize("groups", [["HCM"], ["HCM", "NOR"], list(GROUPS[:4])])
 def test_log_odds_are_those_of_the_groups_against_the_rest(groups):
     odds = np.random.default_rng(0).dirichlet(np.ones(5), 20)
-    predicted = Predictions(*[np.zeros(20)] * 2, np.log(odds).astype(np.float32), *[np.zeros(20)] * 2)
+    predicted = Predictions(*[np.zeros(20)] * 2, np.log(odds).astype(np.float32), *[np.zeros(20)] * 2, GROUPS)
     chosen = odds[:, [GROUPS.index(group) for group in groups]].sum(1)
     np.testing.assert_allclose(predicted.log_odds(groups), np.log(chosen / (1 - chosen)), rtol=1e-4, atol=1e-5)
 
 
 def test_log_odds_of_certain_slices_stay_finite():
     logs = torch.tensor([[-200.0, 0, -200, -200, -200], [0, -200.0, 0, 0, 0]]).log_softmax(1).numpy()
-    predicted = Predictions(*[np.zeros(2)] * 2, logs, *[np.zeros(2)] * 2)
+    predicted = Predictions(*[np.zeros(2)] * 2, logs, *[np.zeros(2)] * 2, GROUPS)
     np.testing.assert_allclose(predicted.log_odds(["HCM"]), [200 - np.log(4), -200 - np.log(4)], rtol=1e-6)
 
 
@@ -225,7 +225,7 @@ def slices(n_patients=6, per_patient=4, seed=0):
         images=np.zeros((n, 8, 8), np.float32),
         masks=generator.integers(0, 4, (n, 8, 8)).astype(np.int8),
         patients=np.array([f"patient{i}" for i in patients]),
-        groups=np.where(patients % 2, GROUPS.index("HCM"), GROUPS.index("NOR")),
+        groups=np.where(patients % 2, "HCM", "NOR"),
         phases=np.arange(n) % 2,
         positions=generator.random(n).astype(np.float32),
         identities={},
@@ -234,9 +234,10 @@ def slices(n_patients=6, per_patient=4, seed=0):
 
 def truth(heldout, **changes):
     logs = np.full((len(heldout.images), 5), -9.0, np.float32)
-    logs[np.arange(len(logs)), heldout.groups] = -0.01
+    logs[np.arange(len(logs)), [GROUPS.index(group) for group in heldout.groups]] = -0.01
     features = np.zeros((len(logs), 2), np.float32)
-    predicted = Predictions(features, heldout.masks.clip(0).astype(np.uint8), logs, heldout.phases, heldout.positions)
+    masks = heldout.masks.clip(0).astype(np.uint8)
+    predicted = Predictions(features, masks, logs, heldout.phases, heldout.positions, GROUPS)
     return Oracle(predicted._replace(**changes))
 
 
@@ -310,7 +311,7 @@ def test_phases_positions_and_groups_by_hand():
 def test_intervals_are_a_function_of_the_seed_and_hold_the_value():
     heldout = slices()
     noisy = np.random.default_rng(1).normal(size=(24, 5)).astype(np.float32)
-    noisy[:, 1] += heldout.groups == GROUPS.index("HCM")
+    noisy[:, 1] += heldout.groups == "HCM"
     seen = truth(heldout, group_log_probabilities=noisy, positions=heldout.positions[::-1])
     quality = encoder_quality(seen, heldout, ["HCM"])
     assert quality == encoder_quality(seen, heldout, ["HCM"])
@@ -331,7 +332,7 @@ def test_intervals_of_dice_are_over_patients():
 
 def test_one_group_alone_has_no_auc():
     heldout = slices()
-    heldout = replace(heldout, groups=np.full(24, GROUPS.index("HCM")))
+    heldout = replace(heldout, groups=np.full(24, "HCM"))
     quality = encoder_quality(truth(heldout), heldout, ["HCM"])
     assert quality["auc_slice"].value is None and quality["auc_patient"].value is None
     json.dumps(plain(quality), allow_nan=False)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
+from tiny import ACDC
 
 import hcm_hf
-from hcm_hf.data.acdc import AXES
 from hcm_hf.evaluation.report import Report
 from hcm_hf.hub.cards import render_card, render_dataset_card
 from hcm_hf.training.recipes import FAMILIES
@@ -125,9 +125,9 @@ def test_a_stock_pipeline_says_how_diffusers_loads_it():
 
 def test_a_model_that_makes_masks_says_what_can_be_asked_for_and_what_that_means():
     training = TRAINING | {"family": "ddpm", "recipe": "tuned"}
-    card = render_card("user/hearts", training, "hcm_hf", figures=("samples.png",), num_samples=32, axes=AXES)
+    card = render_card("user/hearts", training, "hcm_hf", figures=("samples.png",), num_samples=32, axes=ACDC.axes)
     assert 'shown = {"group": "HCM", "phase": "ED", "level": "mid"}' in card and "output.masks" in card
-    for axis, answers in AXES.items():
+    for axis, answers in ACDC.axes.items():
         assert f"| {axis} | {', '.join(answers)} |" in card and f"`{axis}`" in card
     assert "it is not a diagnosis" in card and "No doctor has drawn or seen them" in card and "2 mm per pixel" in card
     assert "DDPMPipeline.from_pretrained" not in card and "no segmentation" not in card
@@ -141,7 +141,7 @@ def test_a_student_names_its_teacher_and_counts_patients_once():
     }
     training = TRAINING | {"family": "ddpm", "recipe": "distilled", "train_patients": patients}
     training |= {"teacher": "user/tuned", "teacher_hash": "0123456789abcdef"}
-    card = render_card("user/hearts", training, "hcm_hf", axes=AXES)
+    card = render_card("user/hearts", training, "hcm_hf", axes=ACDC.axes)
     assert ModelCard(card).data.base_model == "user/tuned"
     assert "| teacher | user/tuned |" in card and "| teacher_hash | 0123456789abcdef |" in card
     assert "262 slices of 2 patients" in card and "moment matching" in card

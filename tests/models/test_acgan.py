@@ -11,7 +11,7 @@ from hcm_hf.utils.errors import InputError
 @pytest.fixture
 def generator():
     torch.manual_seed(0)
-    return ACGANGenerator(16, latent_dim=6, base_channels=4).eval()
+    return ACGANGenerator(GROUPS, "HCM", 16, latent_dim=6, base_channels=4).eval()
 
 
 def test_classes_are_the_groups_of_acdc(generator):
@@ -74,12 +74,12 @@ def test_controls_are_one_row_per_class(generator):
 
 
 def test_discriminator_has_a_source_and_a_class_head():
-    source, classes = ACGANDiscriminator(16, base_channels=4)(torch.zeros(3, 1, 16, 16))
+    source, classes = ACGANDiscriminator(5, 16, base_channels=4)(torch.zeros(3, 1, 16, 16))
     assert source.shape == (3,) and classes.shape == (3, 5)
 
 
 def test_class_names_are_unlike_and_hold_the_default():
     with pytest.raises(ValueError, match="no two of them the same"):
-        ACGANGenerator(16, class_names=("HCM", "HCM"))
+        ACGANGenerator(("HCM", "HCM"), "HCM", 16)
     with pytest.raises(ValueError, match="default_class is 'HCM'; it must be one of class_names"):
-        ACGANGenerator(16, class_names=("DCM", "NOR"))
+        ACGANGenerator(("DCM", "NOR"), "HCM", 16)

@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import MODELS, build_tiny, resized, sample, tiny_families
+from tiny import ACDC, MODELS, build_tiny, resized, sample, tiny_families
 
 from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.identity import shared_patients
@@ -608,7 +608,7 @@ def test_a_trained_encoder_is_loaded_as_the_judge_that_it_was_validated_as(encod
     output_dir = train(encoder_config)
     best, last = (SliceEncoder.from_pretrained(output_dir / name).eval() for name in ("best", "last"))
     validations = [record["validation_loss"] for record in metrics(output_dir) if "validation_loss" in record]
-    objective = INSTRUMENTS[encoder_config.family].recipes["default"].build(16).eval()
+    objective = INSTRUMENTS[encoder_config.family].recipes["default"].build(16, ACDC).eval()
     validation = Slices(splits["validation"], GROUPS).batch(slice(None))
     for one, expected in ((best, min(validations)), (last, validations[-1])):
         objective.encoder.load_state_dict(one.state_dict())

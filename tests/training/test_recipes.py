@@ -7,8 +7,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from tiny import MODELS, TINY, build_tiny, sample
+from tiny import ACDC, MODELS, TINY, build_tiny, sample
 
+from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.slices import Slices
 from hcm_hf.models import LatentModel
 from hcm_hf.training.recipes import FAMILIES, INSTRUMENTS, find_family
@@ -159,9 +160,10 @@ def test_draws_do_not_depend_on_the_number_of_processes(family, recipe, splits):
 def test_published_sizes_are_the_networks_own():
     for family in FAMILIES.values():
         paper = family.recipes["paper"]
-        for network in paper.build(64).children():
+        for network in paper.build(64, ACDC).children():
             own = {name for name in network.config if not name.startswith("_")}
-            expected = type(network)().config if isinstance(network, LatentModel) else network.config
+            named = paper.fitted_sizes(ACDC).get("generator", {})
+            expected = type(network)(**named).config if isinstance(network, LatentModel) else network.config
             assert {name: network.config[name] for name in own} == {name: expected[name] for name in own}
 
 
@@ -187,5 +189,5 @@ def test_an_instrument_is_found_as_a_family_is_but_is_none(name):
     assert not set(INSTRUMENTS) & set(FAMILIES)
     with pytest.raises(InputError, match=f"Unknown recipe 'paper' of {name}; choose among default"):
         find_family(name, "paper")
-    encoder = recipe.build(64).encoder
-    assert tuple(encoder.config.groups) == recipe.groups and encoder.config.sample_size == 64
+    encoder = recipe.build(64, ACDC).encoder
+    assert tuple(encoder.config.groups) == GROUPS and encoder.config.sample_size == 64

@@ -8,8 +8,9 @@ import datasets
 import numpy as np
 import torch
 
-from hcm_hf.data.acdc import GROUPS, STRUCTURES
+from hcm_hf.data.acdc import STRUCTURES
 from hcm_hf.data.identity import Identities, identify
+from hcm_hf.data.vocabulary import check_groups
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.pictures import read_picture
 
@@ -27,7 +28,7 @@ class SliceBatch:
 
     images: torch.Tensor  # float32 (B, 1, H, W) in [-1, 1]
     masks: torch.Tensor  # int64 (B, H, W), the indices of `STRUCTURES`; -1 everywhere without a segmentation
-    class_labels: torch.Tensor  # int64 (B,), the index of the group in `GROUPS`
+    class_labels: torch.Tensor  # int64 (B,), the index among the dataset's groups
     phases: torch.Tensor  # int64 (B,), the index in `PHASES`; -1 for the frames between
     positions: torch.Tensor  # float32 (B,) in [0, 1], from the first to the last slice of the volume
     process_index: int = 0  # this part is every `num_processes`-th slice, from this one on
@@ -59,13 +60,17 @@ class Slices:
         split: one split of the `datasets.DatasetDict`.
         groups: the groups to keep.
 
+    Attributes:
+        groups: the names of all groups of the dataset, by their indices in `class_labels`.
+
     Raises:
-        InputError: if no slice of these groups is there.
+        InputError: if the dataset has no such group, or no slice of these groups is there.
     """
 
     def __init__(self, split: datasets.Dataset, groups: Sequence[str]):
-        names = split.features["group"].names
-        wanted = {names.index(group) for group in groups}
+        self.groups = tuple(split.features["group"].names)
+        check_groups(groups, self.groups)
+        wanted = {self.groups.index(group) for group in groups}
         rows = [index for index, group in enumerate(split["group"]) if group in wanted]
         if not rows:
             raise InputError(f"No slice of groups {' '.join(groups)} is in the split '{split.split}'.")
@@ -80,7 +85,7 @@ class Slices:
         self.masks = torch.from_numpy(np.stack(masks).astype(np.int8))
         self.patients = labels["patient"]
         self.volumes = labels["volume_sha256"]
-        self.class_labels = torch.tensor([GROUPS.index(names[group]) for group in labels["group"]])
+        self.class_labels = torch.tensor(labels["group"])
         self.phases = torch.tensor([-1 if phase is None else phase for phase in labels["phase"]])
         last = np.maximum(np.array(labels["num_slices"]) - 1, 1)
         self.positions = torch.tensor(np.array(labels["slice_index"]) / last, dtype=torch.float32)

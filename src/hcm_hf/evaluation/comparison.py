@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from diffusers import DDPMPipeline
 
-from hcm_hf.data.acdc import check_groups
 from hcm_hf.data.identity import shared_patients
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
+from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.evaluation.encoder import Encoder, Predictions
 from hcm_hf.evaluation.extractors import imagenet_features
 from hcm_hf.evaluation.images import THIRDS, GeneratedImages, RealSlices, fingerprint, read_split
@@ -20,6 +20,7 @@ from hcm_hf.evaluation.report import Data, Report
 from hcm_hf.metrics.bootstrap import bootstrap_draws
 from hcm_hf.metrics.protocols import reference_size
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.names import TARGET_GROUP
 from hcm_hf.version import __version__
 
 
@@ -34,32 +35,35 @@ class Reference:
         seen_groups: those that the generator was trained on; None where that is not known, which takes `groups`.
         split: the name of the held-out split.
         name: of the dataset, for the report.
+        cohort: the name of the held-out patients' cohort, where they are of one of several; None for all.
     """
 
     all_seen: RealSlices
     all_heldout: RealSlices
-    groups: Sequence[str] = ("HCM",)
+    groups: Sequence[str] = (TARGET_GROUP,)
     seen_groups: Sequence[str] | None = None
     split: str = "test"
     name: str = ""
+    cohort: str | None = None
 
     @classmethod
     def read(
         cls,
         dataset: datasets.DatasetDict,
         split: str = "test",
-        groups: Sequence[str] = ("HCM",),
+        groups: Sequence[str] = (TARGET_GROUP,),
         seen_groups: Sequence[str] | None = None,
         name: str = "",
+        cohort: str | None = None,
     ) -> "Reference":
         """Decode a prepared dataset, whose training split is what the generator was trained on.
 
         Raises:
-            InputError: if there is no such split or group, or a split has no slices in ED or ES.
+            InputError: if there is no such split, group or cohort, or a split has no slices in ED or ES.
         """
-        check_groups(groups)
-        read = read_split(dataset, "train", all_frames=True), read_split(dataset, split)
-        return cls(*read, tuple(groups), seen_groups, split, name)
+        Vocabulary.of(dataset).choose(groups)
+        seen, heldout = read_split(dataset, "train", all_frames=True), read_split(dataset, split, cohort=cohort)
+        return cls(seen, heldout, tuple(groups), seen_groups, split, name, cohort)
 
     def check(self) -> None:
         """Refuse splits that share a patient, under whatever names.
@@ -94,7 +98,6 @@ class Reference:
         return self.all_seen.at_ends()
 
     def _choose(self, split: str, slices: RealSlices, groups: Sequence[str]) -> RealSlices:
-        check_groups(groups)
         chosen = slices.of_groups(groups)
         if not (chosen.phases >= 0).any():
             raise InputError(
@@ -193,6 +196,13 @@ class Comparison:
         assert self.encoder is not None  # what needs it is left out without one
         return {name: self.encoder.segmenter.predict(images) for name, images in self.images.items()}
 
+    @property
+    def told_groups(self) -> tuple[str, ...]:
+        """The groups that the segmenter tells apart; none where it does not know all groups of the real slices."""
+        assert self.encoder is not None  # what needs it is left out without one
+        segmenter, reference = self.encoder.segmenter, self.reference
+        return segmenter.group_names if segmenter.knows(reference.all_training, reference.all_heldout) else ()
+
     @cached_property
     def phases(self) -> dict[str, np.ndarray]:
         """The phase of each slice by row of `images`, (N,), the index in `PHASES`.
@@ -240,7 +250,12 @@ class Comparison:
         images, reference = self.generated.images, self.reference
         training, heldout, seen = reference.training, reference.heldout, reference.seen
         data = Data(
-            reference.name, fingerprint(training, heldout), reference.split, list(reference.groups), images.shape[2]
+            reference.name,
+            fingerprint(training, heldout),
+            reference.split,
+            list(reference.groups),
+            images.shape[2],
+            reference.cohort,
         )
         return Report(
             hcm_hf_version=__version__,

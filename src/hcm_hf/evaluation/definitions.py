@@ -65,7 +65,7 @@ DEFINITIONS = {
     "mask_valid_topology": "valid_topology of the segmentations themselves",
     "mask_empty": "share of segmentations with neither cavity nor myocardium",
     "asked_group_share": "of the slices asked to show the group (real: that are of it), the share in which the "
-    "segmenter finds no other group more likely; chance is .2",
+    "segmenter finds no other group more likely; chance is one over the number of groups, .2 of five",
     "mask_wall_thickness": "wall_thickness of the segmentations themselves, mm; of the group and phase asked for, in "
     "which n slices have a cavity and a wall",
     "mask_thick_share": "share of the same slices with a wall of 15 mm or more",

@@ -9,12 +9,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from hcm_hf.data.acdc import GROUPS, STRUCTURES
+from hcm_hf.data.acdc import STRUCTURES
 from hcm_hf.data.identity import Identities, read_identities, shared_patients
 from hcm_hf.evaluation.images import RealSlices, find_levels
 from hcm_hf.metrics.anatomy import dice
@@ -34,9 +34,10 @@ class Predictions(NamedTuple):
 
     features: np.ndarray  # float32 (N, D)
     masks: np.ndarray  # uint8 (N, H, W), the indices of `STRUCTURES`
-    group_log_probabilities: np.ndarray  # float32 (N, 5), by the index in `GROUPS`
+    group_log_probabilities: np.ndarray  # float32 (N, groups), by the index in `group_names`
     phases: np.ndarray  # (N,), the index in `PHASES`
     positions: np.ndarray  # float32 (N,), 0 for the first slice of a volume and 1 for its last, more or less
+    group_names: tuple[str, ...]  # that the network knows
 
     @property
     def levels(self) -> np.ndarray:
@@ -45,7 +46,7 @@ class Predictions(NamedTuple):
 
     def log_odds(self, groups: Sequence[str]) -> np.ndarray:
         """Of some groups against the others, (N,)."""
-        chosen = np.isin(GROUPS, groups)
+        chosen = np.isin(self.group_names, list(groups))
         logs = self.group_log_probabilities.astype(np.float64)
         return np.logaddexp.reduce(logs[:, chosen], axis=1) - np.logaddexp.reduce(logs[:, ~chosen], axis=1)
 
@@ -68,6 +69,15 @@ class Instrument:
     train_patients: Identities
     device: str | torch.device = "cpu"
 
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The groups that it tells apart."""
+        return tuple(self.network.config.groups)
+
+    def knows(self, *slices: RealSlices) -> bool:
+        """Whether it tells the groups of all these slices apart."""
+        return all(set(one.groups) <= set(self.group_names) for one in slices)
+
     @torch.no_grad()
     def predict(self, images: np.ndarray) -> Predictions:
         """Predict features, masks, groups, phases and positions of images, floats (N, H, W) in [0, 1]."""
@@ -83,7 +93,8 @@ class Instrument:
                 output.positions,
             )
             batches.append([part.cpu().numpy() for part in parts])
-        return Predictions(*(np.concatenate(part) for part in zip(*batches, strict=True)))
+        joined = [np.concatenate(part) for part in zip(*batches, strict=True)]
+        return Predictions(*joined, self.group_names)
 
 
 @dataclass(frozen=True)
@@ -177,7 +188,8 @@ def encoder_quality(
     Returns:
         Numbers: `dice_rv`, `dice_myocardium` and `dice_lv` (of each patient's volume in each phase, then the mean),
         `auc_slice` and `auc_patient` (area under the ROC curve of groups against the rest; of a patient by the mean
-        log odds of his slices), `phase_accuracy` and `position_error` (mean absolute, as a part of the heart).
+        log odds of his slices; both are missing where it does not know the slices' groups), `phase_accuracy` and
+        `position_error` (mean absolute, as a part of the heart).
     """
     predicted = instrument.predict(heldout.images)
     codes, draws = bootstrap_draws(heldout.patients, np.random.default_rng((seed, 4)))
@@ -194,18 +206,33 @@ def encoder_quality(
         known = np.isfinite(values)
         means = mean_over_pairs(np.array(values)[known], np.array(owners, int)[known], draws)
         numbers[f"dice_{name}"] = Number.estimate(*means, (0, 1), **counts, structure=STRUCTURES[label])
-    ours = np.isin(heldout.groups, [GROUPS.index(group) for group in groups])
-    odds = predicted.log_odds(groups)
+    if instrument.knows(heldout):
+        numbers |= _diagnosis(predicted.log_odds(groups), np.isin(heldout.groups, list(groups)), codes, draws, counts)
+    right, error = predicted.phases == heldout.phases, np.abs(predicted.positions - heldout.positions)
+    numbers["phase_accuracy"] = Number.estimate(*mean_over_pairs(right, codes, draws), (0, 1), **counts)
+    numbers["position_error"] = Number.estimate(*mean_over_pairs(error, codes, draws), (0, np.inf), **counts)
+    return numbers
+
+
+def _diagnosis(
+    odds: np.ndarray, ours: np.ndarray, codes: np.ndarray, draws: np.ndarray, counts: dict[str, Any]
+) -> dict[str, Number]:
+    """The areas under the ROC curve of `encoder_quality`.
+
+    Args:
+        odds: log odds of the groups to distinguish, (N,).
+        ours: which slices are of these groups, bool (N,).
+        codes: of the patients, (N,).
+        draws: of these.
+        counts: what the numbers say of the slices.
+    """
     of_patient = [np.flatnonzero(codes == patient) for patient in range(draws.shape[1])]
     patient_odds, patient_ours = (np.array([x[rows].mean() for rows in of_patient]) for x in (odds, ours))
-    numbers["auc_slice"] = Number.estimate(
+    by_slice = Number.estimate(
         roc_auc(odds, ours), resample(lambda rows: roc_auc(odds[rows], ours[rows]), codes, draws), (0, 1), **counts
     )
     resampled = resample(
         lambda chosen: roc_auc(patient_odds[chosen], patient_ours[chosen]), np.arange(len(of_patient)), draws
     )
-    numbers["auc_patient"] = Number.estimate(roc_auc(patient_odds, patient_ours), resampled, (0, 1), **counts)
-    right, error = predicted.phases == heldout.phases, np.abs(predicted.positions - heldout.positions)
-    numbers["phase_accuracy"] = Number.estimate(*mean_over_pairs(right, codes, draws), (0, 1), **counts)
-    numbers["position_error"] = Number.estimate(*mean_over_pairs(error, codes, draws), (0, np.inf), **counts)
-    return numbers
+    by_patient = Number.estimate(roc_auc(patient_odds, patient_ours), resampled, (0, 1), **counts)
+    return {"auc_slice": by_slice, "auc_patient": by_patient}

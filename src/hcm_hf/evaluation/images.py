@@ -9,9 +9,10 @@ from pathlib import Path, PurePath
 import datasets
 import numpy as np
 
-from hcm_hf.data.acdc import GROUPS, LEVELS, PHASES, STRUCTURES, check_groups
+from hcm_hf.data.acdc import LEVELS, PHASES, STRUCTURES
 from hcm_hf.data.identity import Identities
 from hcm_hf.data.slices import Slices
+from hcm_hf.data.vocabulary import check_groups, is_word
 from hcm_hf.evaluation.report import Source
 from hcm_hf.evaluation.typed import read_typed
 from hcm_hf.generation.images import MANIFEST_FILE, find_images
@@ -32,7 +33,7 @@ class RealSlices:
         images: float32 (N, H, W) in [0, 1].
         masks: whole numbers (N, H, W), the indices of `STRUCTURES`; -1 everywhere in a slice without a segmentation.
         patients: (N,).
-        groups: (N,), the index in `GROUPS`.
+        groups: (N,), names.
         phases: (N,), the index in `PHASES`; -1 for the frames between.
         positions: (N,) in [0, 1], from the first to the last slice of the volume.
         identities: who each patient is, by name.
@@ -53,7 +54,7 @@ class RealSlices:
 
     def of_groups(self, groups: Sequence[str]) -> "RealSlices":
         """Those of some groups."""
-        kept = np.isin(self.groups, [GROUPS.index(group) for group in groups])
+        kept = np.isin(self.groups, list(groups))
         arrays = {name: value[kept] for name, value in vars(self).items() if name != "identities"}
         names = np.unique(arrays["patients"]).tolist()
         identities = {name: self.identities[name] for name in names if name in self.identities}
@@ -71,8 +72,8 @@ class GeneratedPairs:
 
     Attributes:
         masks: uint8 (N, H, W), the indices of `STRUCTURES`.
-        groups: (N,), the index in `GROUPS`; -1 where unknown, as in the next two.
-        phases: (N,), the index in `PHASES`.
+        groups: (N,), names; empty where unknown.
+        phases: (N,), the index in `PHASES`; -1 where unknown, as in the next.
         thirds: (N,), the index in `LEVELS`.
     """
 
@@ -105,33 +106,56 @@ def find_levels(phases: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def read_split(
-    dataset: datasets.DatasetDict, split: str, groups: Sequence[str] = GROUPS, all_frames: bool = False
+    dataset: datasets.DatasetDict,
+    split: str,
+    groups: Sequence[str] | None = None,
+    all_frames: bool = False,
+    cohort: str | None = None,
 ) -> RealSlices:
-    """The ED and ES slices of some groups of patients of one split; all frames where that is said.
+    """Slices of one split.
+
+    Args:
+        dataset: a prepared dataset.
+        split: the name of the split.
+        groups: of the patients; by default all.
+        all_frames: whether frames between end diastole and end systole are among them.
+        cohort: of the patients; by default all.
 
     Raises:
         InputError: if there are none.
     """
     if split not in dataset:
         raise InputError(f"The dataset has no split '{split}'; choose among {', '.join(dataset)}.")
-    check_groups(groups)
-    codes = [dataset[split].features["group"].str2int(group) for group in groups]
-    columns = zip(dataset[split]["group"], dataset[split]["phase"], strict=True)
+    rows = dataset[split] if cohort is None else _of_cohort(dataset[split], split, cohort)
+    names = rows.features["group"].names
+    check_groups(groups := names if groups is None else groups, names)
+    codes = [names.index(group) for group in groups]
+    columns = zip(rows["group"], rows["phase"], strict=True)
     if not any(group in codes and phase is not None for group, phase in columns):
         raise InputError(
             f"Split '{split}' has no slices of {', '.join(groups)} in ED or ES; name other groups or another split."
         )
-    slices = Slices(dataset[split], groups)
+    slices = Slices(rows, groups)
     kept = (slices.phases >= (-1 if all_frames else 0)).numpy()
     return RealSlices(
         images=slices.images.numpy()[kept].astype(np.float32) / 255,
         masks=slices.masks.numpy()[kept],
         patients=np.array(slices.patients)[kept],
-        groups=slices.class_labels.numpy()[kept],
+        groups=np.array(slices.groups)[slices.class_labels.numpy()[kept]],
         phases=slices.phases.numpy()[kept],
         positions=slices.positions.numpy()[kept],
         identities=slices.identities(),
     )
+
+
+def _of_cohort(rows: datasets.Dataset, split: str, cohort: str) -> datasets.Dataset:
+    """The slices of one cohort's patients."""
+    whose = rows["cohort"] if "cohort" in rows.features else [None] * len(rows)
+    kept = [index for index, name in enumerate(whose) if name == cohort]
+    if not kept:
+        known = ", ".join(sorted({name for name in whose if name is not None})) or "none that is named"
+        raise InputError(f"Split '{split}' has no slices of the cohort '{cohort}'; its cohorts are {known}.")
+    return rows.select(kept)
 
 
 def fingerprint(*sets: RealSlices) -> str:
@@ -213,7 +237,9 @@ def read_pairs(folder: str | Path) -> GeneratedPairs | None:
     def indices(names: Sequence[str], key: str) -> np.ndarray:
         return np.array([names.index(entry[key]) if entry.get(key) in names else -1 for entry in entries])
 
-    return GeneratedPairs(masks, indices(GROUPS, "group"), indices(PHASES, "phase"), indices(LEVELS, "level"))
+    groups = [entry.get("group") for entry in entries]
+    names = np.array([group if is_word(group) else "" for group in groups])
+    return GeneratedPairs(masks, names, indices(PHASES, "phase"), indices(LEVELS, "level"))
 
 
 def _read_manifest(path: Path) -> list[dict]:

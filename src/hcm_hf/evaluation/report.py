@@ -75,13 +75,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Data:
-    """The dataset whose slices the images are compared with."""
+    """The dataset whose slices the images are compared with; `cohort` is the held-out patients' where it was named."""
 
     name: str
     fingerprint: str
     split: str
     groups: list[str]
     resolution: int
+    cohort: str | None = None
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ class Report:
         """
         report = read_typed(cls, value)
         words = [*report.rows, *report.dataset.groups, *report.seen_groups, *(report.asked_groups or ())]
-        words.append(report.training_precision or "")
+        words += [report.training_precision or "", report.dataset.cohort or ""]
         words += [word for row in report.rows.values() for name, one in row.items() for word in (name, one.protocol)]
         counts = [count for name, count in vars(report).items() if name.startswith("n_")]
         if (
@@ -288,7 +289,7 @@ class Report:
             made.append(precision_name(self.generator.mixed_precision))
         blocks = [
             f"# {self.generator.model or 'images'} against {data.name or 'the dataset'}, split {data.split}, "
-            f"{', '.join(data.groups)}",
+            f"{', '.join(data.groups)}{f', cohort {data.cohort}' if data.cohort else ''}",
             f"{self.n_generated} generated images of {data.resolution} px{''.join(f' ({text})' for text in made)}; "
             f"{self.n_train} training slices of {self.n_train_patients} patients; {self.n_heldout} held-out slices of "
             f"{self.n_heldout_patients} patients. In brackets: 95 % interval over the reference's patients, or what "

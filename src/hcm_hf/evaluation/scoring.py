@@ -8,8 +8,7 @@ number stands what other real patients score.
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -20,6 +19,7 @@ from tqdm.auto import tqdm
 
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.data.identity import Identities, read_identities, shared_patients
+from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.evaluation.comparison import Comparison, Reference
 from hcm_hf.evaluation.definitions import ARTEFACT, FIGURES
 from hcm_hf.evaluation.encoder import Encoder, check_encoder, encoder_quality, load_encoder
@@ -36,6 +36,7 @@ from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.devices import AUTOCAST, autocast, find_device, name_device
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import require_empty, write_bytes
+from hcm_hf.utils.names import TARGET_GROUP
 from hcm_hf.utils.pictures import write_grid
 
 
@@ -48,7 +49,9 @@ def score(
     model: str | Path | None = None,
     dataset: str | Path | None = None,
     split: str = "test",
-    groups: Sequence[str] = ("HCM",),
+    groups: Sequence[str] | None = None,
+    target_group: str | None = None,
+    cohort: str | None = None,
     encoder: str | Path | None = None,
     num_images: int = 1000,
     sampling: Sampling = DEFAULT_SAMPLING,
@@ -65,7 +68,9 @@ def score(
             images, the model that made them. The test of what the study's DDPM remembers needs the model.
         dataset: folder of the prepared dataset that the model was trained on; by default the synthetic cohort.
         split: the held-out split.
-        groups: the ACDC groups to compare with.
+        groups: the groups to compare with; by default the target group.
+        target_group: the disease of interest; by default the one that the model was trained with, else HCM.
+        cohort: compare with the held-out patients of this cohort alone, for a dataset of several.
         encoder: folder of an encoder trained on this dataset with train_encoder; without one, distances of
             distributions and anatomy are left out.
         num_images: number of images to generate.
@@ -90,7 +95,13 @@ def score(
     at_least("seed", seed, 0)
     where = find_device(device)
     folder = None if model is None else find_pipeline(model)
-    reference = Reference.read(load_dataset(dataset), split, groups, name=str(dataset or "synthetic"))
+    noted, training_notes = {} if images is None else _noted(Path(images)), read_training(folder) if folder else {}
+    written = noted or training_notes
+    splits = load_dataset(dataset)
+    vocabulary = Vocabulary.of(splits, target_group or written.get("target_group", TARGET_GROUP))
+    compared = vocabulary.choose(groups or "target")
+    seen_groups = _seen_groups(written, vocabulary)
+    reference = Reference.read(splits, split, compared, seen_groups, str(dataset or "synthetic"), cohort)
     training, heldout = reference.training, reference.heldout  # groups that are not there are refused before images
     loaded = None if encoder is None else load_encoder(encoder, where)
     if loaded is not None:
@@ -106,8 +117,6 @@ def score(
     if folder is not None and source.model_hash not in (None, hash_model(folder)):
         raise InputError(f"The images in {images} were made by {source.model}, not by model {model}.")
     known = refuse_seen_patients(reference, Path(images), folder, source)
-    noted, training_notes = _noted(Path(images)), read_training(folder) if folder else {}
-    written = noted or training_notes
     if (output_dir / REPORT_FILE).exists():
         before = Report.load(output_dir).generator
         if before != source:
@@ -115,13 +124,14 @@ def score(
     pipeline = None if folder is None else HCMPipeline.from_pretrained(folder, device=where)
     report = evaluate_images(
         generated,
-        replace(reference, seen_groups=written.get("groups")),
+        reference,
         encoder=loaded,
         model=pipeline if pipeline is not None and pipeline.predicts_noise else None,
         paper_compat=paper_compat,
         seed=seed,
         output_dir=output_dir,
     )
+    noted = _noted(Path(images))
     report.training_precision = noted.get(TRAINED_IN, training_notes.get("mixed_precision"))
     if not known:
         report.left_out["patients"] = (
@@ -172,6 +182,27 @@ def _seen_patients(images: Path, model: Path | None, source: Source) -> Identiti
     notes = {str(images): _noted(images)} | ({} if model is None else {str(source.model): read_training(model)})
     known = [read_identities(note["train_patients"], name) for name, note in notes.items() if "train_patients" in note]
     return {f"{index}:{name}": volumes for index, one in enumerate(known) for name, volumes in one.items()} or None
+
+
+def _seen_groups(notes: Mapping, vocabulary: Vocabulary) -> tuple[str, ...] | None:
+    """The groups that a model was trained on, as far as the dataset has them; None where they are not known.
+
+    Args:
+        notes: of the model's training.
+        vocabulary: of the dataset.
+
+    Raises:
+        InputError: if the dataset has none of them.
+    """
+    if "groups" not in notes:
+        return None
+    common = tuple(group for group in notes["groups"] if group in vocabulary.groups)
+    if not common:
+        raise InputError(
+            f"The model was trained on {', '.join(notes['groups'])}, and the dataset has only "
+            f"{', '.join(vocabulary.groups)}; name the `dataset` that it was trained on."
+        )
+    return common
 
 
 def _noted(images: Path) -> dict:
@@ -333,6 +364,6 @@ def _choose_parts(comparison: Comparison) -> tuple[list[str], dict[str, str]]:
             left_out[name] = f"{name}: {few}."
         else:
             parts.append(name)
-            if sentence := part.partly():
+            if sentence := part.partly(comparison):
                 left_out[name] = sentence
     return parts, left_out

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hcm_hf.data.acdc import AXES, GROUPS, LEVELS, Patient
+from hcm_hf.data.acdc import LEVELS, PHASES, Patient
 from hcm_hf.data.identity import hash_voxels
 from hcm_hf.data.preparation import (
     ACDC_CITATION,
@@ -33,7 +33,8 @@ def check_labels(pipeline: HCMPipeline, sampling: Sampling) -> None:
     if not pipeline.makes_masks:
         raise InputError("save_dataset needs a model that makes masks, as the tuned ddpm; leave it out.")
     conditions = pipeline.conditions
-    for axis, names in AXES.items():
+    words = {"group": conditions.axes.get("group", ()), "phase": PHASES, "level": LEVELS}
+    for axis, names in words.items():
         if axis not in conditions.axes or not set(conditions.axes[axis]) <= set(names):
             known = "; ".join(f"{axis}: {', '.join(names)}" for axis, names in conditions.axes.items()) or "nothing"
             raise InputError(f"save_dataset needs the {axis} of each slice, and this model knows {known}.")
@@ -82,10 +83,13 @@ def plan_dataset(
     return report
 
 
-def write_dataset(image_dir: Path, entries: Sequence[Mapping], report: PreparationReport, output_dir: Path) -> None:
+def write_dataset(
+    image_dir: Path, entries: Sequence[Mapping], report: PreparationReport, groups: Sequence[str], output_dir: Path
+) -> None:
     """Write slices as a prepared dataset, whole or not at all; an earlier one gives way.
 
-    `image_dir` holds the files that the entries name; `report`, of `plan_dataset`, gets the counts.
+    `image_dir` holds the files that the entries name; `report`, of `plan_dataset`, gets the counts; `groups` are all
+    that the model knows.
     """
     row_of = {_patient(entry): _row(image_dir, entry, report) for entry in entries}
     rows = {split: [row_of[name] for name in names] for split, names in report.patients.items()}
@@ -97,7 +101,7 @@ def write_dataset(image_dir: Path, entries: Sequence[Mapping], report: Preparati
         "citation": ACDC_CITATION if license_name == LICENSES["acdc"] else "",
         "license": license_name,
     }
-    save_splits(join_splits(rows, report, info, GROUPS), report, output_dir)
+    save_splits(join_splits(rows, report, info, groups), report, output_dir)
 
 
 def _patient(entry: Mapping) -> str:

@@ -99,7 +99,7 @@ def generate_images(
     if state.mixed_precision != "no":
         settings["mixed_precision"] = state.mixed_precision
     training = pipeline.training_config  # whoever scores the images must know what their model has seen
-    seen = {key: training[key] for key in ("groups", "train_patients") if key in training}
+    seen = {key: training[key] for key in ("groups", "target_group", "train_patients") if key in training}
     if "mixed_precision" in training:
         seen[TRAINED_IN] = training["mixed_precision"]
     if save_dataset:  # what is wrong with it shows before an image is made
@@ -143,7 +143,8 @@ def generate_images(
         if save_dataset:
             entries = list(_entries(output_dir, num_images, masked))
             report = plan_dataset(entries, pipeline.sample_size, seed, settings, training)
-            write_dataset(output_dir, entries, report, output_dir / DATASET_FOLDER)
+            groups = pipeline.conditions.axes["group"]
+            write_dataset(output_dir, entries, report, groups, output_dir / DATASET_FOLDER)
     state.wait_for_everyone()
     return output_dir
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import jinja2
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
-from hcm_hf.data.acdc import GROUPS, PHASES
+from hcm_hf.data.acdc import PHASES
 from hcm_hf.data.identity import count_patients
 from hcm_hf.data.preparation import ACDC_CITATION, LICENSES
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
@@ -17,6 +18,7 @@ from hcm_hf.evaluation.report import Report
 from hcm_hf.evaluation.tables import markdown_table, number_table
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.hub import read_name
+from hcm_hf.utils.names import TARGET_GROUP
 from hcm_hf.version import INSTALL, SOURCE_URL
 
 
@@ -61,7 +63,8 @@ def render_card(
     if report is not None:
         report = Report.from_json(_plain(report.to_json()))
     family, version = training["family"], training["version"]
-    title, description = _description(family, training["recipe"])
+    target = training.get("target_group", TARGET_GROUP)
+    title, description = _description(family, training["recipe"], target, training["groups"])
     source = training.get("dataset_source") or ("synthetic" if training["dataset"] == "synthetic" else "acdc")
     names = [name for name in _METRICS if report and name in report.rows["generated"]]
     remembered = [name for part in ("memorization", "membership") if report for name in report.parts.get(part, ())]
@@ -87,6 +90,7 @@ def render_card(
             ["asks for", "answers"], [[name, ", ".join(answers)] for name, answers in (axes or {}).items()]
         ),
         asked=bool(axes),
+        target=target,
         num_patients=count_patients(training["train_patients"]),
         repo_id=repo_id,
         install=INSTALL,
@@ -112,15 +116,20 @@ def render_card(
     return str(card).rstrip() + "\n"
 
 
-def _description(family: str, recipe: str) -> tuple[str, str]:
-    """A family's title and paragraph, those of the recipe where it has its own: `ddpm-tuned.md` before `ddpm.md`."""
+def _description(family: str, recipe: str, target: str, groups: Sequence[str]) -> tuple[str, str]:
+    """A family's title and paragraph, those of the recipe where it has its own: `ddpm-tuned.md` before `ddpm.md`.
+
+    Examples in it name the `target` group, and another one of `groups`: the healthy where they have ACDC's name.
+    """
     paths = [_TEMPLATES / f"{name}.md" for name in (f"{family}-{recipe}", family)]
     found = next((path for path in paths if path.is_file()), None)
     if found is None:
         raise InputError(f"The family '{family}' has no paragraph in model_cards; add {paths[-1].name} there.")
     text = found.read_text(encoding="utf-8")
     title, description = text.removeprefix("# ").split("\n\n", 1)
-    return title, description.strip()
+    others = [group for group in groups if group != target] or [target]
+    other = "NOR" if "NOR" in others else others[0]
+    return title, jinja2.Template(description).render(target=target, other=other).strip()
 
 
 def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.DatasetDict, files: Mapping) -> str:
@@ -162,7 +171,7 @@ def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.Dat
         generator=preparation.get("generator"),
         license_name=data.license,
         is_acdc=data.license == LICENSES["acdc"],
-        groups=[group for group in GROUPS if any(row["group"] == group for row in preparation["slices"])],
+        groups=sorted({row["group"] for row in preparation["slices"]}),
         slices_table=markdown_table(columns, [[str(row[key]) for key in columns] for row in preparation["slices"]]),
         citation=ACDC_CITATION,
     )

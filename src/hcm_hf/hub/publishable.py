@@ -39,9 +39,8 @@ def known_training(training: Mapping) -> dict:
     """The known entries of `training_config.json`, without the paths of the machine."""
     kept, family = without_paths(training), FAMILIES.get(training["family"])
     recipe = family and family.recipes.get(training["recipe"])
-    settings = recipe.settings() if recipe else {"objective": {}, "sizes": {}}
-    objective = dict.fromkeys(settings["objective"])
-    sizes = {name: dict.fromkeys(own) for name, own in settings["sizes"].items()}
+    objective = dict.fromkeys(recipe.noted_losses()) if recipe else {}
+    sizes = {name: dict.fromkeys(own) for name, own in recipe.sizes.items()} if recipe else {}
     return _known(kept, dict.fromkeys(kept) | {"objective": objective, "sizes": sizes})
 
 

@@ -23,9 +23,9 @@ class ACGANGenerator(LatentModel):
     """Latents (B, latent_dim) and classes (B,) to images (B, 1, sample_size, sample_size) in [-1, 1].
 
     Args:
-        sample_size, latent_dim, base_channels: as in `DCGANGenerator`.
         class_names: the classes, in the order of their indices.
         default_class: the class used if none is given.
+        sample_size, latent_dim, base_channels: as in `DCGANGenerator`.
 
     Raises:
         ValueError: if two classes share a name, or `default_class` is none of them.
@@ -34,11 +34,11 @@ class ACGANGenerator(LatentModel):
     @register_to_config
     def __init__(
         self,
+        class_names: Sequence[str],
+        default_class: str,
         sample_size: int = 64,
         latent_dim: int = 100,
         base_channels: int = 48,
-        class_names: Sequence[str] = ("DCM", "HCM", "MINF", "NOR", "RV"),
-        default_class: str = "HCM",
     ):
         super().__init__()
         if len(set(class_names)) != len(class_names) or not all(isinstance(name, str) for name in class_names):
@@ -94,12 +94,12 @@ class ACGANDiscriminator(ModelMixin, ConfigMixin):
     """Images (B, 1, sample_size, sample_size) in [-1, 1] to source logits (B,) and class logits (B, num_classes).
 
     Args:
-        sample_size, base_channels: as in `DCGANDiscriminator`.
         num_classes: number of classes.
+        sample_size, base_channels: as in `DCGANDiscriminator`.
     """
 
     @register_to_config
-    def __init__(self, sample_size: int = 64, base_channels: int = 32, num_classes: int = 5):
+    def __init__(self, num_classes: int, sample_size: int = 64, base_channels: int = 32):
         super().__init__()
         self.body = DCGANDiscriminator(sample_size, base_channels)
         self.to_class = nn.Conv2d(self.body.num_features, num_classes, kernel_size=4)

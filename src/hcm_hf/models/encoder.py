@@ -19,8 +19,8 @@ class EncoderOutput(NamedTuple):
 
     features: torch.Tensor  # (B, num_features): the deepest block, averaged over the image
     mask_logits: torch.Tensor  # (B, 4, H, W): the structures, the background first
-    group_logits: torch.Tensor  # (B, 5)
-    phase_logits: torch.Tensor  # (B, 2)
+    group_logits: torch.Tensor  # (B, groups)
+    phase_logits: torch.Tensor  # (B, phases)
     positions: torch.Tensor  # (B,), from 0, the first slice of the volume, to 1, its last
 
 

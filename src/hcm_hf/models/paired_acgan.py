@@ -26,24 +26,24 @@ class PairedACGANGenerator(LatentModel):
     """Latents, labels and wall thicknesses to slices with their segmentations.
 
     Args:
+        num_labels: number of labels; one more, the last, leaves everything open.
         sample_size: pixels a side, a power of two, at least 8.
         latent_dim: length of a latent vector, standard normal.
         base_channels: width at the full size; it doubles at each level below, up to `max_channels`.
         max_channels: the greatest width.
         smooth_from: pixels a side from which on a convolution follows each transposed one.
-        num_labels: number of labels; one more, the last, leaves everything open.
         condition_dim: length of the vector that stands for what is asked for.
     """
 
     @register_to_config
     def __init__(
         self,
+        num_labels: int,
         sample_size: int = 64,
         latent_dim: int = 100,
         base_channels: int = 32,
         max_channels: int = 256,
         smooth_from: int = 32,
-        num_labels: int = 30,
         condition_dim: int = 64,
     ):
         super().__init__()
@@ -112,19 +112,19 @@ class PairedACGANDiscriminator(ModelMixin, ConfigMixin):
     It has no normalisation, so that the gradient penalties see each pair by itself.
 
     Args:
+        answers: number of answers to each question that a label answers; their product is the number of labels.
         sample_size: pixels a side, a power of two, at least 8.
         base_channels: width after the first layer; it doubles at each level above, up to `max_channels`.
         max_channels: the greatest width.
-        answers: number of answers to each question that a label answers; their product is the number of labels.
     """
 
     @register_to_config
     def __init__(
         self,
+        answers: Sequence[int],
         sample_size: int = 64,
         base_channels: int = 48,
         max_channels: int = 256,
-        answers: Sequence[int] = (5, 2, 3),
     ):
         super().__init__()
         widths = [min(base_channels * 2**level, max_channels) for level in range(num_levels(sample_size))]

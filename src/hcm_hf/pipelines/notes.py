@@ -111,7 +111,7 @@ _NEEDED: dict[str, Check] = {
 _OPTIONAL: dict[str, Check] = {
     **dict.fromkeys(("dataset_repository", "dataset_source", "dataset_license"), _or_none(_is_text)),
     **dict.fromkeys(("dataset_fingerprint", "teacher", "teacher_hash", "output_dir"), _or_none(_is_text)),
-    "mixed_precision": _or_none(_is_word),
+    **{"mixed_precision": _or_none(_is_word), "target_group": _is_text},
     **dict.fromkeys(("num_epochs", "train_batch_size", "num_processes", "patience", "seed"), _is_whole),
     **{"num_train_slices": _is_whole, "learning_rate": _is_number, "ema_decay": _is_number},
     **{"adam_betas": _list_of(_is_number), "relative_rates": _or_none(_mapping_to(_is_number))},

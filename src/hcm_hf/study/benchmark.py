@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from hcm_hf.data.dataset import load_dataset, prepare_dataset
 from hcm_hf.data.phantom import write_cohort
 from hcm_hf.data.slices import SliceBatch, Slices
+from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.evaluation.images import read_split
 from hcm_hf.metrics.pixel import ssim_matrix
 from hcm_hf.pipelines.auto import HCMPipeline
@@ -36,6 +37,7 @@ from hcm_hf.schedulers import SAMPLERS
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
 from hcm_hf.training.recipes import FAMILIES, Recipe
+from hcm_hf.utils.names import TARGET_GROUP
 from hcm_hf.utils.process import count_cores
 
 
@@ -133,9 +135,11 @@ def training_steps(dataset: Path, runs: Path, rounds: int, num_steps: int) -> No
 
     From the start of a step to that of the next: reading images counts, validation and checkpoints do not.
     """
-    split = load_dataset(dataset)["train"]
-    rows = [index for index, group in enumerate(split["group"]) if split.features["group"].int2str(group) == "HCM"]
-    split, slices = split.select(rows), Slices(split, ("HCM",))
+    splits = load_dataset(dataset)
+    split, vocabulary = splits["train"], Vocabulary.of(splits)
+    index = vocabulary.groups.index(vocabulary.target)
+    rows = [row for row, group in enumerate(split["group"]) if group == index]
+    split, slices = split.select(rows), Slices(split, (TARGET_GROUP,))
     print("\nfamily: parameters, seconds per step here, images per second; the plain loop's seconds, and the ratio")
     for name, key in models():
         recipe = FAMILIES[name].recipes[key]
@@ -144,7 +148,7 @@ def training_steps(dataset: Path, runs: Path, rounds: int, num_steps: int) -> No
             plain = diffusers_example if name == "ddpm" else dcgan_example
         times = []
         for index in range(rounds):
-            objective, size = recipe.build(slices.images.shape[-1]), recipe.train_batch_size
+            objective, size = recipe.build(slices.images.shape[-1], vocabulary), recipe.train_batch_size
             ready = (slices.batch(torch.randint(len(slices), (size,))) for _ in range(num_steps))
             batches = ready if plain is bare_loop else decoded(split, size, num_steps)
             theirs = step_time(plain(objective, batches, recipe))
@@ -181,7 +185,7 @@ def our_step_time(name: str, key: str, dataset: Path, output_dir: Path, num_slic
         recipe=key,
         dataset=str(dataset),
         output_dir=str(output_dir),
-        groups=("HCM",),
+        groups=(TARGET_GROUP,),
         num_epochs=math.ceil(num_steps / math.ceil(num_slices / recipe.train_batch_size)),
         checkpointing_epochs=1000,
         sample_epochs=1000,
@@ -272,11 +276,12 @@ def sampling(dataset: Path, num_images: int = 100, batch_size: int = 50) -> None
 
     The tuned DDPM runs in float32 and in bfloat16, with the DCGAN beside each.
     """
-    resolution = load_dataset(dataset)["train"][0]["image"].width
+    splits = load_dataset(dataset)
+    resolution, vocabulary = splits["train"][0]["image"].width, Vocabulary.of(splits)
     pipelines = {}
     for name, key in models():
         recipe = FAMILIES[name].recipes[key]
-        pipelines[name, key] = recipe.build(resolution).pipeline()
+        pipelines[name, key] = recipe.build(resolution, vocabulary).pipeline()
         pipelines[name, key].set_progress_bar_config(disable=True)
 
     def milliseconds(pipeline: HCMPipeline, **arguments: int) -> float:
@@ -320,7 +325,7 @@ def similarity(dataset: Path, rounds: int, num_generated: int = 1000, num_sample
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     splits = load_dataset(dataset)
-    real = np.concatenate([read_split(splits, split, ["HCM"]).images for split in splits])
+    real = np.concatenate([read_split(splits, split, [TARGET_GROUP]).images for split in splits])
     generated = noisy(real, num_generated)
     first, second = generated[:num_sampled], real[:num_sampled]
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
@@ -345,7 +350,7 @@ def reports(dataset: Path, folder: Path) -> None:
     encoder = folder / "encoder"
     elapsed, _ = run_python(*COMMAND, "train_encoder", "--dataset", dataset, "--output_dir", encoder)
     print(f"train_encoder: {elapsed:.0f} s", flush=True)
-    real = read_split(load_dataset(dataset), "train", ["HCM"]).images
+    real = read_split(load_dataset(dataset), "train", [TARGET_GROUP]).images
     for count in (1000, 10_000):
         images = folder / f"images-{count}"
         images.mkdir()

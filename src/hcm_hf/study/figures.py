@@ -16,7 +16,7 @@ from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.training.run import LOSS_FIGURE, METRICS_FILE
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.names import INSTRUMENT_FOLDERS
+from hcm_hf.utils.names import INSTRUMENT_FOLDERS, TARGET_GROUP
 from hcm_hf.utils.pictures import save_png, write_rows
 
 
@@ -28,19 +28,21 @@ def draw_figures(
     families: Sequence[str] | None = None,
     columns: int = 10,
     seed: int = 0,
+    target_group: str = TARGET_GROUP,
 ) -> Path:
     """Draw the figures of https://doi.org/10.17163/ings.n34.2025.09 for the families that are there.
 
     Args:
         runs: folder with the run folders of `train`, named as in `FAMILIES`, and `encoder`.
         images: folder with the folders of `generate_images`, of the same names.
-        output_dir: gets `families.png` (real HCM slices of the test split above the first images of each family; the
+        output_dir: gets `families.png` (real slices of the test split above the first images of each family; the
             study's figure 4), `losses.png` (the loss curves of each family and of the encoder; figures 5 to 8) and, in
             a folder for each family that a user can control, `controls.png`.
         dataset: the prepared dataset; by default the synthetic cohort.
         families: the families to draw; by default all.
         columns: images in a row.
         seed: seed of the choice of real slices and of the latents of `controls.png`.
+        target_group: the disease of interest, of which the real slices are.
 
     Returns:
         `output_dir`.
@@ -57,7 +59,7 @@ def draw_figures(
         raise InputError(f"runs {runs} holds no run of a family; name the folder that holds {', '.join(wanted)}.")
     if not drawn:
         raise InputError(f"images {images} holds no images of a family; name the folder that holds those of each.")
-    real = read_split(load_dataset(dataset), "test", ("HCM",)).images
+    real = read_split(load_dataset(dataset), "test", (target_group,)).images
     for family, generated in drawn.items():
         if generated.shape[1:] != real.shape[1:]:
             raise InputError(

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from hcm_hf.data.acdc import AXES, LEVELS
+from hcm_hf.data.acdc import LEVELS, PHASES
 from hcm_hf.data.dataset import load_dataset
-from hcm_hf.evaluation.images import read_split
+from hcm_hf.evaluation.images import THIRDS, read_split
 from hcm_hf.generation.images import image_generator
 from hcm_hf.pipelines.auto import HCMPipeline
-from hcm_hf.pipelines.conditions import join_labels
+from hcm_hf.pipelines.conditions import OPEN
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.pictures import draw_masks, write_rows
 
@@ -48,12 +47,17 @@ def draw_pairs(
             )
         pipeline.set_progress_bar_config(disable=True)
     real = read_split(load_dataset(dataset), "test")
-    answers = (real.groups, real.phases, real.levels % len(LEVELS))
-    labels = join_labels(AXES, dict(zip(AXES, map(torch.tensor, answers), strict=True)))
+    shown = {
+        "group": real.groups,
+        "phase": np.array(PHASES)[real.phases],
+        "level": np.array(LEVELS)[real.levels % THIRDS],
+    }
     rows = {}
     for condition in class_labels:
-        allowed = next(iter(pipelines.values())).conditions.allowed(condition)
-        chosen = np.random.default_rng(seed).permutation(np.flatnonzero(allowed[labels]))[:columns]
+        asked = next(iter(pipelines.values())).conditions.complete(condition)
+        fits = [shown[axis] == answer for axis, answer in asked.items() if axis in shown and answer != OPEN]
+        chosen = np.flatnonzero(np.all(fits, axis=0)) if fits else np.arange(len(real.images))
+        chosen = np.random.default_rng(seed).permutation(chosen)[:columns]
         rows[f"real {condition}"] = _pair_rows(real.images[chosen], np.maximum(real.masks[chosen], 0))
         for name, pipeline in pipelines.items():
             generators = [image_generator(seed, index) for index in range(columns)]

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,6 +12,7 @@ from hcm_hf.data.dataset import load_dataset, prepare_dataset
 from hcm_hf.data.phantom import write_cohort
 from hcm_hf.data.preparation import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.data.slices import Slices
+from hcm_hf.data.vocabulary import Chosen, Vocabulary
 from hcm_hf.pipelines import saved
 from hcm_hf.utils.devices import describe_environment
 from hcm_hf.utils.files import write_text
@@ -32,7 +34,13 @@ class Plan:
     num_images: int  # of each family
     num_epochs: int | None  # most of a training; None for those of the recipes
     accelerator: Accelerator
+    groups: tuple[str, ...]  # of the patients, by name
     _slices: dict[tuple[str, ...], tuple[Slices, Slices]] = field(default_factory=dict)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The groups, and the disease of interest."""
+        return Vocabulary(self.groups, self.settings["target_group"])
 
     def is_prepared(self) -> bool:
         """Whether the dataset is there; its patients are checked before the first stage."""
@@ -47,8 +55,9 @@ class Plan:
                 write_cohort(cohort, num_proc=1)
             prepare_dataset(cohort, self.dataset, self.settings["resolution"])
 
-    def slices(self, groups: tuple[str, ...]) -> tuple[Slices, Slices]:
+    def slices(self, chosen: Chosen) -> tuple[Slices, Slices]:
         """Return the training and validation slices of some groups; they are decoded once."""
+        groups = self.vocabulary.choose(chosen)
         if groups not in self._slices:
             splits = load_dataset(self.dataset)
             self._slices[groups] = Slices(splits["train"], groups), Slices(splits["validation"], groups)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
+from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.evaluation.comparison import Reference
 from hcm_hf.evaluation.encoder import load_encoder
 from hcm_hf.evaluation.images import THIRDS, GeneratedImages, GeneratedPairs, RealSlices
@@ -22,6 +22,7 @@ from hcm_hf.evaluation.typed import plain
 from hcm_hf.metrics.bootstrap import Number
 from hcm_hf.metrics.realism import HEART_RADIUS
 from hcm_hf.utils.files import write_text
+from hcm_hf.utils.names import TARGET_GROUP
 
 
 COLUMNS = (
@@ -34,7 +35,7 @@ COLUMNS = (
 REAL, COPIES = "**real patients**", "copies"
 
 
-def planted_sets(everyone: RealSlices, group: str = "HCM", seed: int = 0) -> dict[str, GeneratedImages]:
+def planted_sets(everyone: RealSlices, group: str = TARGET_GROUP, seed: int = 0) -> dict[str, GeneratedImages]:
     """Sets of images that fail in a known way.
 
     Args:
@@ -75,7 +76,7 @@ def planted_sets(everyone: RealSlices, group: str = "HCM", seed: int = 0) -> dic
         sets[name] = GeneratedImages(one.clip(0, 1).astype(np.float32), patients=training.patients)
     sets["the mean image"] = GeneratedImages(np.stack([np.roll(mean, tuple(shift), axis=(0, 1)) for shift in moved]))
     sets["half of the patients"] = GeneratedImages(images[half], patients=training.patients[half])
-    for other in (other for other in GROUPS if other != group and GROUPS.index(other) in everyone.groups):
+    for other in (other for other in np.unique(everyone.groups).tolist() if other != group):
         slices = everyone.of_groups([other])
         sets[f"real {other}"] = GeneratedImages(slices.images, patients=slices.patients)
     if segmented.any():
@@ -95,7 +96,7 @@ def score_planted(
     encoder: str | Path,
     dataset: str | Path | None = None,
     split: str = "test",
-    group: str = "HCM",
+    target_group: str = TARGET_GROUP,
     seed: int = 0,
 ) -> Path:
     """Score sets of images whose faults are known: copies, damaged copies, other diseases, masks that do not fit.
@@ -105,7 +106,7 @@ def score_planted(
         encoder: folder of the encoder trained on the dataset.
         dataset: folder of a prepared dataset; by default the synthetic cohort.
         split: the held-out split.
-        group: the group that the sets are scored as.
+        target_group: the disease of interest, which the sets are scored as.
         seed: seed of the sets and of the evaluation.
 
     Returns:
@@ -114,7 +115,9 @@ def score_planted(
     Raises:
         InputError: as `score`.
     """
-    reference, loaded = Reference.read(load_dataset(dataset), split, [group]), load_encoder(encoder)
+    splits = load_dataset(dataset)
+    group = Vocabulary.of(splits, target_group).target
+    reference, loaded = Reference.read(splits, split, [group]), load_encoder(encoder)
     rows, output_dir = {}, Path(output_dir)
     sets = planted_sets(reference.all_training, group, seed)
     for name, images in sets.items():

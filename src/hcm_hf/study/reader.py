@@ -28,6 +28,7 @@ from hcm_hf.evaluation.typed import plain
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import explained, replacing, require_empty, write_text
+from hcm_hf.utils.names import TARGET_GROUP
 from hcm_hf.utils.pictures import save_png
 from hcm_hf.version import __version__
 
@@ -109,7 +110,8 @@ def reader_sheet(
     images: str | Path | None = None,
     dataset: str | Path | None = None,
     split: str = "test",
-    groups: Sequence[str] = ("HCM",),
+    groups: Sequence[str] | None = None,
+    target_group: str = TARGET_GROUP,
     num_each: int = 40,
     seed: int = 0,
     form: str | Path | None = None,
@@ -125,7 +127,8 @@ def reader_sheet(
         images: folder of generated images.
         dataset: folder of the prepared dataset that their model was trained on; by default the synthetic cohort.
         split: the held-out split that the real slices are of.
-        groups: groups of the real slices.
+        groups: groups of the real slices; by default the target group.
+        target_group: the disease of interest.
         num_each: number of real slices, and of generated ones; the real ones are spread evenly over the patients.
         seed: seed of the choice and of the order; tell it to no reader.
         form: a filled form, or a folder of forms, one for each reader.
@@ -145,7 +148,7 @@ def reader_sheet(
     if key is not None:
         raise InputError("`key` is for scoring; leave it out, or give `form`.")
     assert images is not None  # as there is no form
-    return write_sheet(Path(images), Path(output_dir), dataset, split, groups, num_each, seed)
+    return write_sheet(Path(images), Path(output_dir), dataset, split, groups or (target_group,), num_each, seed)
 
 
 def write_sheet(
@@ -153,7 +156,7 @@ def write_sheet(
     output_dir: Path,
     dataset: str | Path | None = None,
     split: str = "test",
-    groups: Sequence[str] = ("HCM",),
+    groups: Sequence[str] = (TARGET_GROUP,),
     num_each: int = 40,
     seed: int = 0,
 ) -> Path:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from hcm_hf.data.acdc import find_cohort, read_volumes
+from hcm_hf.data.acdc import GROUPS, find_cohort, read_volumes
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.data.phantom import DESCRIPTION
 from hcm_hf.data.preparation import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.data.schema import SPLITS
+from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.evaluation.images import fingerprint, read_split
 from hcm_hf.evaluation.parts.features import COMPONENTS
 from hcm_hf.study.plan import RECORD_FILE, Plan, read_json
@@ -20,6 +21,7 @@ from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.arguments import at_least, one_of
 from hcm_hf.utils.devices import make_accelerator
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.names import TARGET_GROUP
 
 
 WORK_FOLDERS = {"dataset", "runs", "images", "reports"}
@@ -35,6 +37,7 @@ def reproduce(
     num_epochs: int | None = None,
     scheduler: str | None = None,
     num_inference_steps: int | None = None,
+    target_group: str = TARGET_GROUP,
     seed: int = 0,
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None,
     work_dir: str | Path | None = None,
@@ -55,6 +58,7 @@ def reproduce(
         num_epochs: most epochs of each training; by default those of the recipes.
         scheduler: of diffusion models: ddpm, ddim, dpmsolver++, sde-dpmsolver++ or unipc; by default the recipe's.
         num_inference_steps: sampling steps of diffusion models; by default the recipe's (50 for "paper").
+        target_group: the disease of interest: what models of one group are trained on and images are compared with.
         seed: seed of training, generation and evaluation. It does not change the split of the patients.
         mixed_precision: precision of training, as in accelerate; finished runs are kept.
         work_dir: folder of the dataset, runs, images and reports; by default `reproduction/SOURCE-RESOLUTION-RECIPE`,
@@ -82,10 +86,12 @@ def reproduce(
     at_least("num_epochs", 1 if num_epochs is None else num_epochs, 1)
     at_least("seed", seed, 0)
     accelerator = make_accelerator(mixed_precision)
-    source, resolution, patients = _identify(acdc, dataset, resolution)
+    source, resolution, patients, groups = _identify(acdc, dataset, resolution)
+    target_group = Vocabulary(groups, target_group).target
     work_dir = Path(work_dir or f"reproduction/{source}-{resolution}-{recipe}")
     output_dir = Path(output_dir or f"docs/results/{source}-{resolution}-{recipe}")
     settings = {"source": source, "resolution": resolution, "recipe": recipe, "seed": seed, "patients": patients}
+    settings["target_group"] = target_group
     settings |= {"scheduler": scheduler, "num_inference_steps": num_inference_steps}
     for family in named:
         recommended = FAMILIES[family].recipes[recipe].sampling
@@ -108,6 +114,7 @@ def reproduce(
         num_images=num_images,
         num_epochs=num_epochs,
         accelerator=accelerator,
+        groups=groups,
     )
     _go(list_stages(plan, families or named, named), plan)
     accelerator.print(f"results: {output_dir / 'table1.md'}")
@@ -165,26 +172,29 @@ def _about(seconds: float | None) -> str:
     return f"about {seconds / 60:.0f} min" if seconds < 6000 else f"about {seconds / 3600:.1f} h"
 
 
-def _identify(acdc: str | Path | None, dataset: str | Path | None, resolution: int | None) -> tuple[str, int, str]:
-    """Return the source of the patients, the image size, and a hash of these patients."""
+def _identify(
+    acdc: str | Path | None, dataset: str | Path | None, resolution: int | None
+) -> tuple[str, int, str, tuple[str, ...]]:
+    """Return the source of the patients, the image size, a hash of these patients, and the names of all groups."""
     if dataset is not None:
         splits = load_dataset(dataset, resolution)
         prepared = read_json(Path(dataset) / PREPARATION_FILE)
         if not prepared:
             raise InputError(f"dataset {dataset} has no {PREPARATION_FILE}; make it with scripts/prepare_dataset.py.")
-        return prepared["source"], prepared["resolution"], fingerprint(*(read_split(splits, name) for name in SPLITS))
+        patients = fingerprint(*(read_split(splits, name) for name in SPLITS))
+        return prepared["source"], prepared["resolution"], patients, Vocabulary.of(splits).groups
     if acdc is None:
-        return "synthetic", resolution or 64, DESCRIPTION
-    patients = find_cohort(acdc).patients
-    synthetic = all(next(read_volumes(one)).description.startswith(DESCRIPTION) for one in patients)
-    known = [(one.name, one.half, one.group, one.phases, one.height, one.weight) for one in patients]
+        return "synthetic", resolution or 64, DESCRIPTION, GROUPS
+    found = find_cohort(acdc).patients
+    synthetic = all(next(read_volumes(one)).description.startswith(DESCRIPTION) for one in found)
+    known = [(one.name, one.half, one.group, one.phases, one.height, one.weight) for one in found]
     digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
-    return "synthetic" if synthetic else "acdc", resolution or 64, digest
+    return "synthetic" if synthetic else "acdc", resolution or 64, digest, GROUPS
 
 
 def _check(path: Path, settings: dict, argument: str) -> None:
     """Raise an `InputError` if a record belongs to another reproduction."""
-    before = read_json(path).get("settings", settings)
+    before = {"target_group": TARGET_GROUP} | read_json(path).get("settings", settings)  # it was always this one
     for name, value in settings.items():
         if before.get(name) != value:
             other = "of other patients" if name == "patients" else f"with {name} {before.get(name)}, not {value}"

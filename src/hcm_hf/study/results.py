@@ -29,7 +29,7 @@ BEYOND = (
     *("kid_acdc", "relative_fd_acdc", "precision_acdc", "coverage_acdc", "spectrum_distance"),
     *("brightness_outliers", "copy_rate", "thick_share_ed", "valid_topology", "membership_auc"),
 )
-HEADLINE = (  # on HCM patients and on those of all groups, side by side
+HEADLINE = (  # on patients of the target group and on those of all groups, side by side
     *("c2st_auc", "kid_imagenet", "patient_recall"),
     *("kid_acdc", "relative_fd_acdc", "coverage_acdc", "spectrum_distance", "copy_rate", "ssim_copy_gap"),
     "valid_topology",
@@ -54,8 +54,8 @@ REAL_ROW = (
 
 
 BOTH = (
-    "A model that can be asked for a group is scored twice: its images of HCM against the held-out HCM patients, and "
-    "images of all groups, as it met them, against the held-out patients of all groups. The others have learnt HCM "
+    "A model that can be asked for a group is scored twice: its images of {0} against the held-out {0} patients, and "
+    "images of all groups, as it met them, against the held-out patients of all groups. The others have learnt {0} "
     "alone. Read each row against the real patients of the same groups: with other patients to compare with the "
     "numbers are others."
 )
@@ -154,7 +154,9 @@ def render_tables(summary: dict) -> str:
     lines = [[label, *_cells(row, beyond)] for label, row in numbers.items() if label != MEAN_IMAGE]
     blocks += ["## What these three do not see", markdown_table(["", *beyond], lines), REAL_ROW]
     if len({tuple(row["groups"]) for row in summary["by_groups"]}) > 1:
-        blocks += ["## HCM patients and patients of all groups", _groups_table(summary["by_groups"]), BOTH]
+        target = settings["target_group"]
+        title = f"## {target} patients and patients of all groups"
+        blocks += [title, _groups_table(summary["by_groups"]), BOTH.format(target)]
     blocks += sorted({f"Left out: {reason}" for row in families.values() for reason in row["left_out"].values()})
     blocks += ["## Training", _training_table(families | encoder)]
     cut = [

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
-from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.slices import Slices
+from hcm_hf.data.vocabulary import Chosen
 from hcm_hf.evaluation.encoder import load_encoder
 from hcm_hf.evaluation.extractors import is_installed
 from hcm_hf.evaluation.kept import PARTS_FOLDER
@@ -27,7 +27,7 @@ from hcm_hf.study.results import render_tables, summarize
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
 from hcm_hf.training.objectives.base import Objective
-from hcm_hf.training.recipes import HCM, find_family
+from hcm_hf.training.recipes import find_family
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import write_text
 from hcm_hf.utils.names import CONFIG_FILE, INSTRUMENT_FOLDERS
@@ -78,13 +78,13 @@ class Training:
         """Return new networks."""
         resolution = self.plan.settings["resolution"]
         try:
-            return self.recipe.build(resolution)
+            return self.recipe.build(resolution, self.plan.vocabulary)
         except ValueError as error:
             raise InputError(f"{self.family} cannot be built for images of {resolution} px: {error}") from error
 
     def slices(self) -> tuple[Slices, Slices]:
         """Return the training and validation slices of the recipe's groups."""
-        return self.plan.slices(tuple(self.recipe.groups))
+        return self.plan.slices(self.recipe.groups)
 
     def is_trained(self) -> bool:
         """Whether the run is finished; its precision does not matter, nor do more epochs than are asked for."""
@@ -92,6 +92,7 @@ class Training:
         if not written.get("finished") or not self.plan.is_prepared():
             return False
         asked = {"family": self.family, "recipe": self.recipe_name, "seed": self.plan.settings["seed"]}
+        asked["groups"] = list(self.plan.vocabulary.choose(self.recipe.groups))
         asked["dataset_fingerprint"] = "".join(one.fingerprint() for one in self.slices())
         return written | asked == written and written["num_epochs"] >= self.num_epochs
 
@@ -103,6 +104,7 @@ class Training:
             dataset=str(self.plan.dataset),
             output_dir=str(self.run_dir),
             num_epochs=self.num_epochs,
+            target_group=self.plan.settings["target_group"],
             mixed_precision=self.plan.arguments["mixed_precision"],
             seed=self.plan.settings["seed"],
         )
@@ -169,13 +171,13 @@ class EncoderTraining:
 
 
 class Family(Training):
-    """A family's run, images and report; the images are of HCM, and are compared with HCM patients.
+    """A family's run, images and report; the images are of the target group, and are compared with its patients.
 
     Raises:
         InputError: as `Training`, and if it cannot be sampled as asked.
     """
 
-    groups: ClassVar[Sequence[str]] = HCM
+    groups: ClassVar[Chosen] = "target"
     conditions: ClassVar[Mapping[str, str] | None] = None  # what a model of several groups is asked for: its default
     folder: ClassVar[str] = ""  # below those of images and of reports
     shown: ClassVar[str] = ""  # in the names of the stages
@@ -187,7 +189,7 @@ class Family(Training):
             plan.work_dir / kind / self.folder / family for kind in ("images", "reports")
         )
         pipeline = self.build().pipeline()
-        self.knows_groups = "group" in pipeline.conditions.axes and set(self.recipe.groups) == set(GROUPS)
+        self.knows_groups = "group" in pipeline.conditions.axes and self.recipe.groups == "all"
         names = ("scheduler", "num_inference_steps") if pipeline.denoises else ()
         self.sampling = Sampling(self.conditions, **{name: plan.settings[name] for name in names})
         self.noted = self.sampling.applied_to(pipeline)[1].noted  # bad settings are found now, not after the training
@@ -202,7 +204,7 @@ class Family(Training):
 
     @property
     def name(self) -> str:
-        """The family, and what it is asked for where that is not HCM."""
+        """The family, and what it is asked for where that is not the target group."""
         return self.family + self.shown
 
     def is_generated(self) -> bool:
@@ -271,7 +273,7 @@ class Family(Training):
             images=self.image_dir,
             model=self.run_dir,
             dataset=self.plan.dataset,
-            groups=self.groups,
+            groups=self.plan.vocabulary.choose(self.groups),
             encoder=self.encoder.run_dir,
             paper_compat=True,
             seed=self.plan.settings["seed"],
@@ -293,7 +295,7 @@ class Family(Training):
 class AllGroups(Family):
     """The same run, asked for all groups as they are met in training, and compared with the patients of all groups."""
 
-    groups = GROUPS
+    groups = "all"
     conditions = {"group": "any"}  # noqa: RUF012
     folder = ALL_GROUPS
     shown = ", all groups"
@@ -340,7 +342,8 @@ class Publication:
         for one in (*scored.values(), *of_all.values()):
             one.report().save(output_dir / one.folder / one.family)
         sources, seed = (plan.work_dir / "runs", plan.work_dir / "images"), plan.settings["seed"]
-        draw_figures(*sources, output_dir, plan.dataset, list(scored), seed=seed)
+        target = plan.settings["target_group"]
+        draw_figures(*sources, output_dir, plan.dataset, list(scored), seed=seed, target_group=target)
         write_text(output_dir / ENVIRONMENT_FILE, json.dumps(self._circumstances(), indent=2) + "\n")
         summary = self._summary(scored, of_all)
         write_text(output_dir / "table1.md", render_tables(summary))

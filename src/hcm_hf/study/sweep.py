@@ -24,6 +24,7 @@ from hcm_hf.utils.devices import find_device
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import write_text
 from hcm_hf.utils.hub import parse_repository
+from hcm_hf.utils.names import TARGET_GROUP
 from hcm_hf.version import __version__
 
 
@@ -56,7 +57,7 @@ def sweep_steps(
     num_images: int = 200,
     seeds: Sequence[int] = (0,),
     split: str = "test",
-    groups: Sequence[str] = ("HCM",),
+    groups: Sequence[str] = (TARGET_GROUP,),
     device: str | None = None,
 ) -> Path:
     """Measure quality and time of a model by seed, and of a diffusion model by sampler and number of steps.

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from hcm_hf.utils.names import TARGET_GROUP
+
 
 @dataclass
 class TrainingConfig:
@@ -18,7 +20,8 @@ class TrainingConfig:
         dataset: folder or repository of a prepared dataset; by default a synthetic cohort is made.
         output_dir: folder of the run; runs/FAMILY by default.
         resolution: pixels a side; by default the dataset's, or 64 for the synthetic cohort.
-        groups: ACDC groups to train on.
+        groups: groups to train on; by default the target group or, for models that can be asked for one, all.
+        target_group: the disease of interest: what models of one group are trained on, and others show by default.
         num_epochs: maximum number of passes over the training slices.
         train_batch_size: slices per step and process.
         learning_rate: Adam's learning rate.
@@ -40,6 +43,7 @@ class TrainingConfig:
     output_dir: str | None = None
     resolution: int | None = None
     groups: tuple[str, ...] | None = None
+    target_group: str = TARGET_GROUP
     num_epochs: int | None = None
     train_batch_size: int | None = None
     learning_rate: float | None = None

@@ -20,9 +20,9 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from tqdm.auto import tqdm
 
-from hcm_hf.data.acdc import check_groups
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.data.slices import Slices
+from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, read_training
 from hcm_hf.training.checkpoint import Progress, TrainingState
 from hcm_hf.training.config import TrainingConfig
@@ -51,7 +51,6 @@ def train(config: TrainingConfig) -> Path:
         Interrupted: on SIGINT, SIGTERM, SIGHUP or SIGUSR1, after the state is saved.
     """
     recipe = resolve(config)
-    check_groups(recipe.groups)
     output_dir = Path(config.output_dir or f"runs/{config.family}")
     accelerator = _accelerator(config, output_dir)
     _warn_of_idle_cores(accelerator)
@@ -59,13 +58,15 @@ def train(config: TrainingConfig) -> Path:
     # Read the slices.
     with accelerator.main_process_first() if config.dataset is None else nullcontext():  # one process writes it
         dataset = load_dataset(config.dataset, config.resolution)
-    train_slices, validation_slices = (Slices(dataset[split], recipe.groups) for split in ("train", "validation"))
+    vocabulary = Vocabulary.of(dataset, config.target_group)
+    groups = vocabulary.choose(recipe.groups)
+    train_slices, validation_slices = (Slices(dataset[split], groups) for split in ("train", "validation"))
     if len(validation_slices) < 2:
         raise InputError(
-            f"The validation split holds {len(validation_slices)} slice of {recipe.groups}; prepare more patients."
+            f"The validation split holds {len(validation_slices)} slice of {groups}; prepare more patients."
         )
-    dataset_license = dataset["train"].info.license
-    written = resolved_config(config, recipe, train_slices, validation_slices, dataset_license, accelerator)
+    settings, dataset_license = recipe.settings(vocabulary), dataset["train"].info.license
+    written = resolved_config(config, settings, train_slices, validation_slices, dataset_license, accelerator)
 
     # Build the networks, their optimizers and the state that ties them together.
     teacher = None
@@ -74,7 +75,9 @@ def train(config: TrainingConfig) -> Path:
         written["teacher_hash"] = hash_model(folder)
     torch.manual_seed(config.seed)
     try:
-        objective = recipe.build(written["resolution"], teacher).to(accelerator.device)
+        objective = recipe.build(written["resolution"], vocabulary, teacher).to(accelerator.device)
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{config.family} cannot be built for this dataset: {error}") from error
     optimizers = {

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, is_dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from diffusers import DiffusionPipeline, ModelMixin
 
-from hcm_hf.data.acdc import AXES, GROUPS, PHASES, STRUCTURES
+from hcm_hf.data.acdc import PHASES, STRUCTURES
 from hcm_hf.data.augmentation import StrongAugmentation
+from hcm_hf.data.vocabulary import Chosen, Vocabulary
 from hcm_hf.models import (
     VAE,
     ACGANDiscriminator,
@@ -40,7 +42,27 @@ from hcm_hf.utils.arguments import at_least, one_of
 from hcm_hf.utils.errors import InputError
 
 
-HCM = ("HCM",)
+# Sizes that follow from the dataset's groups.
+Fitted = Callable[[Vocabulary], Any]
+GROUP_NAMES: Fitted = attrgetter("groups")
+TARGET: Fitted = attrgetter("target")
+
+
+def count_groups(vocabulary: Vocabulary) -> int:
+    """Number of groups."""
+    return len(vocabulary.groups)
+
+
+def count_answers(vocabulary: Vocabulary) -> tuple[int, ...]:
+    """Number of answers to each question."""
+    return tuple(map(len, vocabulary.axes.values()))
+
+
+def count_conditions(vocabulary: Vocabulary) -> int:
+    """Number of labels that say something: combinations of answers."""
+    return count_labels(vocabulary.axes)
+
+
 # Learning rates over a training, as a fraction of the first, by the fraction of the steps that are done.
 RATES: dict[str, Callable[[float], float]] = {"constant": lambda done: 1.0, "linear": lambda done: 1.0 - done}
 
@@ -52,9 +74,9 @@ class Recipe:
     Attributes:
         objective: the class with the losses.
         networks: what builds each network that `objective` takes, by the argument's name; called with `sample_size`.
-        sizes: further arguments of these, by the network's name.
+        sizes: further arguments of these, by the network's name; one may be a function of the dataset's `Vocabulary`.
         losses: further arguments of `objective`.
-        groups: the ACDC groups to train on.
+        groups: the groups to train on: "all" of the dataset, the "target" group, or names.
         num_epochs: maximum number of passes over the training slices.
         train_batch_size: slices per step and process.
         learning_rate: Adam's learning rate.
@@ -71,7 +93,7 @@ class Recipe:
     networks: dict[str, Callable[..., ModelMixin]] = field(default_factory=dict)
     sizes: dict[str, dict[str, Any]] = field(default_factory=dict)
     losses: dict[str, Any] = field(default_factory=dict)
-    groups: tuple[str, ...] = HCM
+    groups: Chosen = "target"
     num_epochs: int = 100
     train_batch_size: int = 32
     learning_rate: float = 2e-4
@@ -83,31 +105,46 @@ class Recipe:
     taught_by: str | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
 
-    def build(self, sample_size: int, teacher: DiffusionPipeline | None = None) -> Objective:
+    def build(self, sample_size: int, vocabulary: Vocabulary, teacher: DiffusionPipeline | None = None) -> Objective:
         """The objective with fresh networks for images of `sample_size` pixels a side.
 
         Raises:
             ValueError: if the networks cannot be built at this size, or the teacher does not fit.
+            InputError: if the recipe is about a disease of interest that the dataset does not have.
         """
-        taught = {"teacher": check_teacher(teacher, sample_size)} if self.taught_by else {}
+        taught = {"teacher": check_teacher(teacher, sample_size, vocabulary)} if self.taught_by else {}
+        words = {"vocabulary": vocabulary} if self.objective.asks else {}
+        sizes = self.fitted_sizes(vocabulary)
         networks = {
-            name: network(sample_size=sample_size, **self.sizes.get(name, {}))
-            for name, network in self.networks.items()
+            name: network(sample_size=sample_size, **sizes.get(name, {})) for name, network in self.networks.items()
         }
-        return self.objective(**taught, **networks, **self.losses)
+        return self.objective(**taught, **words, **networks, **self.losses)
+
+    def fitted_sizes(self, vocabulary: Vocabulary) -> dict[str, dict[str, Any]]:
+        """The sizes of the networks for a dataset."""
+        return {
+            network: {name: size(vocabulary) if callable(size) else size for name, size in sizes.items()}
+            for network, sizes in self.sizes.items()
+        }
 
     def rate_of(self, network: str, done: float = 0.0) -> float:
         """The learning rate of a network, by its name, once a fraction `done` of all steps has been taken."""
         return self.learning_rate * RATES[self.lr_scheduler](done) * (self.relative_rates or {}).get(network, 1.0)
 
-    def settings(self) -> dict[str, Any]:
-        """What a run records of its recipe: the settings, `sizes`, and `losses` as `objective`."""
+    def settings(self, vocabulary: Vocabulary) -> dict[str, Any]:
+        """What a run on a dataset records of its recipe: the settings, and `losses` as `objective`."""
         code = ("objective", "networks", "losses", "taught_by", "sampling")
+        kept = {name: value for name, value in vars(self).items() if name not in code}
+        fitted = {"groups": vocabulary.choose(self.groups), "sizes": self.fitted_sizes(vocabulary)}
+        return kept | fitted | {"objective": self.noted_losses()}
+
+    def noted_losses(self) -> dict[str, Any]:
+        """The settings of the losses, as a run records them."""
         losses: dict[str, Any] = {}
         for name, value in self.losses.items():
             parts = vars(value) if is_dataclass(value) and not isinstance(value, type) else {name: value}
             losses |= {key: _noted(part) for key, part in parts.items()}
-        return {name: value for name, value in vars(self).items() if name not in code} | {"objective": losses}
+        return losses
 
 
 def _noted(value: Any) -> Any:
@@ -132,6 +169,10 @@ class Family:
 GAN_PAIR = {"generator": GANGenerator, "discriminator": GANDiscriminator}
 DCGAN_PAIR = {"generator": DCGANGenerator, "discriminator": DCGANDiscriminator}
 ACGAN_PAIR = {"generator": ACGANGenerator, "discriminator": ACGANDiscriminator}
+CLASSES: dict[str, dict[str, Any]] = {
+    "generator": {"class_names": GROUP_NAMES, "default_class": TARGET},
+    "discriminator": {"num_classes": count_groups},
+}
 INFOGAN_PAIR = {"generator": InfoGANGenerator, "discriminator": InfoGANDiscriminator}
 NARROW = {"generator": {"base_channels": 32}, "discriminator": {"base_channels": 32}}
 # R1's gamma is 2e-4 pixels / batch size, for the study's 32: https://huggingface.co/papers/2006.06676, appendix C.
@@ -187,13 +228,13 @@ FAMILIES = {
     "acgan": Family(
         "https://huggingface.co/papers/1610.09585",
         {
-            "paper": Recipe(ACGAN, ACGAN_PAIR, losses={"game": STUDY}, groups=GROUPS),
+            "paper": Recipe(ACGAN, ACGAN_PAIR, CLASSES, {"game": STUDY}, groups="all"),
             "tuned": Recipe(
                 ACGAN,
                 ACGAN_PAIR,
-                NARROW,
+                {name: NARROW[name] | CLASSES[name] for name in ACGAN_PAIR},
                 {"game": AUGMENTED, "class_weight": 0.5},
-                groups=GROUPS,
+                groups="all",
                 num_epochs=200,
                 patience=200,
                 ema_decay=0.995,
@@ -202,11 +243,11 @@ FAMILIES = {
                 PairedACGAN,
                 PAIRED_ACGAN,
                 {
-                    "generator": {"num_labels": count_labels(AXES)},
-                    "discriminator": {"answers": tuple(map(len, AXES.values()))},
+                    "generator": {"num_labels": count_conditions},
+                    "discriminator": {"answers": count_answers},
                 },
                 losses={"game": PairGame()},
-                groups=GROUPS,
+                groups="all",
                 num_epochs=280,
                 adam_betas=(0.0, 0.99),
                 patience=280,
@@ -236,9 +277,9 @@ FAMILIES = {
             "tuned": Recipe(
                 PairedDiffusion,
                 {"unet": build_paired_unet},
-                sizes={"unet": {"num_labels": count_labels(AXES)}},
+                sizes={"unet": {"num_labels": count_conditions}},
                 losses=PAIRED,
-                groups=GROUPS,
+                groups="all",
                 num_epochs=150,
                 learning_rate=1e-3,
                 adam_betas=(0.9, 0.99),
@@ -248,7 +289,7 @@ FAMILIES = {
             "distilled": Recipe(
                 MomentMatching,
                 losses=PAIRED | {"num_inference_steps": 4},
-                groups=GROUPS,
+                groups="all",
                 num_epochs=20,
                 learning_rate=1e-3,
                 adam_betas=(0.0, 0.99),
@@ -268,8 +309,8 @@ FAMILIES = {
 RECOGNITION = Recipe(
     SliceRecognition,
     {"encoder": SliceEncoder},
-    sizes={"encoder": {"structures": STRUCTURES, "groups": GROUPS, "phases": PHASES}},
-    groups=GROUPS,
+    sizes={"encoder": {"structures": STRUCTURES, "groups": GROUP_NAMES, "phases": PHASES}},
+    groups="all",
     learning_rate=1e-3,
     adam_betas=(0.9, 0.999),
     ema_decay=0.99,
@@ -315,7 +356,7 @@ def resolve(config: TrainingConfig) -> Recipe:
         InputError: if a name is unknown or a setting is out of range.
     """
     recipe = find_family(config.family, config.recipe)[1]
-    overridden = {name: vars(config)[name] for name in recipe.settings() if vars(config).get(name) is not None}
+    overridden = {name: vars(config)[name] for name in vars(recipe) if vars(config).get(name) is not None}
     recipe = replace(recipe, **overridden)
     if config.num_inference_steps is not None:
         if "num_inference_steps" not in recipe.losses:

@@ -18,12 +18,11 @@ from hcm_hf.data.slices import SliceBatch, Slices
 from hcm_hf.training.checkpoint import STATE_FILE, TrainingState
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.curves import loss_curves
-from hcm_hf.training.recipes import Recipe
 from hcm_hf.utils.devices import describe_environment
 from hcm_hf.utils.errors import Diverged, InputError
 from hcm_hf.utils.files import explained, replacing, require_empty, restore, write_text
 from hcm_hf.utils.hub import parse_repository
-from hcm_hf.utils.names import CONFIG_FILE
+from hcm_hf.utils.names import CONFIG_FILE, TARGET_GROUP
 from hcm_hf.utils.pictures import image_grid, save_png
 from hcm_hf.version import __version__
 
@@ -88,6 +87,8 @@ class Run:
         if before is None:
             require_empty(self.output_dir, "output_dir", besides=LOCK_FILE)
             return
+        if "target_group" not in before:  # it was always this one, and the sizes followed from the recipe alone
+            before |= {"target_group": TARGET_GROUP, "sizes": self.written["sizes"]}
         for name, value in self.written.items():
             if name not in _FREE and before.get(name) != value:
                 other = f"with {name} {before.get(name)}, not {value}"
@@ -190,14 +191,17 @@ def check_finite(losses: dict[str, float], step: int) -> None:
 
 def resolved_config(
     config: TrainingConfig,
-    recipe: Recipe,
+    settings: dict,
     train_slices: Slices,
     validation_slices: Slices,
     dataset_license: str,
     accelerator: Accelerator,
 ) -> dict:
-    """The resolved configuration, as training_config.json records it; it includes the training patients."""
-    resolved = asdict(config) | recipe.settings()
+    """The resolved configuration, as training_config.json records it; it includes the training patients.
+
+    `settings` are those of the recipe.
+    """
+    resolved = asdict(config) | settings
     resolved |= {
         "resolution": train_slices.images.shape[-1],
         "dataset_fingerprint": train_slices.fingerprint() + validation_slices.fingerprint(),

@@ -33,7 +33,7 @@ def slices(name: str) -> RealSlices:
         images=random.random((COUNT, 16, 16), np.float32),
         masks=random.integers(0, 4, (COUNT, 16, 16)).astype(np.int8),
         patients=patients,
-        groups=np.full(COUNT, GROUPS.index("HCM")),
+        groups=np.full(COUNT, "HCM"),
         phases=np.arange(COUNT) % 2,
         positions=np.linspace(0, 1, COUNT, dtype=np.float32),
         identities={one: [one] for one in patients.tolist()},
@@ -53,7 +53,7 @@ def compare(segmenter: Instrument, phases=None, thirds=None) -> Comparison:
     if phases is not None or thirds is not None:
         masks = np.zeros((COUNT, 16, 16), np.uint8)
         asked = (nothing if one is None else np.array(one) for one in (phases, thirds))
-        pairs = GeneratedPairs(masks, nothing, *asked)
+        pairs = GeneratedPairs(masks, np.full(COUNT, ""), *asked)
     images = np.random.default_rng(0).random((COUNT, 16, 16), np.float32)
     encoder = Encoder(instrument(1), segmenter, "tiny")
     return Comparison(GeneratedImages(images, pairs=pairs), Reference(slices("train"), slices("test")), encoder)

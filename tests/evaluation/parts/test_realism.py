@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from hcm_hf.data.acdc import GROUPS
 from hcm_hf.evaluation import extractors
 from hcm_hf.evaluation.comparison import Comparison, Reference
 from hcm_hf.evaluation.images import GeneratedImages, RealSlices
@@ -46,7 +45,7 @@ def real_slices(patients: int, seed: int) -> RealSlices:
         images=images,
         masks=np.full(images.shape, -1, np.int8),
         patients=names,
-        groups=np.full(count, GROUPS.index("HCM")),
+        groups=np.full(count, "HCM"),
         phases=np.zeros(count, int),
         positions=np.full(count, 0.5, np.float32),
         identities={name: [name] for name in names.tolist()},

@@ -2,9 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import Linear, build_tiny, some_pairs
+from tiny import ACDC, Linear, build_tiny, some_pairs
 
-from hcm_hf.data.acdc import AXES
 from hcm_hf.data.slices import SliceBatch, Slices
 from hcm_hf.models.unet import join_pairs
 from hcm_hf.pipelines.conditions import count_labels
@@ -13,7 +12,7 @@ from hcm_hf.training.objectives.distillation import noise_levels, predict_origin
 from hcm_hf.training.objectives.paired import find_labels, v_weights
 
 
-NULL = count_labels(AXES)
+NULL = count_labels(ACDC.axes)
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def test_the_loss_is_its_closed_form(tuned, batch):
     error = velocity.square().mean((2, 3))  # blocks of one pixel: image, then three structures
     error = (3 * error[:, 0] + error[:, 1:].sum(1)) / 6
     expected = (torch.minimum(snr + 1, torch.tensor(100.0)) / (snr + 1) * error).mean()
-    loss = tuned.loss(pairs, batch.masks, find_labels(batch), noise, timesteps)
+    loss = tuned.loss(pairs, batch.masks, find_labels(batch, ACDC), noise, timesteps)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert torch.allclose(v_weights(tuned.scheduler, timesteps, 5.0), (snr + 1).clamp(max=5) / (snr + 1))
 
@@ -62,14 +61,14 @@ def test_a_slice_without_a_segmentation_teaches_its_image_alone(tuned, batch):
     other[:, 1:] += 1  # of the mask's channels
     timesteps = torch.full((len(batch),), 500)
     tuned.unet = Linear(torch.zeros(1000))
-    first, second = (tuned.loss(pairs, without, find_labels(batch), some, timesteps) for some in (noise, other))
+    first, second = (tuned.loss(pairs, without, find_labels(batch, ACDC), some, timesteps) for some in (noise, other))
     assert first == second
 
 
 def test_labels_are_those_of_the_slices_and_dropout_uses_the_null_label(tuned, batch):
-    labels = find_labels(batch)
+    labels = find_labels(batch, ACDC)
     described = [tuned.pipeline().conditions.describe(label) for label in labels.tolist()]
-    groups, phases, levels = (list(AXES[axis]) for axis in ("group", "phase", "level"))
+    groups, phases, levels = (list(ACDC.axes[axis]) for axis in ("group", "phase", "level"))
     assert [groups.index(one["group"]) for one in described] == batch.class_labels.tolist()
     assert [phases.index(one["phase"]) for one in described] == batch.phases.tolist()
     thirds = (batch.positions * 3).long().clamp(max=2).tolist()

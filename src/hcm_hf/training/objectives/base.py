@@ -19,9 +19,11 @@ class Objective(nn.Module):
 
     Attributes:
         sampled: name of the network that makes images; EMA averages it and the pipeline holds it.
+        asks: whether it takes a `Vocabulary`, of which its pipeline can be asked to show something.
     """
 
     sampled: str
+    asks: bool = False
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield `(network name, scalar loss)` in the order of the paper's algorithm."""

@@ -5,12 +5,10 @@ from collections.abc import Iterator
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
 
-from hcm_hf.data.acdc import AXES
 from hcm_hf.data.slices import SliceBatch
+from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.models.unet import use_plain_attention
-from hcm_hf.pipelines.conditions import count_labels
 from hcm_hf.pipelines.paired import PairedDDPMPipeline
-from hcm_hf.schedulers import cosine_schedule
 from hcm_hf.training.objectives.gan import kernel_distance
 from hcm_hf.training.objectives.paired import PairedDiffusion, by_channel, find_labels
 
@@ -33,6 +31,7 @@ class MomentMatching(PairedDiffusion):
 
     Args:
         teacher: a diffusion model with many sampling steps.
+        vocabulary: what the labels mean.
         num_inference_steps: the student's number of sampling steps.
         label_dropout, max_snr, image_weight, augmentation: as in `PairedDiffusion`.
     """
@@ -40,25 +39,26 @@ class MomentMatching(PairedDiffusion):
     def __init__(
         self,
         teacher: PairedDDPMPipeline,
+        vocabulary: Vocabulary,
         num_inference_steps: int,
         label_dropout: float,
         max_snr: float,
         image_weight: float,
         augmentation: float,
     ):
-        scheduler = cosine_schedule()
         super().__init__(
             copy_unet(teacher.unet),
+            vocabulary,
             label_dropout,
             max_snr,
             image_weight,
             augmentation,
             sampler="ddpm",
             num_inference_steps=num_inference_steps,
-            scheduler=cut_scheduler(scheduler, count_timesteps(scheduler, num_inference_steps)),
         )
+        self.teacher_scheduler = self.scheduler
+        self.scheduler = cut_scheduler(self.scheduler, count_timesteps(self.scheduler, num_inference_steps))
         self.auxiliary = copy_unet(teacher.unet)
-        self.teacher_scheduler = scheduler
         self.teacher = teacher  # a pipeline is no module: it is neither trained nor saved here
         self.label_counts[:-1] = torch.tensor(teacher.config.frequencies)
 
@@ -104,8 +104,8 @@ class MomentMatching(PairedDiffusion):
         """
         pipeline = self.pipeline()
         pipeline.set_progress_bar_config(disable=True)
-        known = find_labels(batch)
-        known = known[known < count_labels(AXES)]
+        known = find_labels(batch, self.vocabulary)
+        known = known[known < self.null_label]
         labels = known[torch.linspace(0, len(known) - 1, 256).round().long()]
         images = [
             pipeline(
@@ -116,8 +116,8 @@ class MomentMatching(PairedDiffusion):
         return kernel_distance(2 * torch.cat(images) - 1, batch.images)
 
 
-def check_teacher(teacher: DiffusionPipeline | None, sample_size: int) -> PairedDDPMPipeline:
-    """The teacher, if its slices, of `sample_size` pixels a side, and its conditions are those of this package.
+def check_teacher(teacher: DiffusionPipeline | None, sample_size: int, vocabulary: Vocabulary) -> PairedDDPMPipeline:
+    """The teacher, if its slices, of `sample_size` pixels a side, and its conditions are those of the dataset.
 
     Raises:
         ValueError: if they are not, or it makes no segmentations.
@@ -126,8 +126,9 @@ def check_teacher(teacher: DiffusionPipeline | None, sample_size: int) -> Paired
         raise ValueError(f"the teacher is a {type(teacher).__name__}, and only a PairedDDPMPipeline can teach.")
     if teacher.sample_size != sample_size:
         raise ValueError(f"the teacher makes slices of {teacher.sample_size} px, the dataset's have {sample_size}.")
-    if [(axis, tuple(names)) for axis, names in teacher.config.axes] != list(AXES.items()):
-        raise ValueError(f"the teacher's conditions are {dict(teacher.config.axes)}, the dataset's are {AXES}.")
+    if [(axis, tuple(names)) for axis, names in teacher.config.axes] != list(vocabulary.axes.items()):
+        own, asked = dict(teacher.config.axes), vocabulary.axes
+        raise ValueError(f"the teacher's conditions are {own}, the dataset's are {asked}.")
     return teacher
 
 

@@ -7,17 +7,15 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
-from hcm_hf.data.acdc import AXES, LEVELS
+from hcm_hf.data.acdc import LEVELS
 from hcm_hf.data.augmentation import augment_batch
 from hcm_hf.data.slices import SliceBatch
+from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.models.unet import NUM_STRUCTURES, PAIR_CHANNELS, join_pairs
 from hcm_hf.pipelines.conditions import count_labels, join_labels
 from hcm_hf.pipelines.paired import PairedDDPMPipeline
 from hcm_hf.schedulers import convert_scheduler, cosine_schedule
 from hcm_hf.training.objectives.base import Objective, fixed_noise_loss
-
-
-DEFAULTS = {"group": "HCM"}
 
 
 class PairedDiffusion(Objective):
@@ -29,39 +27,41 @@ class PairedDiffusion(Objective):
 
     Args:
         unet: predicts v from blocks of noisy pixels and a label; see `build_paired_unet`.
+        vocabulary: what the labels mean.
         label_dropout: share of slices whose label is dropped.
         max_snr: upper bound of the weight, gamma in its paper.
         image_weight: weight of the image; each structure has weight 1.
         augmentation: 1 for the full range of `augment`, 0 for none.
         sampler: the pipeline's sampler, a name of `SAMPLERS`.
         num_inference_steps: the pipeline's number of sampling steps.
-        scheduler: adds the noise; by default `cosine_schedule`.
     """
 
-    sampled = "unet"
+    sampled, asks = "unet", True
     label_counts: torch.Tensor
 
     def __init__(
         self,
         unet: UNet2DModel,
+        vocabulary: Vocabulary,
         label_dropout: float = 0.1,
         max_snr: float = 5.0,
         image_weight: float = 1.0,
         augmentation: float = 0.5,
         sampler: str = "sde-dpmsolver++",
         num_inference_steps: int = 20,
-        scheduler: DDPMScheduler | None = None,
     ):
         super().__init__()
         self.unet = unet
-        self.scheduler = scheduler or cosine_schedule()
+        self.vocabulary, self.defaults = vocabulary, vocabulary.defaults
+        self.null_label = count_labels(vocabulary.axes)
+        self.scheduler = cosine_schedule()  # adds the noise
         self.patch_size = math.isqrt(unet.config.in_channels // PAIR_CHANNELS)
         self.sampler, self.num_inference_steps = sampler, num_inference_steps
         self.label_dropout = label_dropout
         self.max_snr = max_snr
         self.image_weight = image_weight
         self.augmentation = augmentation
-        self.register_buffer("label_counts", torch.zeros(count_labels(AXES) + 1, dtype=torch.int64))
+        self.register_buffer("label_counts", torch.zeros(self.null_label + 1, dtype=torch.int64))
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
         """Descend the weighted error of v at timesteps that are spread over the batch."""
@@ -71,11 +71,11 @@ class PairedDiffusion(Objective):
     def prepare(self, batch: SliceBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return augmented pairs and their labels, some dropped; count the labels."""
         device = batch.images.device
-        labels = find_labels(batch)
+        labels = find_labels(batch, self.vocabulary)
         self.label_counts += torch.bincount(batch.whole(labels), minlength=len(self.label_counts))
         dropped = batch.draw(lambda n: torch.rand(n, device=device)) < self.label_dropout
         images, masks = augment_batch(batch, self.augmentation)
-        return join_pairs(images, masks, self.patch_size), labels.masked_fill(dropped, count_labels(AXES))
+        return join_pairs(images, masks, self.patch_size), labels.masked_fill(dropped, self.null_label)
 
     def draw_timesteps(self, batch: SliceBatch) -> torch.Tensor:
         """Draw one timestep per slice, (B,): uniform, stratified over the batch (papers/2107.00630, I.1)."""
@@ -94,7 +94,7 @@ class PairedDiffusion(Objective):
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
         """The same with all labels, at fixed noise and at timesteps spread evenly, two for each slice."""
         pairs = join_pairs(batch.images, batch.masks, self.patch_size).repeat(2, 1, 1, 1)
-        masks, labels = batch.masks.repeat(2, 1, 1), find_labels(batch).repeat(2)
+        masks, labels = batch.masks.repeat(2, 1, 1), find_labels(batch, self.vocabulary).repeat(2)
         return fixed_noise_loss(self.loss, self.scheduler, pairs, masks, labels)
 
     def loss(
@@ -128,9 +128,9 @@ class PairedDiffusion(Objective):
         return PairedDDPMPipeline(
             self.unet,
             scheduler,
-            axes=AXES,
+            axes=self.vocabulary.axes,
             frequencies=counts,
-            defaults=DEFAULTS,
+            defaults=self.defaults,
             patch_size=self.patch_size,
             sampler=self.sampler,
             num_inference_steps=self.num_inference_steps,
@@ -149,13 +149,13 @@ def by_channel(pairs: torch.Tensor) -> torch.Tensor:
     return pairs.unflatten(1, (PAIR_CHANNELS, -1))
 
 
-def find_labels(batch: SliceBatch) -> torch.Tensor:
+def find_labels(batch: SliceBatch, vocabulary: Vocabulary) -> torch.Tensor:
     """Group, phase and level of each slice as one label, (B,); frames between the phases get the null label."""
-    return join_labels(AXES, find_answers(batch))
+    return join_labels(vocabulary.axes, find_answers(batch))
 
 
 def find_answers(batch: SliceBatch) -> dict[str, torch.Tensor]:
-    """What each slice shows by question of `AXES`, as the index of the answer, (B,); below 0 where it is not known."""
+    """What each slice shows by question, as the index of the answer, (B,); below 0 where it is not known."""
     levels = (batch.positions * len(LEVELS)).long().clamp(max=len(LEVELS) - 1)
     return {"group": batch.class_labels, "phase": batch.phases, "level": levels}
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from hcm_hf.data.acdc import AXES
 from hcm_hf.data.augmentation import NUM_CHANGES, change_images
 from hcm_hf.data.slices import SliceBatch
+from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.models.conditioning import LARGEST_WALL
 from hcm_hf.models.paired_acgan import PairedACGANDiscriminator, PairedACGANGenerator, PairVerdict
 from hcm_hf.models.unet import NUM_STRUCTURES, join_pairs
@@ -19,7 +19,7 @@ from hcm_hf.pipelines.conditions import count_labels
 from hcm_hf.pipelines.paired_latent import PairedLatentPipeline
 from hcm_hf.training.objectives.base import Objective
 from hcm_hf.training.objectives.gan import frozen, kernel_distance
-from hcm_hf.training.objectives.paired import DEFAULTS, find_answers, find_labels
+from hcm_hf.training.objectives.paired import find_answers, find_labels
 from hcm_hf.training.objectives.walls import read_walls
 
 
@@ -125,21 +125,28 @@ class PairedACGAN(Objective):
     Args:
         generator: makes pairs.
         discriminator: scores pairs.
+        vocabulary: what the labels mean.
         game: how.
     """
 
-    sampled = "generator"
+    sampled, asks = "generator", True
     label_counts: torch.Tensor
     wall_range: torch.Tensor
 
     def __init__(
-        self, generator: PairedACGANGenerator, discriminator: PairedACGANDiscriminator, game: PairGame | None = None
+        self,
+        generator: PairedACGANGenerator,
+        discriminator: PairedACGANDiscriminator,
+        vocabulary: Vocabulary,
+        game: PairGame | None = None,
     ):
         super().__init__()
         self.generator = generator
         self.discriminator = discriminator
+        self.vocabulary, self.defaults = vocabulary, vocabulary.defaults
+        self.null_label = count_labels(vocabulary.axes)
         self.game = game or PairGame()
-        self.register_buffer("label_counts", torch.zeros(count_labels(AXES) + 1, dtype=torch.int64))
+        self.register_buffer("label_counts", torch.zeros(self.null_label + 1, dtype=torch.int64))
         self.register_buffer("wall_range", torch.tensor([torch.inf, -torch.inf]))
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
@@ -154,7 +161,7 @@ class PairedACGAN(Objective):
 
     def observe(self, batch: SliceBatch) -> Shown:
         """What the slices show; count labels and find the range of the walls on the way."""
-        labels, walls = find_labels(batch), read_walls(batch.masks)
+        labels, walls = find_labels(batch, self.vocabulary), read_walls(batch.masks)
         self.label_counts += torch.bincount(batch.whole(labels), minlength=len(self.label_counts))
         everyone = batch.whole(walls)
         if (measured := everyone[everyone.isfinite()]).numel():
@@ -164,7 +171,7 @@ class PairedACGAN(Objective):
         return Shown(
             answers=list(find_answers(batch).values()),
             walls=walls,
-            given_labels=labels.masked_fill(chance[:, 0] < self.game.label_dropout, count_labels(AXES)),
+            given_labels=labels.masked_fill(chance[:, 0] < self.game.label_dropout, self.null_label),
             given_walls=walls.masked_fill(chance[:, 1] < self.game.wall_dropout, torch.nan),
         )
 
@@ -203,7 +210,7 @@ class PairedACGAN(Objective):
         verdict = augmented(fake)
         with torch.no_grad():
             rivals = augmented(real).logits
-        asked = (shown.given_labels < count_labels(AXES)).to(known)
+        asked = (shown.given_labels < self.null_label).to(known)
         wall_asked = Shown(shown.answers, shown.given_walls, *shown.given)
         loss = _mean(self.game.adversary.generator(rivals, verdict.logits), known)
         return loss + self.game.class_weight * self.class_loss(verdict, wall_asked, known, asked)
@@ -245,7 +252,8 @@ class PairedACGAN(Objective):
         count = 256
         latents = self.generator.sample_latents(count, torch.Generator().manual_seed(0)).split(64)
         chosen = torch.linspace(0, len(batch) - 1, count).round().long()
-        labels, walls = find_labels(batch)[chosen].split(64), read_walls(batch.masks)[chosen].split(64)
+        labels = find_labels(batch, self.vocabulary)[chosen].split(64)
+        walls = read_walls(batch.masks)[chosen].split(64)
         generated = [self.generator(*chunk)[:, :1] for chunk in zip(latents, labels, walls, strict=True)]
         return kernel_distance(torch.cat(generated), batch.images)
 
@@ -254,7 +262,11 @@ class PairedACGAN(Objective):
         thinnest, thickest = self.wall_range.tolist()
         ranges = {"wall_thickness": (thinnest, thickest)} if thinnest < thickest else {}
         return PairedLatentPipeline(
-            self.generator, axes=AXES, frequencies=self.label_counts[:-1].tolist(), defaults=DEFAULTS, ranges=ranges
+            self.generator,
+            axes=self.vocabulary.axes,
+            frequencies=self.label_counts[:-1].tolist(),
+            defaults=self.defaults,
+            ranges=ranges,
         )
 
     def preview(self, batch: SliceBatch) -> np.ndarray:
