@@ -92,9 +92,10 @@ def test_a_damaged_folder_is_refused_in_one_sentence(tmp_path, damage, name):
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
-    for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(InputError, match=f"encoder {folder} holds no encoder: .* scripts/train_encoder.py"):
-            load_encoder(folder)
+    with pytest.raises(InputError, match=f"encoder {tmp_path} holds no encoder: .* scripts/train_encoder.py"):
+        load_encoder(tmp_path)
+    with pytest.raises(InputError, match=f"encoder {tmp_path / 'missing'} does not exist; name a folder"):
+        load_encoder(tmp_path / "missing")
     save(tmp_path, VAE(16, latent_dim=2, base_channels=2))
     with pytest.raises(InputError, match=f"encoder {tmp_path} holds another model; .* scripts/train_encoder.py"):
         load_encoder(tmp_path)

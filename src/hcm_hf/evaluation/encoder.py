@@ -22,7 +22,9 @@ from hcm_hf.metrics.bootstrap import Number, bootstrap_draws, mean_over_pairs, r
 from hcm_hf.metrics.ranking import roc_auc
 from hcm_hf.models import SliceEncoder
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.hub import download, parse_repository
 from hcm_hf.utils.names import CONFIG_FILE, INSTRUMENT_FOLDERS
+from hcm_hf.utils.shipped import find_shipped
 
 
 _BATCH_SIZE = 64
@@ -113,12 +115,22 @@ class Encoder:
 
 
 def load_encoder(folder: str | Path, device: str | torch.device = "cpu") -> Encoder:
-    """Load the feature encoder and the segmenter that `scripts/train_encoder.py` left in a folder.
+    """Load the feature encoder and the segmenter that `scripts/train_encoder.py` left in a folder, or trained ones.
+
+    Args:
+        folder: the folder; or a trained encoder that comes with this package, "hcm-encoder-64"; or a repository of the
+            Hub, `user/name`.
+        device: where to put them.
 
     Raises:
         InputError: if the folder or one of the two is missing, damaged or something else.
     """
-    features, segmenter = (_load_instrument(Path(folder), name, device) for name in INSTRUMENT_FOLDERS)
+    if (repository := parse_repository(folder)) is not None:
+        patterns = [f"{name}/*" for name in INSTRUMENT_FOLDERS]
+        place = download(repository[0], patterns, revision=repository[1])
+    else:
+        place = find_shipped(folder, "encoder")
+    features, segmenter = (_load_instrument(place, name, device) for name in INSTRUMENT_FOLDERS)
     return Encoder(features, segmenter, str(folder))
 
 

@@ -116,6 +116,40 @@ def render_card(
     return str(card).rstrip() + "\n"
 
 
+def render_encoder_card(repo_id: str, notes: Mapping[str, Mapping]) -> str:
+    """The README.md of an encoder's repository; a pure function.
+
+    Args:
+        repo_id: by which it is loaded.
+        notes: what the training of each of its networks wrote of itself, by the network's name.
+    """
+    notes = _plain(notes)
+    first = next(iter(notes.values()))
+    license_name = first.get("dataset_license") or "unknown"
+    settings = ("num_train_slices", *_RECIPE, "version")
+    rows = [["patients", *(str(count_patients(one["train_patients"])) for one in notes.values())]]
+    rows += [
+        [name, *("" if one.get(name) in (None, {}) else _shown(one[name]) for one in notes.values())]
+        for name in settings
+    ]
+    card = ModelCard.from_template(
+        ModelCardData(
+            license=license_name,
+            library_name="hcm_hf",
+            pipeline_tag="image-segmentation",
+            tags=[tag for tag in TAGS if tag not in (DISEASE, SYNTHETIC)],
+        ),
+        template_str="---\n{{ card_data }}\n---\n\n" + (_TEMPLATES / "encoder.md").read_text(encoding="utf-8"),
+        repo_id=repo_id,
+        install=INSTALL,
+        resolution=first["resolution"],
+        table=markdown_table(["setting", *notes], [row for row in rows if any(row[1:])]),
+        is_acdc=license_name == LICENSES["acdc"],
+        citation=ACDC_CITATION,
+    )
+    return str(card).rstrip() + "\n"
+
+
 def _description(family: str, recipe: str, target: str, groups: Sequence[str]) -> tuple[str, str]:
     """A family's title and paragraph, those of the recipe where it has its own: `ddpm-tuned.md` before `ddpm.md`.
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from hcm_hf.hub.push import check_repository, push_dataset, push_model, push_space
+from hcm_hf.hub.trained import push_trained
 from hcm_hf.training import loop
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.utils.calls import arguments_of, deferred, lazy
@@ -73,12 +74,13 @@ def prepare_dataset(
 
 
 def push(
-    repo_id: str,
+    repo_id: str | None = None,
     model: Path | None = None,
     dataset: Path | None = None,
     space: Path | None = None,
     report: Path | None = None,
     models: tuple[str, ...] = (),
+    pretrained: str | None = None,
     private: bool = False,
     public: bool = False,
     i_have_the_rights: bool = False,
@@ -90,12 +92,13 @@ def push(
     Log in with `hf auth login` first.
 
     Args:
-        repo_id: the repository, user/name; it is created where it does not exist.
+        repo_id: the repository, user/name; it is created where it does not exist. `pretrained` needs none.
         model: folder of a training run.
         dataset: folder of a prepared dataset.
         space: a folder of spaces/.
         report: folder of a report on the model; without one its card says "not evaluated".
         models: repositories of the models that the Space serves, each user/name; by default those of the last push.
+        pretrained: an account: all trained models that come with this package go there, each in a commit of its own.
         private: make a new repository private; a dataset's is private anyway.
         public: make a new repository public.
         i_have_the_rights: you may publish the patients of this dataset; needed for a public one of real patients.
@@ -105,8 +108,12 @@ def push(
     Returns:
         The address of the commit, or of the earlier one that holds all this.
     """
-    if sum(one is not None for one in (model, dataset, space)) != 1:
-        raise InputError("Give one of `model`, `dataset` and `space`.")
+    if sum(one is not None for one in (model, dataset, space, pretrained)) != 1:
+        raise InputError("Give one of `model`, `dataset`, `space` and `pretrained`.")
+    if pretrained is not None:
+        return push_trained(pretrained)
+    if repo_id is None:
+        raise InputError("repo_id is missing; name the repository, user/name.")
     if private and public:
         raise InputError("`private` and `public` exclude each other; give one.")
     if report is not None and model is None:

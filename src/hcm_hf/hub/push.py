@@ -1,13 +1,11 @@
 """Models, datasets and Spaces to the Hub: each push is one commit, or none where nothing has changed."""
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import datasets
-import numpy as np
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -15,35 +13,23 @@ from hcm_hf.data.dataset import load_dataset, read_preparation
 from hcm_hf.data.preparation import LICENSES
 from hcm_hf.data.preparation import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.data.schema import SPLITS
-from hcm_hf.evaluation.report import REPORT_FILE, Report
-from hcm_hf.generation.images import image_generator
-from hcm_hf.hub.cards import LOSSES, SAMPLES, render_card, render_dataset_card
+from hcm_hf.hub.cards import LOSSES, SAMPLES, render_dataset_card
 from hcm_hf.hub.commit import CARD, Target, push
 from hcm_hf.hub.publishable import (
     SPACE_MODELS,
     known_preparation,
-    known_training,
     own_columns,
-    pipeline_files,
-    read_regular,
     space_files,
     to_json,
 )
-from hcm_hf.pipelines.auto import ROOT_CONFIG, HCMPipeline, find_pipeline, hash_model, read_training
-from hcm_hf.pipelines.notes import run_name
-from hcm_hf.pipelines.sampling import Sampling
+from hcm_hf.hub.repository import METRICS_FILE, find_model, model_files
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.hub import LOGIN, checked_token, explained, read_name
-from hcm_hf.utils.names import CONFIG_FILE
-from hcm_hf.utils.pictures import draw_masks, image_grid
 from hcm_hf.version import __version__
 
 
-METRICS_FILE = "metrics.json"
-_SAMPLE_ROWS, _SAMPLE_COLUMNS = 4, 8
-_SAMPLE_SCALE = 2  # of each pixel
 # What a push may replace or remove: what one of this package has written there, and no file of anybody else.
-_OWN_MODEL_FILES = (
+OWN_MODEL_FILES = (
     *("model_index.json", METRICS_FILE, LOSSES, SAMPLES, "scheduler/scheduler_config.json"),
     *("unet/config.json", "unet/diffusion_pytorch_model*", "network/config.json", "network/diffusion_pytorch_model*"),
 )
@@ -78,50 +64,12 @@ def push_model(
     Raises:
         InputError: if the model or the report is not there, they do not belong together, or the Hub refuses.
     """
-    if not Path(model).is_dir():
-        raise InputError(f"model {model} does not exist; name the folder of a training run.")
-    folder = find_pipeline(model)
-    run = folder.parent if (folder.parent / CONFIG_FILE).is_file() else folder
-    training = read_training(run)
-    if not training:
-        raise InputError(f"model {model} has no {CONFIG_FILE} beside it; name the folder of a training run.")
-    found = None if report is None else _read_report(Path(report), model, hash_model(folder))
+    found = find_model(model, report)
     token = checked_token(token)
     repo_id = check_repository(repo_id, "model", private, token, write=not create_pr)
-    pipeline = HCMPipeline.from_pretrained(folder)
-    files = pipeline_files(folder, pipeline)
-
-    training = known_training(training)
-    training["dataset_repository"] = _on_hub(training.get("dataset_repository"), "dataset", token)
-    if not training["dataset_repository"]:
-        training["dataset"] = Path(training["dataset"]).name
-    if teacher := training.get("teacher"):
-        training["teacher"] = _on_hub(teacher, "model", token) or run_name(teacher)
-    files[CONFIG_FILE] = to_json(training)
-    if pipeline.library_name != "diffusers":  # whose downloads are counted by another file
-        facts = {key: training[key] for key in ("family", "recipe", "resolution")}
-        files[ROOT_CONFIG] = to_json({"library_name": pipeline.library_name} | facts)
-    if found is not None:
-        name, encoder = found.dataset.name, Path(found.encoder.source).name if found.encoder else None
-        named = not Path(name).exists() and _on_hub(name, "dataset", token)
-        found = found.renamed(repo_id, name if named else Path(name).name, encoder)
-        files[METRICS_FILE] = to_json(found.to_json())
-    if (run / LOSSES).exists():
-        files[LOSSES] = read_regular(run, LOSSES)
-    draw, sampling = _samples(pipeline)
-    files[CARD] = render_card(
-        repo_id,
-        training,
-        library_name=pipeline.library_name,
-        report=found,
-        figures=(*files, SAMPLES),
-        num_samples=_SAMPLE_ROWS * _SAMPLE_COLUMNS,
-        sampling=sampling,
-        axes=pipeline.conditions.axes if pipeline.makes_masks else {},
-    ).encode()
-    message = f"{training['family']}, recipe {training['recipe']}, hcm_hf {__version__}"
+    made = model_files(found, repo_id, lambda name, kind: _on_hub(name, kind, token))
     target = Target(repo_id, "model", private, revision, create_pr, token)
-    return push(target, files, message, _OWN_MODEL_FILES, {SAMPLES: draw})
+    return push(target, made.files, made.message, OWN_MODEL_FILES, {SAMPLES: made.draw_samples})
 
 
 def push_dataset(
@@ -253,42 +201,6 @@ def check_repository(
             "private one (without `public`, in Python without private=False)."
         )
     return full
-
-
-def _read_report(path: Path, model: str | Path, model_hash: str) -> Report:
-    if not (path / REPORT_FILE if path.is_dir() else path).is_file():
-        raise InputError(f"report {path} does not exist; write one with scripts/score.py.")
-    report = Report.load(path)
-    if report.generator.model_hash != model_hash:
-        raise InputError(
-            f"report {path} is about another model ({report.generator.model}) than model {model}; score that one."
-        )
-    return report
-
-
-def _samples(pipeline: HCMPipeline) -> tuple[Callable[[], bytes], str]:
-    """What draws a grid of images of seed 0, as PNG, also with their masks; and how they are made, given a choice."""
-    pipeline, sampling = Sampling(num_inference_steps=pipeline.preview_steps).applied_to(pipeline)
-    made_with = sampling.noted
-
-    def draw() -> bytes:
-        pipeline.set_progress_bar_config(desc="Samples", leave=False)
-        generators = [image_generator(0, index) for index in range(_SAMPLE_ROWS * _SAMPLE_COLUMNS)]
-        output = pipeline(len(generators), generator=generators, output_type="np", **sampling.arguments)
-        images, masks = output.images[..., 0], output.get("masks")
-        if masks is None:
-            grid = image_grid(np.split(images, _SAMPLE_ROWS), _SAMPLE_SCALE)
-        else:
-            drawn = [draw_masks(images, shown, _SAMPLE_SCALE) for shown in (np.zeros_like(masks), masks)]
-            rows = zip(*(np.split(one, _SAMPLE_ROWS) for one in drawn), strict=True)
-            grid = image_grid([row for pair in rows for row in pair], 1)
-        buffer = io.BytesIO()
-        grid.save(buffer, format="PNG")
-        return buffer.getvalue()
-
-    parts = [f"class {made_with['class']}"] if made_with["class"] else []
-    parts += [f"{made_with['scheduler']}, {made_with['num_inference_steps']} steps"] if pipeline.denoises else []
-    return draw, "; ".join(parts)
 
 
 def _on_hub(name: str | None, repo_type: str, token: str | bool | None) -> str | None:

@@ -27,6 +27,7 @@ from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import write_text
 from hcm_hf.utils.hub import download, first_line, parse_repository
 from hcm_hf.utils.names import CONFIG_FILE
+from hcm_hf.utils.shipped import find_shipped
 
 
 INDEX_FILE = "model_index.json"
@@ -142,8 +143,9 @@ class HCMPipeline(DiffusionPipeline):
         memory, and so is a file in the cache that is no longer what the Hub sent.
 
         Args:
-            pretrained_model_name_or_path: a saved pipeline's folder, a training run's (its best model), or a
-                repository of the Hub, `user/name` or `user/name@revision`. A folder goes first.
+            pretrained_model_name_or_path: a saved pipeline's folder, a training run's (its best model), a trained
+                model that comes with this package ("hcm-dcgan-64"; `hcm-hf models` lists them), or a repository of
+                the Hub, `user/name` or `user/name@revision`. A folder goes first.
             dtype: of the weights, float32 by default; or a mapping from a component's name, or "default", to one.
             torch_dtype: the old name of `dtype`.
             device: where to put it.
@@ -260,7 +262,7 @@ def find_pipeline(
     argument: str = "model",
     local_files_only: bool = False,
 ) -> Path:
-    """The folder that holds `model_index.json`: `name` itself, in a training run its `best`, or a repository's copy.
+    """The folder of `model_index.json`: `name` itself, in a run its `best`, a trained model, or a repository's copy.
 
     The arguments are those of `HCMPipeline.from_pretrained`; `argument` is what the user calls `name`.
 
@@ -270,9 +272,7 @@ def find_pipeline(
     if (repository := parse_repository(name, revision)) is not None:
         options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         return _download(*repository, options)
-    folder = Path(name)
-    if not folder.is_dir():
-        raise InputError(f"{argument} {name} does not exist; name the folder of a training, or user/name on the Hub.")
+    folder = find_shipped(name, argument)
     for candidate in (folder, folder / "best"):
         if (candidate / INDEX_FILE).is_file():
             return candidate
