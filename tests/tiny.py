@@ -35,6 +35,7 @@ TINY_RECIPES = {
         "discriminator": {"base_channels": 4, "max_channels": 8},
     },
     ("ddpm", "tuned"): {"unet": {"block_out_channels": (8, 8), "num_attention_levels": 1}},
+    ("ddpm", "crisp"): {"unet": {"block_out_channels": (8, 8), "num_attention_levels": 1}},
     ("ddpm", "distilled"): {},
 }
 # Every family with each of its recipes.

@@ -95,8 +95,8 @@ class Instrument:
                 output.positions,
             )
             batches.append([part.cpu().numpy() for part in parts])
-        joined = [np.concatenate(part) for part in zip(*batches, strict=True)]
-        return Predictions(*joined, self.group_names)
+        features, masks, groups, phases, positions = (np.concatenate(part) for part in zip(*batches, strict=True))
+        return Predictions(features, masks, groups, phases, positions, self.group_names)
 
 
 @dataclass(frozen=True)

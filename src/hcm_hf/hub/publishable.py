@@ -13,6 +13,7 @@ from typing import Any
 import datasets
 import safetensors.torch
 import torch
+from diffusers import ConfigMixin
 from huggingface_hub import constants
 
 from hcm_hf.data.preparation import PreparationReport
@@ -67,9 +68,10 @@ def pipeline_files(folder: Path, pipeline: HCMPipeline) -> dict[str, bytes]:
     """
     component = pipeline.network_name
     network = pipeline.components[component]
+    kinds = (kind for kind in type(network).__mro__ if issubclass(kind, ConfigMixin))  # each writes its arguments
     configs = {
         INDEX_FILE: (*_OF_DIFFUSERS, *(key for key in pipeline.config if key != "_name_or_path")),
-        f"{component}/config.json": (*_OF_DIFFUSERS, *_arguments(type(network))),
+        f"{component}/config.json": (*_OF_DIFFUSERS, *(name for kind in kinds for name in _arguments(kind))),
     }
     if pipeline.denoises:
         kinds = {type(pipeline.scheduler), *(sampler.scheduler for sampler in SAMPLERS.values())}

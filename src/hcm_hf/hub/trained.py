@@ -265,7 +265,7 @@ def list_models(folder: tyro.conf.Positional[Path | None] = None) -> str:
     return markdown_table(["model", "makes", "MiB", *_LISTED, "s per 1,000"], lines)
 
 
-def push_trained(owner: str, folder: Path | None = None, token: str | None = None) -> str:
+def push_trained(owner: str, folder: Path | None = None, token: str | bool | None = None) -> str:
     """Push each trained model to a repository of its name, in one commit each.
 
     Args:

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 
 import torch
 from diffusers import UNet2DModel
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention_processor import Attention, AttnProcessor
+from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch.nn import functional as F
+
+from hcm_hf.models.conditioning import ConditionEmbedding
 
 
 NUM_STRUCTURES = 3  # the mask's values 1 to 3, a channel each
@@ -41,12 +45,71 @@ def build_unet(
     )
 
 
+class ConditionedUNet2DModel(UNet2DModel):
+    """diffusers' `UNet2DModel` for labels and wall thicknesses: `class_embed_type="identity"` with their embedding.
+
+    The arguments are those of `UNet2DModel`; `num_class_embeds` counts the labels and the one that leaves all open.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int,
+        in_channels: int,
+        out_channels: int,
+        block_out_channels: Sequence[int],
+        layers_per_block: int,
+        down_block_types: Sequence[str],
+        up_block_types: Sequence[str],
+        attention_head_dim: int,
+        norm_num_groups: int,
+        num_class_embeds: int,
+    ):
+        super().__init__(
+            sample_size=sample_size,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            block_out_channels=tuple(block_out_channels),
+            layers_per_block=layers_per_block,
+            down_block_types=tuple(down_block_types),
+            up_block_types=tuple(up_block_types),
+            attention_head_dim=attention_head_dim,
+            norm_num_groups=norm_num_groups,
+            class_embed_type="identity",
+            num_class_embeds=num_class_embeds,
+        )
+        self.condition = ConditionEmbedding(num_class_embeds - 1, 4 * block_out_channels[0])
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float | int,
+        class_labels: torch.Tensor,
+        wall_thickness: torch.Tensor | None = None,
+        return_dict: bool = True,
+    ) -> UNet2DOutput | tuple:
+        """Predict from noisy blocks.
+
+        Args:
+            sample: (B, in_channels, H, W).
+            timestep: one for all, or (B,).
+            class_labels: int64 (B,).
+            wall_thickness: mm, (B,), not a number where it is left open; by default everywhere.
+            return_dict: whether to return a `UNet2DOutput` or a tuple.
+        """
+        if wall_thickness is None:
+            wall_thickness = torch.full(class_labels.shape, torch.nan, device=class_labels.device)
+        asked = self.condition(class_labels, wall_thickness)  # (B, 4 C)
+        return super().forward(sample, timestep, class_labels=asked, return_dict=return_dict)
+
+
 def build_paired_unet(
     sample_size: int,
     num_labels: int,
     block_out_channels: Sequence[int] = (32, 64, 96, 128),
     num_attention_levels: int = 2,
     patch_size: int | None = None,
+    network: type[UNet2DModel] = UNet2DModel,
 ) -> UNet2DModel:
     """A U-Net on blocks of `patch_size` x `patch_size` pixels of a slice and its mask.
 
@@ -58,6 +121,7 @@ def build_paired_unet(
         block_out_channels: width of each level; multiples of eight.
         num_attention_levels: number of levels, the lowest ones, with self-attention.
         patch_size: pixels a side of a block; by default 1 for each 32 pixels of `sample_size`.
+        network: the class, `ConditionedUNet2DModel` for wall thicknesses too.
 
     Raises:
         ValueError: if the size does not fit the blocks and levels.
@@ -66,7 +130,7 @@ def build_paired_unet(
     levels = _check_levels(sample_size, block_out_channels, patch_size)
     channels = PAIR_CHANNELS * patch_size**2
     plain = levels - num_attention_levels
-    unet = UNet2DModel(
+    unet = network(
         sample_size=sample_size // patch_size,
         in_channels=channels,
         out_channels=channels,
@@ -103,24 +167,26 @@ def use_plain_attention(unet: UNet2DModel) -> UNet2DModel:
     return unet
 
 
-def join_pairs(images: torch.Tensor, masks: torch.Tensor, patch_size: int) -> torch.Tensor:
+def join_pairs(images: torch.Tensor, masks: torch.Tensor, patch_size: int, mask_scale: float = 1.0) -> torch.Tensor:
     """Join images (B, 1, H, W) in [-1, 1] and masks (B, H, W), 0 to 3, into the network's input.
 
     It is (B, 4 patch_size^2, H / patch_size, W / patch_size): the image's pixels of each block, then for each
-    structure 1 where it is and -1 elsewhere. A mask of -1 is a slice without a segmentation, whose channels become 0.
+    structure `mask_scale` where it is and -`mask_scale` elsewhere. A mask of -1 is a slice without a segmentation,
+    whose channels become 0.
     """
     structures = torch.stack([masks == label for label in range(1, NUM_STRUCTURES + 1)], dim=1)
-    signs = torch.where(structures, 1.0, -1.0).to(images.dtype)  # (B, 3, H, W)
+    signs = torch.where(structures, mask_scale, -mask_scale).to(images.dtype)  # (B, 3, H, W)
     signs = signs.masked_fill((masks < 0)[:, None], 0)
     return F.pixel_unshuffle(torch.cat([images, signs], dim=1), patch_size)
 
 
-def split_pairs(pairs: torch.Tensor, patch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def split_pairs(pairs: torch.Tensor, patch_size: int, mask_scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
     """Split the network's output into images (B, 1, H, W) and masks (B, H, W), int64.
 
-    A mask's value is the channel with the largest value. The four channels of a pixel sum to -2 (1 once, -1 three
-    times), which gives the background's channel. So an uncertain pixel between two structures is no gap.
+    A mask's value is the channel with the largest value. The four channels of a pixel sum to -2 times `mask_scale` (it
+    once, its negative three times), which gives the background's channel. So an uncertain pixel between two structures
+    is no gap.
     """
     pairs = F.pixel_shuffle(pairs, patch_size)
-    background = -2 - pairs[:, 1:].sum(1, keepdim=True)
+    background = -2 * mask_scale - pairs[:, 1:].sum(1, keepdim=True)
     return pairs[:, :1], torch.cat([background, pairs[:, 1:]], dim=1).argmax(1)

@@ -51,6 +51,7 @@ class HCMPipeline(DiffusionPipeline):
         network_name: the component that is the network.
         network_classes: the classes that it may be of, by name.
         saved_options: what the pipeline itself is told, beside its components.
+        later_options: those of `saved_options` that folders of before lack, with what they mean there.
         library_name: the library that loads what it saves.
         output_types: the values of a call's `output_type`.
         makes_masks: whether images come with segmentations.
@@ -60,6 +61,7 @@ class HCMPipeline(DiffusionPipeline):
     network_name: ClassVar[str]
     network_classes: ClassVar[Mapping[str, type[ModelMixin]]]
     saved_options: ClassVar[tuple[str, ...]] = ()
+    later_options: ClassVar[Mapping[str, Any]] = {}
     library_name: ClassVar[str] = "hcm_hf"
     output_types: ClassVar[tuple[str, ...]] = ("pil", "np", "pt")
     makes_masks: ClassVar[bool] = False
@@ -179,6 +181,7 @@ class HCMPipeline(DiffusionPipeline):
         if not any(weights.parent.glob("*.safetensors")):
             raise InputError(f"The model in {name} has no safetensors weights; others, as pickles, are not loaded.")
         try:
+            index = dict(kind.later_options) | index
             check_options({option: index[option] for option in kind.saved_options}, INDEX_FILE)
             network = load_network(network_class, weights, kind._call_once, _dtype_of(dtype, kind.network_name))
             pipeline = kind._build(folder, index, network).to(device)
@@ -297,7 +300,7 @@ def hash_model(model: str | Path) -> str:
     """The first 16 hexadecimal digits of SHA-256 over a saved pipeline's weights, configurations and options."""
     folder = find_pipeline(model)
     index, kind, _ = _read_index(folder, model)
-    options = (json.dumps(index[name], sort_keys=True) for name in kind.saved_options)
+    options = (json.dumps(index[name], sort_keys=True) for name in kind.saved_options if name in index)
     digest = hashlib.sha256("".join(options).encode())
     parts = [path for pattern in pipeline_patterns(folder, model) for path in folder.glob(pattern)]
     for path in sorted(parts, key=lambda path: path.relative_to(folder).as_posix()):
@@ -333,7 +336,8 @@ def _read_index(folder: Path, name: str | Path) -> tuple[dict, type[HCMPipeline]
         module = _KINDS.get(class_name)
         kind = vars(import_module(f"hcm_hf.pipelines.{module}"))[class_name] if module else None
         network_name = str(index.get(kind.network_name if kind else "network", (None, None))[1])
-        for option in kind.saved_options if kind else ():
+        needed = set(kind.saved_options) - set(kind.later_options) if kind else ()
+        for option in needed:
             index[option]
     except (KeyError, TypeError, IndexError) as error:
         raise InputError(f"{name}: {INDEX_FILE} is damaged; copy the model again.") from error

@@ -10,8 +10,9 @@ from diffusers import SchedulerMixin, UNet2DModel
 from diffusers.image_processor import VaeImageProcessor
 
 from hcm_hf.models.latent import Generators
-from hcm_hf.models.unet import PAIR_CHANNELS, split_pairs, use_plain_attention
+from hcm_hf.models.unet import PAIR_CHANNELS, ConditionedUNet2DModel, split_pairs, use_plain_attention
 from hcm_hf.pipelines.auto import INDEX_FILE, call_unet
+from hcm_hf.pipelines.conditions import Asked
 from hcm_hf.pipelines.denoising import Callback, DenoisingMixin
 from hcm_hf.pipelines.pairs import PairedPipeline, PairedPipelineOutput
 from hcm_hf.pipelines.sampling import Sampling, one_of
@@ -21,10 +22,11 @@ from hcm_hf.utils.errors import InputError
 
 
 class PairedDDPMPipeline(DenoisingMixin, PairedPipeline):
-    """Slices with their segmentations from noise, for a group, phase and part of the heart.
+    """Slices with their segmentations from noise, for a group, phase and part of the heart, and for a wall thickness.
 
     Args:
-        unet: predicts from blocks of noisy pixels of image and mask, with a label.
+        unet: predicts from blocks of noisy pixels of image and mask, with a label; a `ConditionedUNet2DModel` with a
+            wall thickness too.
         scheduler: takes the noise off.
         axes: what can be asked for, a mapping or pairs: see `Conditions`, like the next two.
         frequencies: how often each combination was met in training.
@@ -32,11 +34,17 @@ class PairedDDPMPipeline(DenoisingMixin, PairedPipeline):
         patch_size: pixels a side of a block.
         sampler: the name in `SAMPLERS` that the scheduler goes by.
         num_inference_steps: calls of the network by default.
+        mask_scale: of the masks' channels: this where a structure is, and its negative elsewhere.
+        ranges: the least and the greatest wall thickness of training, mm; empty where it cannot be asked for.
     """
 
     network_name = "unet"
-    network_classes = {"UNet2DModel": UNet2DModel}
-    saved_options = ("axes", "frequencies", "defaults", "patch_size", "sampler", "num_inference_steps")
+    network_classes = {"UNet2DModel": UNet2DModel, "ConditionedUNet2DModel": ConditionedUNet2DModel}
+    later_options = {"mask_scale": 1.0, "ranges": {}}
+    saved_options = (
+        *("axes", "frequencies", "defaults", "patch_size", "sampler", "num_inference_steps"),
+        *later_options,
+    )
     _callback_tensor_inputs = ["latents", "labels"]
 
     def __init__(
@@ -49,6 +57,8 @@ class PairedDDPMPipeline(DenoisingMixin, PairedPipeline):
         patch_size: int = 1,
         sampler: str = "ddpm",
         num_inference_steps: int = 1000,
+        mask_scale: float = 1.0,
+        ranges: Mapping[str, Sequence[float]] | None = None,
     ):
         super().__init__()
         self.register_modules(unet=use_plain_attention(unet), scheduler=scheduler)  # as it was trained
@@ -59,6 +69,8 @@ class PairedDDPMPipeline(DenoisingMixin, PairedPipeline):
             patch_size=patch_size,
             sampler=sampler,
             num_inference_steps=num_inference_steps,
+            mask_scale=mask_scale,
+            ranges={name: list(ends) for name, ends in (ranges or {}).items()},
         )
 
     @classmethod
@@ -85,7 +97,7 @@ class PairedDDPMPipeline(DenoisingMixin, PairedPipeline):
         Raises:
             InputError: says what does not fit.
         """
-        self.conditions.check()
+        self.check_conditions()
         config, network = self.config, self.unet.config
         labels, channels = network.num_class_embeds, PAIR_CHANNELS * config.patch_size**2
         if labels != self.conditions.null_label + 1:
@@ -94,6 +106,10 @@ class PairedDDPMPipeline(DenoisingMixin, PairedPipeline):
             raise InputError(
                 f"its network has {network.in_channels} channels; blocks of {config.patch_size} px have {channels}."
             )
+        if config.ranges and not isinstance(self.unet, ConditionedUNet2DModel):
+            raise InputError("its ranges name wall_thickness, which its network does not take.")
+        if not 0 < config.mask_scale <= 1:
+            raise InputError(f"its mask_scale is {config.mask_scale}; it must be above 0 and at most 1.")
         if self.sample_size > LARGEST["sample_size"]:
             raise InputError(f"its slices have {self.sample_size} px a side; the most are {LARGEST['sample_size']}.")
         most = self.scheduler.config.num_train_timesteps
@@ -121,7 +137,7 @@ class PairedDDPMPipeline(DenoisingMixin, PairedPipeline):
         guidance_scale: float = 1.0,
         output_type: str = "pil",
         return_dict: bool = True,
-        conditions: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+        conditions: Mapping[str, str | float] | Sequence[Mapping[str, str | float]] | None = None,
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> PairedPipelineOutput | tuple:
@@ -139,9 +155,10 @@ class PairedDDPMPipeline(DenoisingMixin, PairedPipeline):
                 the network per step and less variety.
             output_type: "pil", "np", "pt" or "latent", see `PairedPipelineOutput`.
             return_dict: whether to return a `PairedPipelineOutput` or a tuple of its parts.
-            conditions: what to show, {"group": "HCM", "phase": "ED", "level": "mid"}, for all slices or a list with
-                one entry each. What is not named keeps its default, which the group has; what is open, or "any", is
-                drawn as often as it occurred in training.
+            conditions: what to show, {"group": "HCM", "phase": "ED", "level": "mid"}, and of a model with `ranges` a
+                wall thickness in mm, {"wall_thickness": 21.0}; for all slices or a list with one entry each. What is
+                not named keeps its default, which the group has. Words that are open, or "any", are drawn as often as
+                they occurred in training; an open wall thickness is left to the network.
             callback_on_step_end: called after each step, `callback(pipeline, step, timestep, tensors)`; it returns
                 the tensors, which it may replace.
             callback_on_step_end_tensor_inputs: the tensors that it gets: "latents", which `decode` shows, and
@@ -156,10 +173,13 @@ class PairedDDPMPipeline(DenoisingMixin, PairedPipeline):
         steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         sampling = Sampling(num_inference_steps=steps, guidance_scale=guidance_scale)
         sampling.check(self.scheduler.config.num_train_timesteps)
-        labels = self.draw_labels(batch_size, generator, one_of(conditions=conditions, class_labels=class_labels))
+        asked: Asked | Sequence[Asked] | np.ndarray | torch.Tensor
+        asked = one_of(conditions=conditions, class_labels=class_labels)
+        labels = self.draw_labels(batch_size, generator, asked)
+        walls, amounts = self.find_walls(batch_size, asked)
         latents = self._denoise(
             {"latents": self._draw_noise(batch_size, generator), "labels": labels},
-            lambda timestep, latents, labels: self._predict(latents, timestep, labels, guidance_scale),
+            lambda timestep, latents, labels: self._predict(latents, timestep, labels, guidance_scale, walls),
             steps,
             generator,
             callback_on_step_end,
@@ -167,24 +187,38 @@ class PairedDDPMPipeline(DenoisingMixin, PairedPipeline):
         )
         self.maybe_free_model_hooks()
 
-        shown = [self.conditions.describe(label) for label in labels.tolist()]
+        shown = [
+            self.conditions.describe(label) | amount for label, amount in zip(labels.tolist(), amounts, strict=True)
+        ]
         if output_type == "latent":
             output = PairedPipelineOutput(images=latents, masks=None, conditions=shown)
         else:
-            output = self._split(latents, self.config.patch_size, shown, output_type)
+            output = self._split(latents, shown, output_type, self.config.patch_size, self.config.mask_scale)
         return output if return_dict else (output.images, output.masks, output.conditions)
 
     def decode(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What latents show: images (B, 1, H, W) in [0, 1] and masks (B, H, W), int64."""
-        images, masks = split_pairs(latents.float(), self.config.patch_size)
+        images, masks = split_pairs(latents.float(), self.config.patch_size, self.config.mask_scale)
         return VaeImageProcessor.denormalize(images), masks
 
     def _predict(
-        self, pairs: torch.Tensor, timestep: torch.Tensor, labels: torch.Tensor, guidance_scale: float
+        self,
+        pairs: torch.Tensor,
+        timestep: torch.Tensor,
+        labels: torch.Tensor,
+        guidance_scale: float,
+        walls: torch.Tensor | None = None,
     ) -> torch.Tensor:
         if guidance_scale == 1:
-            return self.unet(pairs, timestep, class_labels=labels).sample.to(pairs.dtype)
+            return self._call_network(pairs, timestep, labels, walls)
         nothing = torch.full_like(labels, self.conditions.null_label)
-        both = self.unet(torch.cat([pairs, pairs]), timestep, class_labels=torch.cat([labels, nothing])).sample
+        open_walls = None if walls is None else torch.cat([walls, torch.full_like(walls, torch.nan)])
+        both = self._call_network(torch.cat([pairs, pairs]), timestep, torch.cat([labels, nothing]), open_walls)
         labelled, unlabelled = both.chunk(2)
-        return (unlabelled + guidance_scale * (labelled - unlabelled)).to(pairs.dtype)
+        return unlabelled + guidance_scale * (labelled - unlabelled)
+
+    def _call_network(
+        self, pairs: torch.Tensor, timestep: torch.Tensor, labels: torch.Tensor, walls: torch.Tensor | None
+    ) -> torch.Tensor:
+        known = {"wall_thickness": walls} if self.config.ranges else {}
+        return self.unet(pairs, timestep, class_labels=labels, **known).sample.to(pairs.dtype)

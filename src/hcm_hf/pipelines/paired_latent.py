@@ -9,7 +9,7 @@ import torch
 
 from hcm_hf.models.latent import Generators, LatentModel
 from hcm_hf.models.paired_acgan import PairedACGANGenerator
-from hcm_hf.pipelines.conditions import Asked, Conditions
+from hcm_hf.pipelines.conditions import Asked
 from hcm_hf.pipelines.latent import LatentPipeline
 from hcm_hf.pipelines.pairs import PairedPipeline, PairedPipelineOutput
 from hcm_hf.pipelines.sampling import one_of
@@ -56,25 +56,16 @@ class PairedLatentPipeline(PairedPipeline, LatentPipeline):
     def _call_once(network: LatentModel) -> torch.Tensor:
         return network(torch.zeros(1, network.config.latent_dim))
 
-    @property
-    def conditions(self) -> Conditions:
-        """See `HCMPipeline.conditions`."""
-        config = self.config
-        ranges = {name: tuple(ends) for name, ends in config.ranges.items()}
-        return Conditions(dict(config.axes), config.frequencies, config.defaults, ranges)
-
     def check(self) -> None:
         """See that labels and network fit each other: of a saved pipeline, each comes from its own file.
 
         Raises:
             InputError: says what does not fit.
         """
-        self.conditions.check()
+        self.check_conditions()
         labels = self.network.config.num_labels
         if labels != self.conditions.null_label:
             raise InputError(f"its network takes {labels} labels, its axes make {self.conditions.null_label}.")
-        if unknown := set(self.config.ranges) - {"wall_thickness"}:
-            raise InputError(f"its ranges name {sorted(unknown)[0]!r}; its network knows wall_thickness alone.")
 
     @torch.no_grad()
     def __call__(
@@ -114,15 +105,13 @@ class PairedLatentPipeline(PairedPipeline, LatentPipeline):
             self._check_latents(latents)
             batch_size = len(latents)
         labels = self.draw_labels(batch_size, generator, asked)
-        amounts = self.conditions.amounts(asked, batch_size)
+        walls, amounts = self.find_walls(batch_size, asked)
         if latents is None:
             latents = self.network.sample_latents(batch_size, generator)
         latents = latents.to(self._execution_device, self.network.dtype)
-        walls = [one.get("wall_thickness") for one in amounts]
-        thickness = torch.tensor([float("nan") if wall is None else float(wall) for wall in walls])
-        pairs = self._decode(latents, labels, thickness.to(latents))
+        pairs = self._decode(latents, labels, walls.to(latents))
         shown = [
             self.conditions.describe(label) | amount for label, amount in zip(labels.tolist(), amounts, strict=True)
         ]
-        output = self._split(pairs, 1, shown, output_type)
+        output = self._split(pairs, shown, output_type)
         return output if return_dict else (output.images, output.masks, output.conditions)

@@ -12,6 +12,10 @@ from hcm_hf.models.latent import Generators
 from hcm_hf.models.unet import split_pairs
 from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.pipelines.conditions import Answers, Asked, Conditions
+from hcm_hf.utils.errors import InputError
+
+
+WALL = "wall_thickness"  # the condition, mm: the greatest of a slice
 
 
 @dataclass
@@ -32,9 +36,9 @@ class PairedPipelineOutput(BaseOutput):
 
 
 class PairedPipeline(HCMPipeline):
-    """Slices with their segmentations, for a group, phase and part of the heart.
+    """Slices with their segmentations, for a group, phase and part of the heart, and for a wall thickness.
 
-    A subclass saves `axes`, `frequencies` and `defaults`: see `Conditions`.
+    A subclass saves `axes`, `frequencies`, `defaults` and `ranges`: see `Conditions`.
     """
 
     makes_masks = True
@@ -42,7 +46,19 @@ class PairedPipeline(HCMPipeline):
     @property
     def conditions(self) -> Conditions:
         """See `HCMPipeline.conditions`."""
-        return Conditions(dict(self.config.axes), self.config.frequencies, self.config.defaults)
+        config = self.config
+        ranges = {name: tuple(ends) for name, ends in config.ranges.items()}
+        return Conditions(dict(config.axes), config.frequencies, config.defaults, ranges)
+
+    def check_conditions(self) -> None:
+        """See that what can be asked for makes sense.
+
+        Raises:
+            InputError: says what does not.
+        """
+        self.conditions.check()
+        if unknown := set(self.config.ranges) - {WALL}:
+            raise InputError(f"its ranges name {sorted(unknown)[0]!r}; its network knows {WALL} alone.")
 
     def draw_labels(
         self,
@@ -54,11 +70,20 @@ class PairedPipeline(HCMPipeline):
         self._check_batch(batch_size, generator)
         return self.conditions.draw(asked, batch_size, generator).to(self._execution_device)
 
+    def find_walls(
+        self, batch_size: int, asked: Asked | Sequence[Asked] | np.ndarray | torch.Tensor
+    ) -> tuple[torch.Tensor, list[Answers]]:
+        """The wall thicknesses that are asked for: mm, (B,), not a number where one is left open; and in words."""
+        amounts = self.conditions.amounts(asked, batch_size)
+        walls = [one.get(WALL) for one in amounts]
+        thickness = [float("nan") if wall is None else float(wall) for wall in walls]
+        return torch.tensor(thickness, device=self._execution_device), amounts
+
     def _split(
-        self, pairs: torch.Tensor, patch_size: int, shown: list[Answers], output_type: str
+        self, pairs: torch.Tensor, shown: list[Answers], output_type: str, patch_size: int = 1, mask_scale: float = 1.0
     ) -> PairedPipelineOutput:
         """Turn what a network makes, blocks of `patch_size` pixels, into what `output_type` says."""
-        pixels, labels = split_pairs(pairs.float(), patch_size)
+        pixels, labels = split_pairs(pairs.float(), patch_size, mask_scale)
         masks: list[Image.Image] | np.ndarray | torch.Tensor = labels
         if output_type in ("np", "pil"):
             arrays = labels.byte().cpu().numpy()

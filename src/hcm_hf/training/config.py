@@ -16,7 +16,8 @@ class TrainingConfig:
         family: the model family: vae, gan, dcgan, acgan, infogan or ddpm.
         recipe: the family's settings: "paper" follows the study; "tuned" is for a few hundred slices, and makes the
             ddpm generate segmentations too; "distilled" (ddpm only) trains a few-step student of a tuned ddpm;
-            "paired" (acgan only) generates segmentations too, and is not tuned yet.
+            "paired" (acgan) and "crisp" (ddpm) generate segmentations too and can be asked for a wall thickness, and
+            are not tuned yet.
         dataset: folder or repository of a prepared dataset; by default a synthetic cohort is made.
         output_dir: folder of the run; runs/FAMILY by default.
         resolution: pixels a side; by default the dataset's, or 64 for the synthetic cohort.
@@ -25,7 +26,8 @@ class TrainingConfig:
         num_epochs: maximum number of passes over the training slices.
         train_batch_size: slices per step and process.
         learning_rate: Adam's learning rate.
-        lr_scheduler: "constant", or "linear": the learning rate falls to 0 over num_epochs.
+        lr_scheduler: how the learning rate goes over num_epochs: "constant"; "linear", falling to 0; or
+            "warmup_stable_decay", rising for 1 % of the steps, constant up to 60 % and then falling to 0.
         patience: stop after this many epochs without a lower validation loss.
         ema_decay: decay per step of the exponential moving average (EMA) of the weights; 0 turns averaging off.
         mixed_precision: "no", "fp16" or "bf16"; by default the setting of `accelerate launch`.
@@ -47,7 +49,7 @@ class TrainingConfig:
     num_epochs: int | None = None
     train_batch_size: int | None = None
     learning_rate: float | None = None
-    lr_scheduler: Literal["constant", "linear"] | None = None
+    lr_scheduler: Literal["constant", "linear", "warmup_stable_decay"] | None = None
     patience: int | None = None
     ema_decay: float | None = None
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None

@@ -50,6 +50,9 @@ def plot_losses(training: list[dict], validation: list[dict]) -> "Figure":
         values = np.array([record["validation_loss"] for record in validation])
         best = values.argmin()
         label = f"best: {values[best]:.4g} at {unit} {steps[best]:g}"
+        for name in (name for name in validation[0] if name not in ("step", "epoch", "validation_loss")):
+            part = np.array([record[name] for record in validation])
+            below.plot(steps, part, alpha=0.5, linewidth=0.8, label=name)
         below.plot(steps, values, color="tab:green")
         below.plot(steps[best], values[best], "o", color="tab:red", label=label)
         below.set_yscale("log" if values.max() > 10 * values.min() > 0 else "linear")

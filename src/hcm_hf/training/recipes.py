@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, is_dataclass, replace
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -25,11 +26,12 @@ from hcm_hf.models import (
     PairedACGANGenerator,
     SliceEncoder,
 )
-from hcm_hf.models.unet import build_paired_unet, build_unet
+from hcm_hf.models.unet import ConditionedUNet2DModel, build_paired_unet, build_unet
 from hcm_hf.pipelines.conditions import count_labels
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.objectives.acgan import ACGAN
 from hcm_hf.training.objectives.base import Objective
+from hcm_hf.training.objectives.crisp import CrispDiffusion, Crispness
 from hcm_hf.training.objectives.ddpm import Diffusion
 from hcm_hf.training.objectives.distillation import MomentMatching, check_teacher
 from hcm_hf.training.objectives.encoder import SliceRecognition
@@ -64,7 +66,11 @@ def count_conditions(vocabulary: Vocabulary) -> int:
 
 
 # Learning rates over a training, as a fraction of the first, by the fraction of the steps that are done.
-RATES: dict[str, Callable[[float], float]] = {"constant": lambda done: 1.0, "linear": lambda done: 1.0 - done}
+RATES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1.0 - done,
+    "warmup_stable_decay": lambda done: min(done / 0.01, 1.0, (1.0 - done) / 0.4),  # 1 %, to 60 %, then down to 0
+}
 
 
 @dataclass(frozen=True)
@@ -285,6 +291,19 @@ FAMILIES = {
                 adam_betas=(0.9, 0.99),
                 patience=150,
                 ema_decay=0.999,
+            ),
+            "crisp": Recipe(
+                CrispDiffusion,
+                {"unet": partial(build_paired_unet, network=ConditionedUNet2DModel)},
+                sizes={"unet": {"num_labels": count_conditions}},
+                losses={"crispness": Crispness()},
+                groups="all",
+                num_epochs=500,
+                learning_rate=1e-3,
+                adam_betas=(0.9, 0.99),
+                patience=500,
+                ema_decay=0.999,
+                lr_scheduler="warmup_stable_decay",
             ),
             "distilled": Recipe(
                 MomentMatching,

@@ -133,15 +133,16 @@ class Run:
     def validate(self, epoch: int) -> None:
         """Compute the validation loss of the averaged weights; save them as `best/` if it is the lowest so far."""
         state, progress = self.state, self.state.progress
-        loss = torch.zeros((), device=self.accelerator.device)
+        loss, details = torch.zeros((), device=self.accelerator.device), {}
         if self.accelerator.is_main_process:
             state.objective.eval()
             with state.average.applied():
                 loss += state.objective.validation_loss(self.validation).to(loss)
+                details = state.objective.validation_details(self.validation)
             state.objective.train()
         loss = broadcast(loss).item()
         check_finite({"validation_loss": loss}, progress.step)
-        self.log({"validation_loss": loss}, epoch)
+        self.log({"validation_loss": loss} | details, epoch)
         if loss < progress.best_loss:
             progress.best_step, progress.best_loss = progress.step, loss
             self.save("best", with_state=False)

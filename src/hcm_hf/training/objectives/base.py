@@ -33,6 +33,10 @@ class Objective(nn.Module):
         """Return a deterministic scalar on held-out slices; lower is better."""
         raise NotImplementedError(f"{type(self).__name__} does not define validation_loss.")
 
+    def validation_details(self, batch: SliceBatch) -> dict[str, float]:
+        """What else is logged of held-out slices, by name; no checkpoint is chosen by it."""
+        return {}
+
     def pipeline(self) -> DiffusionPipeline | ModelMixin:
         """Return the pipeline to save, without changing the networks."""
         raise NotImplementedError(f"{type(self).__name__} does not define pipeline.")

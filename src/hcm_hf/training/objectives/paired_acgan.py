@@ -20,7 +20,7 @@ from hcm_hf.pipelines.paired_latent import PairedLatentPipeline
 from hcm_hf.training.objectives.base import Objective
 from hcm_hf.training.objectives.gan import frozen, kernel_distance
 from hcm_hf.training.objectives.paired import find_answers, find_labels
-from hcm_hf.training.objectives.walls import read_walls
+from hcm_hf.training.objectives.walls import no_range, ranges_of, read_walls, widen
 
 
 class Adversary(Protocol):
@@ -147,7 +147,7 @@ class PairedACGAN(Objective):
         self.null_label = count_labels(vocabulary.axes)
         self.game = game or PairGame()
         self.register_buffer("label_counts", torch.zeros(self.null_label + 1, dtype=torch.int64))
-        self.register_buffer("wall_range", torch.tensor([torch.inf, -torch.inf]))
+        self.register_buffer("wall_range", no_range())
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
         """Descend the discriminator's loss, then the generator's on the same pairs."""
@@ -163,10 +163,7 @@ class PairedACGAN(Objective):
         """What the slices show; count labels and find the range of the walls on the way."""
         labels, walls = find_labels(batch, self.vocabulary), read_walls(batch.masks)
         self.label_counts += torch.bincount(batch.whole(labels), minlength=len(self.label_counts))
-        everyone = batch.whole(walls)
-        if (measured := everyone[everyone.isfinite()]).numel():
-            self.wall_range[0] = torch.minimum(self.wall_range[0], measured.min())
-            self.wall_range[1] = torch.maximum(self.wall_range[1], measured.max())
+        widen(self.wall_range, batch.whole(walls))
         chance = batch.draw(lambda n: torch.rand(n, 2, device=labels.device))
         return Shown(
             answers=list(find_answers(batch).values()),
@@ -259,14 +256,12 @@ class PairedACGAN(Objective):
 
     def pipeline(self) -> PairedLatentPipeline:
         """The generator as a pipeline; open conditions are drawn with their frequency in training."""
-        thinnest, thickest = self.wall_range.tolist()
-        ranges = {"wall_thickness": (thinnest, thickest)} if thinnest < thickest else {}
         return PairedLatentPipeline(
             self.generator,
             axes=self.vocabulary.axes,
             frequencies=self.label_counts[:-1].tolist(),
             defaults=self.defaults,
-            ranges=ranges,
+            ranges=ranges_of(self.wall_range),
         )
 
     def preview(self, batch: SliceBatch) -> np.ndarray:

@@ -7,6 +7,7 @@ import torch
 
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.metrics.anatomy import valid_topology, wall_thickness
+from hcm_hf.pipelines.pairs import WALL
 
 
 _READ: dict[bytes, float] = {}  # by the mask's hash: a training meets each of its masks again and again
@@ -32,3 +33,21 @@ def read_walls(masks: torch.Tensor) -> torch.Tensor:
     """
     labels = masks.to("cpu", torch.int8).numpy()
     return torch.tensor([_read(mask) for mask in labels], dtype=torch.float32, device=masks.device)
+
+
+def no_range() -> torch.Tensor:
+    """The range of walls before any was met, (2,)."""
+    return torch.tensor([torch.inf, -torch.inf])
+
+
+def widen(wall_range: torch.Tensor, walls: torch.Tensor) -> None:
+    """Make a range, (2,), hold walls, mm (B,), in place; those that are not a number do not count."""
+    if (measured := walls[walls.isfinite()]).numel():
+        wall_range[0] = torch.minimum(wall_range[0], measured.min())
+        wall_range[1] = torch.maximum(wall_range[1], measured.max())
+
+
+def ranges_of(wall_range: torch.Tensor) -> dict[str, tuple[float, float]]:
+    """A range, (2,), as a pipeline's `ranges`; empty where fewer than two walls were met."""
+    thinnest, thickest = wall_range.tolist()
+    return {WALL: (thinnest, thickest)} if thinnest < thickest else {}
