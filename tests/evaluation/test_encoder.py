@@ -122,7 +122,8 @@ def test_images_are_seen_in_their_range_and_in_any_number():
     assert predicted.masks.shape == (70, 16, 16) and predicted.masks.dtype == np.uint8 and predicted.masks.max() <= 3
     assert predicted.features.shape == (70, 8) and predicted.phases.shape == predicted.positions.shape == (70,)
     np.testing.assert_allclose(np.exp(predicted.group_log_probabilities).sum(1), 1, rtol=1e-5)
-    for part, alone in zip(predicted, encoder.predict(images[66:67]), strict=True):
+    assert predicted.group_names == GROUPS
+    for part, alone in zip(predicted[:-1], encoder.predict(images[66:67])[:-1], strict=True):
         np.testing.assert_allclose(part[66:67], alone, rtol=1e-4, atol=1e-5)
     output = build()(torch.from_numpy(images)[:, None] * 2 - 1)
     np.testing.assert_array_equal(predicted.masks, output.mask_logits.argmax(1).numpy())
@@ -211,6 +212,11 @@ class Oracle:
 
     predicted: Predictions
     hash: str = "0123456789abcdef"
+    knows = Instrument.knows
+
+    @property
+    def group_names(self):
+        return self.predicted.group_names
 
     def predict(self, images):
         assert len(images) == len(self.predicted.masks)
@@ -329,6 +335,22 @@ def test_intervals_of_dice_are_over_patients():
     for name in NUMBERS[:3]:
         assert quality[name].value == 0.5
         assert (quality[name].low, quality[name].high) == pytest.approx((0, 1), abs=0.05)
+
+
+def test_one_who_does_not_know_the_groups_gives_no_diagnosis():
+    heldout = slices()
+    other = replace(heldout, groups=np.where(heldout.groups == "HCM", "HCM", "athlete"))
+    quality = encoder_quality(truth(heldout), other, ["HCM"])
+    assert list(quality) == [name for name in NUMBERS if "auc" not in name]
+
+
+def test_the_order_of_the_groups_is_the_networks_own():
+    heldout = slices()
+    seen = truth(heldout)
+    turned = seen.predicted._replace(
+        group_log_probabilities=seen.predicted.group_log_probabilities[:, ::-1], group_names=GROUPS[::-1]
+    )
+    assert encoder_quality(Oracle(turned), heldout, ["HCM"]) == encoder_quality(seen, heldout, ["HCM"])
 
 
 def test_one_group_alone_has_no_auc():

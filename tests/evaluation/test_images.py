@@ -118,6 +118,19 @@ def test_a_split_that_is_not_there_is_named(dataset, split, groups, message):
         read_split(dataset, split, groups)
 
 
+def test_a_split_can_be_of_one_cohort(dataset):
+    own = ["there" if patient == "a" else "here" for patient in dataset["test"]["patient"]]
+    features = dataset["test"].features
+    two = datasets.DatasetDict(test=dataset["test"].remove_columns("cohort").add_column("cohort", own).cast(features))
+    assert set(read_split(two, "test", cohort="here").patients) == {"b", "c"}
+    assert set(read_split(two, "test", cohort="there").groups) == {"NOR"}
+    with pytest.raises(InputError, match="no slices of the cohort 'else'; its cohorts are here, there"):
+        read_split(two, "test", cohort="else")
+    nameless = datasets.DatasetDict(test=dataset["test"].remove_columns("cohort"))
+    with pytest.raises(InputError, match="no slices of the cohort 'here'; its cohorts are none that is named"):
+        read_split(nameless, "test", cohort="here")
+
+
 def test_a_split_of_frames_between_is_refused(dataset):
     between = datasets.DatasetDict(test=dataset["test"].select([5, 11]))
     with pytest.raises(InputError, match="'test' has no slices of DCM, HCM, MINF, NOR, RV in ED or ES"):
@@ -225,10 +238,15 @@ def test_masks_are_read_with_what_was_asked_for(tmp_path):
     pairs = read_pairs(folder)
     assert pairs.masks.dtype == np.uint8 and pairs.masks.shape == (3, SIZE, SIZE)
     assert [np.unique(mask).tolist() for mask in pairs.masks] == [[1], [2], [3]]
-    assert pairs.groups.tolist() == ["HCM", "", ""]
+    assert pairs.groups.tolist() == ["HCM", "", "x"]  # by name, whatever the dataset will know
     assert pairs.phases.tolist() == [0, 1, -1] and pairs.thirds.tolist() == [1, 2, -1]
     images, source = read_images(folder)
     assert len(images) == 3 and source.scheduler is None and source.guidance_scale is None
+
+
+@pytest.mark.parametrize("group", [3, "../x", "two words", None])
+def test_what_is_no_name_of_a_group_is_not_known(tmp_path, group):
+    assert read_pairs(write_pairs(tmp_path / "images", group=group)).groups.tolist() == ["HCM", "", ""]
 
 
 def test_masks_are_no_images(tmp_path):

@@ -7,8 +7,10 @@ import pytest
 import yaml
 from gradio_client import Client
 from space import chromium_started, files_of, in_browser, opened_space, save_model, served
+from tiny import notes, tiny_recipe
 
 from hcm_hf.data.dataset import load_dataset
+from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.hub.push import push_dataset
 
 
@@ -153,6 +155,22 @@ def test_a_conditional_model_with_other_questions_is_left_out(app, tmp_path):
     index = folder / "model_index.json"
     index.write_text(index.read_text().replace('"NOR"', '"<img/src=http://evil/x.png>"'))
     generators, problems = app["find_generators"](folder)
+    assert generators == {} and "which this page does not know" in problems[0]
+
+
+def test_a_model_of_other_groups_is_served_by_its_own_names_and_nonsense_is_not(app, tmp_path):
+    vocabulary = Vocabulary(("HCM", "amyloid", "athlete"), "amyloid")
+    for family, recipe in (("acgan", "paper"), ("ddpm", "tuned")):
+        folder = tmp_path / family
+        tiny_recipe(family, recipe).build(16, vocabulary).pipeline().save_pretrained(folder)
+        (folder / "training_config.json").write_text(json.dumps(notes(groups=list(vocabulary.groups))))
+        generators, problems = app["find_generators"](folder)
+        (generator,) = generators.values()
+        assert problems == [] and generator.notes.groups == vocabulary.groups
+        assert tuple(generator.conditions.axes.get("group", generator.class_names)) == vocabulary.groups
+    network = tmp_path / "acgan" / "network" / "config.json"
+    network.write_text(network.read_text().replace('"athlete"', json.dumps(HOSTILE)))
+    generators, problems = app["find_generators"](tmp_path / "acgan")
     assert generators == {} and "which this page does not know" in problems[0]
 
 

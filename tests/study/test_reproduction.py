@@ -19,6 +19,7 @@ from hcm_hf.evaluation.tables import cell
 from hcm_hf.metrics import bootstrap
 from hcm_hf.pipelines.auto import hash_model
 from hcm_hf.study import plan, stages
+from hcm_hf.study.reproduction import _check as check_settings
 from hcm_hf.study.reproduction import reproduce
 from hcm_hf.study.results import BEYOND, HEADLINE, REAL, SIMILARITY, STUDY
 from hcm_hf.training import run as runs
@@ -393,6 +394,14 @@ def test_bad_input_is_one_sentence_and_changes_nothing(again, copied, tmp_path, 
     with pytest.raises(InputError, match=message):
         again(**changes | ({"work_dir": tmp_path / "other"} if changes.get("work_dir") == "OTHER" else {}))
     assert snapshot(tmp_path) == before
+
+
+def test_a_work_folder_from_before_is_of_the_usual_target_group(tmp_path):
+    settings = {"seed": 0, "target_group": "HCM"}
+    (tmp_path / "reproduction.json").write_text(json.dumps({"settings": {"seed": 0}}))
+    check_settings(tmp_path / "reproduction.json", settings, "work_dir")
+    with pytest.raises(InputError, match="with target_group HCM, not NOR"):
+        check_settings(tmp_path / "reproduction.json", settings | {"target_group": "NOR"}, "work_dir")
 
 
 def test_other_patients_are_refused(again, copied, acdc, tmp_path):

@@ -362,6 +362,22 @@ def test_a_folder_of_another_run_or_of_something_else_is_left_alone(config, spli
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
 
 
+@pytest.mark.parametrize("family", ["dcgan", "acgan"])
+def test_a_run_from_before_there_was_a_target_group_goes_on(config, family, tmp_path):
+    config = replace(config, family=family)
+    whole = train(replace(config, output_dir=str(tmp_path / "whole"), num_epochs=2))
+    output_dir = train(replace(config, num_epochs=1))
+    for folder in (output_dir, output_dir / "last", output_dir / "best"):
+        path = folder / "training_config.json"
+        written = json.loads(path.read_text())
+        assert written.pop("target_group") == "HCM"
+        path.write_text(json.dumps(written | {"sizes": {}}))
+    with pytest.raises(InputError, match="holds a run with target_group HCM, not NOR"):
+        train(replace(config, num_epochs=2, target_group="NOR"))
+    assert_same_run(whole, train(replace(config, num_epochs=2)))
+    assert json.loads((output_dir / "training_config.json").read_text())["target_group"] == "HCM"
+
+
 def test_divergence_is_reported_and_the_checkpoint_kept(config, monkeypatch):
     output_dir = train(replace(config, num_epochs=1))
     before = tensors(output_dir)

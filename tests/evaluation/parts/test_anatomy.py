@@ -8,6 +8,7 @@ from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
 from hcm_hf.evaluation.comparison import Comparison, Reference
 from hcm_hf.evaluation.encoder import Encoder, Instrument
 from hcm_hf.evaluation.images import GeneratedImages, GeneratedPairs, RealSlices
+from hcm_hf.evaluation.parts import PARTS
 from hcm_hf.evaluation.parts.anatomy import anatomy_rows
 from hcm_hf.metrics.anatomy import chamber_areas
 from hcm_hf.models import SliceEncoder
@@ -99,6 +100,24 @@ def test_levels_are_those_asked_for_each_where_it_was(segmenter):
     np.testing.assert_array_equal(levels["real"], comparison.reference.heldout.levels)
     np.testing.assert_array_equal(compare(segmenter).levels["generated"], predicted)
     assert replace(comparison, encoder=None).levels == {"generated": None, "real": None}
+
+
+def test_a_segmenter_of_other_groups_measures_all_but_the_diagnosis(segmenter):
+    comparison = compare(segmenter)
+    assert PARTS["anatomy"].partly(comparison) == ""
+    other = replace(slices("test"), groups=np.array(["HCM", "athlete"] * (COUNT // 2)))
+    unknown = replace(comparison, reference=replace(comparison.reference, all_heldout=other))
+    assert (
+        PARTS["anatomy"]
+        .partly(unknown)
+        .startswith(
+            "group_share, asked_group_share and the encoder's auc: the encoder tells DCM, HCM, MINF, NOR, RV apart, and"
+        )
+    )
+    known, rows = (anatomy_rows(one, None) for one in (comparison, unknown))
+    for name in ("generated", "real", "training", "mean_image"):
+        assert [label for label in known[name] if label != "group_share"] == list(rows[name])
+        assert "group_share" in known[name]
 
 
 def test_anatomy_is_of_the_segmenter_and_distances_are_of_the_feature_encoder(segmenter):

@@ -183,6 +183,15 @@ def test_what_is_not_known_is_left_out():
     check(GeneratedPairs(pairs.masks, *unknown))
 
 
+def test_a_segmenter_of_other_groups_leaves_out_what_it_takes_slices_for():
+    heldout, training = real_slices(group="amyloid"), real_slices(WALLS + 1, "amyloid", "train")
+    pairs, encoder = as_pairs(heldout), encoder_of(64, heldout)
+    comparison = compare(pairs, heldout.images, encoder, heldout, training)
+    rows = mask_rows(replace(comparison, reference=Reference(training, heldout, ("amyloid",))))
+    assert "asked_group_share_amyloid" not in rows["generated"]
+    assert {"mask_dice_lv", "seen_thick_share_amyloid_ed", "mask_wall_distance_amyloid_es"} <= set(rows["generated"])
+
+
 def test_the_order_of_the_images_does_not_matter():
     pairs, encoder = as_pairs(real_slices(WALLS + 1)), encoder_of(64, real_slices())
     order = np.random.default_rng(0).permutation(len(pairs.masks))
