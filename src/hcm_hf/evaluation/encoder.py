@@ -111,6 +111,11 @@ def load_encoder(folder: str | Path, device: str | torch.device = "cpu") -> Enco
     return Encoder(features, segmenter, str(folder))
 
 
+def load_segmenter(folder: str | Path, device: str | torch.device = "cpu") -> Instrument:
+    """Load the segmenter alone; raises as `load_encoder`."""
+    return _load_instrument(Path(folder), INSTRUMENT_FOLDERS[1], device)
+
+
 def _load_instrument(folder: Path, name: str, device: str | torch.device) -> Instrument:
     runs = (folder / name, folder / name / "best")
     found = next((path for path in runs if (path / "config.json").is_file() and (path / CONFIG_FILE).is_file()), None)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from hcm_hf.data.acdc import find_cohort, read_volumes
+from hcm_hf.data.acdc import find_cohort
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.data.phantom import DESCRIPTION
 from hcm_hf.data.preparation import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.data.schema import SPLITS
+from hcm_hf.data.volumes import read_volumes
 from hcm_hf.evaluation.images import fingerprint, read_split
 from hcm_hf.evaluation.parts.features import COMPONENTS
 from hcm_hf.study.plan import RECORD_FILE, Plan, read_json
