@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hcm_hf.data.acdc import STRUCTURES
+from hcm_hf.data.cohort import STRUCTURES
 from hcm_hf.data.identity import Identities, read_identities, shared_patients
 from hcm_hf.evaluation.images import RealSlices, find_levels
 from hcm_hf.metrics.anatomy import dice
@@ -93,8 +93,8 @@ class Instrument:
                 output.positions,
             )
             batches.append([part.cpu().numpy() for part in parts])
-        joined = [np.concatenate(part) for part in zip(*batches, strict=True)]
-        return Predictions(*joined, self.group_names)
+        joined = (np.concatenate(part) for part in zip(*batches, strict=True))
+        return Predictions(*joined, group_names=self.group_names)
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,11 @@ def load_encoder(folder: str | Path, device: str | torch.device = "cpu") -> Enco
     """
     features, segmenter = (_load_instrument(Path(folder), name, device) for name in INSTRUMENT_FOLDERS)
     return Encoder(features, segmenter, str(folder))
+
+
+def load_segmenter(folder: str | Path, device: str | torch.device = "cpu") -> Instrument:
+    """Load the segmenter alone; raises as `load_encoder`."""
+    return _load_instrument(Path(folder), INSTRUMENT_FOLDERS[1], device)
 
 
 def _load_instrument(folder: Path, name: str, device: str | torch.device) -> Instrument:
