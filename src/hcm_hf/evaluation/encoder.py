@@ -94,7 +94,7 @@ class Instrument:
             )
             batches.append([part.cpu().numpy() for part in parts])
         joined = (np.concatenate(part) for part in zip(*batches, strict=True))
-        return Predictions(*joined, group_names=self.group_names)
+        return Predictions._make([*joined, self.group_names])
 
 
 @dataclass(frozen=True)
