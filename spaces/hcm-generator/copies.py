@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from huggingface_hub import HfApi
 
-from hcm_hf.data.acdc import PHASES
+from hcm_hf.data.cohort import PHASES
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.evaluation.images import RealSlices, read_split
 from hcm_hf.metrics.memorization import best_match, copy_threshold

@@ -14,7 +14,7 @@ import torch
 from drawing import follow, slerp
 from notes import MOST_GROUPS, Notes, read_losses, read_notes, read_reports, read_table
 
-from hcm_hf.data.acdc import LEVELS, PHASES
+from hcm_hf.data.cohort import LEVELS, PHASES
 from hcm_hf.data.vocabulary import is_word
 from hcm_hf.generation.images import image_generator
 from hcm_hf.hub.push import METRICS_FILE

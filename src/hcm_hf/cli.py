@@ -1,5 +1,7 @@
 """The command line: `hcm-hf NAME`, `python -m hcm_hf NAME` and `scripts/NAME.py` are the same command.
 
+There is no scripts/inspect.py, which would hide Python's own module from the other scripts.
+
 A command is a function of the package. Its signature and docstring are the flags, their defaults and their help.
 """
 
@@ -38,9 +40,14 @@ class Command:
 
 COMMANDS = {
     "write_phantom": Command(
-        "data.phantom:write_cohort", "write a synthetic cohort in the ACDC layout", {"cohort": "{output_dir}"}
+        "data.phantom:write_cohort",
+        "write a synthetic cohort in the layout of ACDC, M&Ms or M&Ms-2",
+        {"cohort": "{output_dir}"},
     ),
-    "prepare_dataset": Command("hub.commands:prepare_dataset", "turn ACDC into a dataset split by patient"),
+    "inspect": Command("data.inspection:inspect", "say what a folder or table of patients holds, and write its table"),
+    "prepare_dataset": Command(
+        "hub.commands:prepare_dataset", "turn ACDC or a cohort of your own into a dataset split by patient"
+    ),
     "train": Command(
         "hub.commands:train",
         "train a generator, or resume its training",

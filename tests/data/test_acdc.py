@@ -8,7 +8,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from hcm_hf.data.acdc import GROUPS, find_cohort, read_volumes
+from hcm_hf.data.acdc import GROUPS, find_cohort
+from hcm_hf.data.volumes import read_volumes
 from hcm_hf.utils.errors import InputError
 
 
@@ -45,7 +46,7 @@ def save(array, path):
 
 def test_volumes_are_what_the_files_hold(cohort):
     for patient in find_cohort(cohort).patients:
-        folder = cohort / patient.folder
+        folder = (cohort / patient.scans[0].image).parent
         volumes = list(read_volumes(patient))
         assert [volume.phase for volume in volumes] == ["ED", "ES"]
         for volume in volumes:

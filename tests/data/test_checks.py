@@ -5,8 +5,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from hcm_hf.data.acdc import find_cohort, read_volumes
+from hcm_hf.data.acdc import find_cohort
 from hcm_hf.data.checks import examine
+from hcm_hf.data.volumes import read_volumes
 from hcm_hf.utils.errors import InputError
 
 

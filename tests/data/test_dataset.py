@@ -17,11 +17,13 @@ import torch
 from huggingface_hub import constants
 
 from hcm_hf.data import phantom
-from hcm_hf.data.acdc import GROUPS, Patient, find_cohort, read_volumes
+from hcm_hf.data.acdc import GROUPS, find_cohort
+from hcm_hf.data.cohort import Patient
 from hcm_hf.data.dataset import build_dataset, load_dataset, prepare_dataset
-from hcm_hf.data.preparation import split_patients
 from hcm_hf.data.schema import SPLITS, features
 from hcm_hf.data.slices import Slices
+from hcm_hf.data.splits import split_patients
+from hcm_hf.data.volumes import read_volumes
 from hcm_hf.utils.errors import InputError
 
 
@@ -30,9 +32,7 @@ ACDC = Path(os.environ.get("HCM_ACDC", Path(__file__).parents[3] / "shared" / "a
 
 def patients(number, groups=GROUPS, half=""):
     return [
-        Patient(f"patient{half}{group}{index:03d}", half, group, {"ED": 1, "ES": 2}, None, None, "", "")
-        for group in groups
-        for index in range(number)
+        Patient(f"patient{half}{group}{index:03d}", half, group, ()) for group in groups for index in range(number)
     ]
 
 

@@ -6,7 +6,9 @@ import pytest
 from scipy import ndimage
 
 from hcm_hf.data import phantom
-from hcm_hf.data.acdc import GROUPS, find_cohort, read_volumes
+from hcm_hf.data.acdc import GROUPS, find_cohort
+from hcm_hf.data.phantom import layouts
+from hcm_hf.data.volumes import read_volumes
 from hcm_hf.utils.errors import InputError
 
 
@@ -276,8 +278,8 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
             raise RuntimeError("power cut")
         save(*arguments)
 
-    save = phantom._save
-    monkeypatch.setattr(phantom, "_save", fail_at_the_third)
+    save = layouts._save_as_acdc
+    monkeypatch.setattr(layouts, "_save_as_acdc", fail_at_the_third)
     with pytest.raises(RuntimeError, match="power cut"):
         phantom.write_cohort(tmp_path / "cohort", 1, groups=("NOR",), num_proc=1)
     assert not list(tmp_path.iterdir())

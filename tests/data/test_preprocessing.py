@@ -5,8 +5,10 @@ import pytest
 from PIL import Image
 from skimage.measure import block_reduce
 
-from hcm_hf.data.acdc import Volume, find_cohort
-from hcm_hf.data.preprocessing import FIELD_OF_VIEW, mask_centre, prepare_patient, prepare_volume, share_outside
+from hcm_hf.data.acdc import find_cohort
+from hcm_hf.data.cropping import FIELD_OF_VIEW, mask_centre, prepare_volume, share_outside
+from hcm_hf.data.preprocessing import prepare_patient
+from hcm_hf.data.volumes import Volume
 from hcm_hf.utils.errors import InputError
 
 

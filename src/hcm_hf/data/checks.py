@@ -5,16 +5,17 @@ cavity enclosed by myocardium and larger at ED, blood brighter than myocardium, 
 A mask does not show what is up: in ACDC the right ventricle lies above or below the left one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from hcm_hf.data.acdc import Volume
+from hcm_hf.data.orientation import Turn, axes_of, goes_to_the_apex, in_plane, slices_last
+from hcm_hf.data.volumes import Volume, is_trusted
 from hcm_hf.utils.errors import InputError
 
 
 RV, MYOCARDIUM, LV = 1, 2, 3
+_CARDIAC = (0.5, 3.0)  # mm of a pixel; sizes outside are questioned
 _MM = {"in plane": (0.3, 5.0), "between slices": (0.5, 25.0)}  # plausible voxel sizes of short-axis cine
 _SIDE = -3.0  # mm in x from the left to the right ventricle's cavity; at most -9.5 in ACDC
 _WIDTHS = (40.0, 200.0)  # mm in plane of the whole segmented heart; 62 to 150 in ACDC
@@ -23,22 +24,32 @@ _LEAST_FIT = 0.5  # at least .52 in ACDC, and above .93 in 99 % of its volumes
 _LENGTH = 30.0  # mm between the first and the last marked slice of three or more; at least 50 in ACDC
 
 
-def examine(name: str, volumes: Sequence[Volume]) -> tuple[Callable[[Volume], Volume], list[str]]:
-    """Check a patient's labelled volumes: refuse errors and note oddities.
+def examine(name: str, volumes: Sequence[Volume]) -> tuple[Turn, list[str]]:
+    """Check a patient's volumes of ED and ES, and find how to turn them to ACDC's axes.
+
+    The affine says how, where it can be trusted and the masks, if any, do not contradict it. Slices are ordered by the
+    masks; without one, by the affine. What neither says stays as it is stored.
 
     Args:
         name: name of the patient.
-        volumes: ED and ES, with their masks.
+        volumes: ED and ES, with or without masks.
 
     Returns:
-        A function that turns a volume of this patient to ACDC's axes, and a sentence for each oddity.
+        The turn of this patient's volumes, and a sentence for each oddity.
 
     Raises:
         InputError: if a voxel size was lost or is not in millimetres, ED and ES are the same volume, or the labels are
             not ACDC's.
     """
+    sliced = slices_last(volumes[0])
+    notes = [note for volume in volumes for note in volume.notes]
+    if sliced != Turn():
+        notes.append("slices do not lie along the third axis; turned by the affine")
+    volumes = [sliced(volume) for volume in volumes]
+    labelled = [volume for volume in volumes if volume.mask is not None]
     for volume in volumes:
         _check_size(volume)
+    for volume in labelled:
         _check_labels(volume)
     for before, after in zip(volumes, volumes[1:], strict=False):
         if np.array_equal(before.image, after.image):
@@ -46,40 +57,63 @@ def examine(name: str, volumes: Sequence[Volume]) -> tuple[Callable[[Volume], Vo
                 f"{before.file} and {after.file} hold the same voxels as {before.phase} and {after.phase}; copy the "
                 "missing one again or correct Info.cfg."
             )
-    turned: list[int] = []
-    notes: list[str] = []
-    if sum(map(_depth, volumes)) > 0:
-        turned.append(2)
-        notes.append("slices go from apex to base; turned")
-    sides = [side for side in map(_side, volumes) if np.isfinite(side)]
-    if not sides:
-        notes.append("the mask marks no RV cavity or no LV cavity; the side of the right ventricle is not checked")
-    elif np.mean(sides) > -_SIDE and all(map(_is_canonical, volumes)):
-        turned += [0, 1]
-        notes.append("stored with R A S axes by its affine; turned to ACDC's L P S")
-    elif np.mean(sides) > _SIDE:
-        notes.append(
-            "the right ventricle does not lie at smaller x than the left one, as in ACDC: the volume is mirrored or "
-            "turned; store it with L P S axes"
-        )
+    planar, odd = _planar(volumes, labelled)
+    depth = sum(map(_depth, labelled))  # by the masks, which thin out to the apex
+    said = {goes_to_the_apex(volume) for volume in volumes}  # by the affine
+    if depth and said == {depth > 0}:
+        odd.insert(0, "masks and affine disagree on which end is the base; the masks are followed")
+    if depth > 0 if depth else said == {False}:
+        odd.insert(0, "slices go from apex to base; turned")
+        planar = Turn(planar.order, (*planar.flipped, 2))
+    notes += odd
     notes += _odd_sizes(volumes)
-    for volume in volumes:
+    for volume in labelled:
         if (_labels(volume) == LV).any() and _fit(volume) < _LEAST_FIT:
             notes.append(
                 f"at {volume.phase} blood is no brighter than myocardium under the mask, or more so beside it; "
                 "check that the mask belongs to the image"
             )
-    cavities = [np.count_nonzero(_labels(volume) == LV) * np.prod(volume.spacing) for volume in volumes]
-    if len(volumes) == 2 and cavities[0] < cavities[1]:
+    cavities = [np.count_nonzero(_labels(volume) == LV) * np.prod(volume.spacing) for volume in labelled]
+    if len(labelled) == 2 and cavities[0] < cavities[1]:
         notes.append("the left cavity is larger at ES than at ED; check that they are not exchanged")
+    order = tuple(sliced.order[axis] for axis in planar.order)
+    return Turn(order, planar.flipped), [f"{name}: {note}" for note in dict.fromkeys(notes)]
 
-    def turn(volume: Volume) -> Volume:
-        if not turned:
-            return volume
-        mask = None if volume.mask is None else np.flip(volume.mask, tuple(turned))
-        return replace(volume, image=np.flip(volume.image, tuple(turned)), mask=mask)
 
-    return turn, [f"{name}: {note}" for note in notes]
+def _planar(volumes: Sequence[Volume], labelled: Sequence[Volume]) -> tuple[Turn, list[str]]:
+    """The turn of x and y by the affine, if the masks do not contradict it, and a sentence for what is odd."""
+    asked = {in_plane(volume) for volume in volumes}
+    turn = asked.pop() if len(asked) == 1 else Turn()
+    if labelled and all(map(_is_canonical, labelled)):  # of ACDC as nibabel turns it: flips without a voxel size
+        turn = Turn(flipped=(0, 1))
+    stored, turned = (_sides(one, labelled) for one in (Turn(), turn))
+    note = f"stored with {axes_of(volumes[0])} axes by its affine; turned to ACDC's L P S" if turn != Turn() else ""
+    if not labelled:
+        return turn, [note] if note else []
+    if stored is None or turned is None:
+        side = "the mask marks no RV cavity or no LV cavity; the side of the right ventricle is not checked"
+        return turn, [side, note] if note else [side]
+    if turned <= _SIDE and turn != Turn():
+        return turn, [note]
+    if stored > _SIDE:
+        return Turn(), [
+            "the right ventricle does not lie at smaller x than the left one, as in ACDC: the volume is mirrored or "
+            "turned; store it with L P S axes"
+        ]
+    return Turn(), []
+
+
+def _sides(turn: Turn, labelled: Sequence[Volume]) -> float | None:
+    """Mean distance in x from the left to the right ventricle's cavity of turned volumes, mm; None without both."""
+    sides = [side for side in (_side(turn(volume)) for volume in labelled) if np.isfinite(side)]
+    return float(np.mean(sides)) if sides else None
+
+
+def orientation_of(volumes: Sequence[Volume]) -> str:
+    """What says how a patient's volumes lie, for the report."""
+    if all(map(is_trusted, volumes)):
+        return "the affine"
+    return "the masks alone" if any(volume.mask is not None for volume in volumes) else "nothing, so kept as stored"
 
 
 def _check_size(volume: Volume) -> None:
@@ -142,11 +176,19 @@ def _contact(mask: np.ndarray, first: int, second: int) -> int:
 
 
 def _odd_sizes(volumes: Sequence[Volume]) -> Iterator[str]:
+    plane = [size for volume in volumes for size in volume.spacing[:2]]
+    if not all(_CARDIAC[0] <= size <= _CARDIAC[1] for size in plane):
+        yield (
+            f"its pixels of {min(plane):.4g} to {max(plane):.4g} mm are not those of cardiac slices "
+            f"({_CARDIAC[0]:g} to {_CARDIAC[1]:g} mm); check the voxel size"
+        )
     if any(np.allclose(volume.spacing[:2], 1, atol=1e-4) for volume in volumes):
         yield "its pixels are exactly 1 x 1 mm; check that the true size was not lost"
     if len({(volume.spacing, volume.image.shape) for volume in volumes}) > 1:
         yield "ED and ES differ in voxel size or shape"
     for volume in volumes:
+        if volume.mask is None:
+            continue
         marked = _marked(volume)
         ends = [(one[-1] - one[0] + 1) * size for one, size in zip(marked, volume.spacing, strict=True)]
         width, height, length = ends

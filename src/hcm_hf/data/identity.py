@@ -13,6 +13,7 @@ from hcm_hf.utils.errors import InputError
 Identities = dict[str, list[str]]  # patient's name: SHA-256 of each of the volumes
 
 _ALIKE = 0.85  # correlation of textures: above 0.94 for rescaled or 8-bit copies, below 0.7 for different patients
+_BLOCK = 50  # patients whose textures are in memory together
 TEXTURE_SIZE = 64  # pixels a side of the crop that textures are taken from
 
 
@@ -79,23 +80,25 @@ def find_copies(volumes: Mapping[str, Sequence[str]], textures: Mapping[str, np.
 
     Args:
         volumes: SHA-256 of each volume, by patient.
-        textures: textures (N, D) from `take_texture`, by patient.
+        textures: textures (N, D) from `take_texture`, by patient; a few of them are looked at at once.
     """
-    if not textures:
-        return []
     names = list(textures)
-    everything = np.concatenate(list(textures.values())).astype(np.float32)
-    starts = np.cumsum([0, *(len(texture) for texture in textures.values())])
     together = np.eye(len(names), dtype=bool)
     holders: dict[str, int] = {}
     for index, name in enumerate(names):
         for volume in volumes[name]:
             together[index, holders.setdefault(volume, index)] = True
-        own = everything[starts[index] : starts[index + 1]]
-        own = own[own.any(axis=1)]
-        if len(own):
-            best = np.maximum.reduceat(own @ everything.T, starts[:-1], axis=1)  # (slices, patients)
-            together[index] |= (best > _ALIKE).mean(axis=0) >= 0.5
-    count, labels = connected_components(together, directed=False)
+    blocks = [range(start, min(start + _BLOCK, len(names))) for start in range(0, len(names), _BLOCK)]
+    for others in blocks:
+        seen = [textures[names[index]].astype(np.float32) for index in others]
+        starts = np.cumsum([0, *map(len, seen[:-1])])
+        everything = np.concatenate(seen).reshape(sum(map(len, seen)), -1)
+        for index, name in enumerate(names):
+            own = textures[name].astype(np.float32).reshape(len(textures[name]), -1)
+            own = own[own.any(axis=1)]
+            if len(own):
+                best = np.maximum.reduceat(own @ everything.T, starts, axis=1)  # (slices, patients)
+                together[index, others] |= (best > _ALIKE).mean(axis=0) >= 0.5
+    count, labels = connected_components(together, directed=False) if names else (0, np.empty(0))
     sets = [{names[index] for index in np.flatnonzero(labels == label)} for label in range(count)]
     return [group for group in sets if len(group) > 1]

@@ -20,6 +20,7 @@ AnyPath = Path | zipfile.Path  # of a folder, or of a member of a `.zip`
 
 MOST_BYTES = 2**31  # of one volume, uncompressed; a 4-D cine of ACDC has a twentieth of this
 _KINDS = {348: nibabel.Nifti1Image, 540: nibabel.Nifti2Image}  # by the header's first number
+_MILLIMETRES = {"meter": 1000.0, "micron": 0.001}  # by the header's units
 _GZIP = b"\x1f\x8b"
 _CHUNK = 2**20
 # What nibabel raises for a file that is not NIfTI.
@@ -51,10 +52,11 @@ def find_nifti(folder: AnyPath, stem: str) -> AnyPath:
     return files[0]
 
 
-def read_nifti(path: AnyPath, ndim: int) -> Nifti:
-    """Read a volume, compressed or not, whatever its name says.
+def read_nifti(path: AnyPath, ndim: int | tuple[int, ...]) -> Nifti:
+    """Read a volume of `ndim` axes, compressed or not, whatever its name says.
 
-    Trailing axes of length 1 are dropped. Bytes after the volume are ignored.
+    Trailing axes of length 1 are dropped. Bytes after the volume are ignored. Voxel size and affine come in mm,
+    whatever units the header names; without one they are taken for mm.
 
     Raises:
         InputError: if the file cannot be read, is not NIfTI, holds colours or complex numbers, has another number of
@@ -69,16 +71,20 @@ def read_nifti(path: AnyPath, ndim: int) -> Nifti:
     if voxels.dtype.names is not None or np.iscomplexobj(voxels):
         kind = "colours" if voxels.dtype.names is not None else "complex numbers"
         raise InputError(f"{path} holds {kind}; save grey values, one real number a voxel.")
-    while voxels.ndim > ndim and voxels.shape[-1] == 1:
+    wanted = ndim if isinstance(ndim, tuple) else (ndim,)
+    while voxels.ndim > min(wanted) and voxels.shape[-1] == 1:
         voxels = voxels[..., 0]
-    if voxels.ndim != ndim or 0 in voxels.shape:
-        raise InputError(f"{path} has shape {voxels.shape}; {ndim} dimensions are needed.")
-    x, y, z = spacing = tuple(float(size) for size in file.header.get_zooms()[:3])
+    if voxels.ndim not in wanted or 0 in voxels.shape:
+        needed = f"{wanted[0]} dimensions are needed" + (", or 4 of a cine" if len(wanted) > 1 else "")
+        raise InputError(f"{path} has shape {voxels.shape}; {needed}.")
+    unit = _MILLIMETRES.get(file.header.get_xyzt_units()[0], 1.0)
+    x, y, z = spacing = tuple(unit * float(size) for size in file.header.get_zooms()[:3])
     if not all(0 < size < np.inf for size in spacing):
         raise InputError(f"{path} gives the voxel size {spacing} mm; positive numbers are needed.")
     placed = file.header["sform_code"] > 0 or file.header["qform_code"] > 0
     description = bytes(file.header["descrip"]).split(b"\0")[0].decode("ascii", "replace")
-    return Nifti(voxels, (x, y, z), file.affine if placed else None, description)
+    affine = file.affine * np.array([[unit], [unit], [unit], [1]]) if placed else None
+    return Nifti(voxels, (x, y, z), affine, description)
 
 
 def _load(stream: Any) -> nibabel.Nifti1Image:

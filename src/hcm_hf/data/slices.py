@@ -8,7 +8,7 @@ import datasets
 import numpy as np
 import torch
 
-from hcm_hf.data.acdc import STRUCTURES
+from hcm_hf.data.cohort import STRUCTURES
 from hcm_hf.data.identity import Identities, identify
 from hcm_hf.data.vocabulary import check_groups
 from hcm_hf.utils.errors import InputError

@@ -8,7 +8,7 @@ from typing import Literal, TypeGuard
 
 import datasets
 
-from hcm_hf.data.acdc import LEVELS, PHASES
+from hcm_hf.data.cohort import LEVELS, PHASES
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.names import TARGET_GROUP
 

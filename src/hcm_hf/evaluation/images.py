@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 import datasets
 import numpy as np
 
-from hcm_hf.data.acdc import LEVELS, PHASES, STRUCTURES
+from hcm_hf.data.cohort import LEVELS, PHASES, STRUCTURES
 from hcm_hf.data.identity import Identities
 from hcm_hf.data.slices import Slices
 from hcm_hf.data.vocabulary import check_groups, is_word

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from hcm_hf.data.acdc import LEVELS, PHASES, Patient
+from hcm_hf.data.cohort import LEVELS, PHASES, Patient
 from hcm_hf.data.identity import hash_voxels
 from hcm_hf.data.preparation import (
     ACDC_CITATION,
@@ -15,9 +14,9 @@ from hcm_hf.data.preparation import (
     PreparationReport,
     join_splits,
     save_splits,
-    split_patients,
 )
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
+from hcm_hf.data.splits import split_patients
 from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.utils.errors import InputError
@@ -68,8 +67,7 @@ def plan_dataset(
     }
     rule = "70/10/20 of the slices of each group, each of which stands for a patient"
     report = PreparationReport("generated", resolution, FIELD_OF_VIEW / resolution, seed, rule, generator=generator)
-    unknown: dict[str, Any] = {"half": "", "phases": {}, "height": None, "weight": None, "source": "", "folder": ""}
-    patients = [Patient(name=_patient(entry), group=entry["group"], **unknown) for entry in entries]
+    patients = [Patient(_patient(entry), "", entry["group"], ()) for entry in entries]
     report.patients = split_patients(patients, seed)
     if min(map(len, report.patients.values())) < _LEAST:
         sizes = ", ".join(f"{len(names)} for {split}" for split, names in report.patients.items())

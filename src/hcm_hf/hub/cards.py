@@ -9,7 +9,7 @@ import datasets
 import jinja2
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
-from hcm_hf.data.acdc import PHASES
+from hcm_hf.data.cohort import PHASES
 from hcm_hf.data.identity import count_patients
 from hcm_hf.data.preparation import ACDC_CITATION, LICENSES
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW

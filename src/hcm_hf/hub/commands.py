@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from hcm_hf.evaluation.segmentation import find_segmenter
 from hcm_hf.hub.push import check_repository, push_dataset, push_model, push_space
 from hcm_hf.hub.trained import push_trained
 from hcm_hf.training import loop
@@ -16,7 +17,7 @@ from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.process import count_cores
 
 
-PREPARE = deferred(lazy("data.preparation:prepare_dataset"), num_proc=count_cores())
+PREPARE = deferred(lazy("data.preparation:prepare_dataset"), without=["segmenter"], acdc=None, num_proc=count_cores())
 
 
 def train(
@@ -45,15 +46,18 @@ def train(
 
 def prepare_dataset(
     prepare: Annotated[partial, tyro.conf.arg(constructor=PREPARE, name="")],
+    segmenter: Path | None = None,
     push_to_hub: bool = False,
     hub_dataset_id: str | None = None,
     public: bool = False,
     i_have_the_rights: bool = False,
 ) -> None:
-    """Turn ACDC into a dataset of slices, split by patient.
+    """Turn patients of ACDC or of cohorts of your own into a dataset of slices, split by patient.
 
     Args:
         prepare: the preparation.
+        segmenter: folder of an encoder that shows where a heart without a mask is; by default
+            pretrained/hcm-encoder-64, if it is there.
         push_to_hub: push the dataset to the Hub, privately; log in with `hf auth login` first.
         hub_dataset_id: the repository, user/name; by default the name of OUTPUT_DIR in your account.
         public: make the repository public.
@@ -64,7 +68,7 @@ def prepare_dataset(
         repo_id = check_repository(hub_dataset_id or output_dir.resolve().name, "dataset", not public)
     elif hub_dataset_id or public:
         raise InputError("hub_dataset_id and `public` are for push_to_hub; give that too.")
-    print(prepare())
+    print(prepare(segmenter=find_segmenter(segmenter)))
     print(f"dataset: {output_dir}")
     if push_to_hub:
         try:

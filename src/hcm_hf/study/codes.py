@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import spearmanr
 from tqdm.auto import tqdm
 
-from hcm_hf.data.acdc import PHASES
+from hcm_hf.data.cohort import PHASES
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.evaluation.encoder import Instrument, load_encoder
 from hcm_hf.evaluation.report import Rows

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hcm_hf.data.acdc import LEVELS, PHASES
+from hcm_hf.data.cohort import LEVELS, PHASES
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.evaluation.images import THIRDS, read_split
 from hcm_hf.generation.images import image_generator

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from hcm_hf.data.acdc import GROUPS, find_cohort, read_volumes
+from hcm_hf.data.acdc import find_cohort
 from hcm_hf.data.dataset import load_dataset
-from hcm_hf.data.phantom import DESCRIPTION
+from hcm_hf.data.phantom import DESCRIPTION, GROUPS
 from hcm_hf.data.preparation import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.data.schema import SPLITS
 from hcm_hf.data.vocabulary import Vocabulary
+from hcm_hf.data.volumes import read_volumes
 from hcm_hf.evaluation.images import fingerprint, read_split
 from hcm_hf.evaluation.parts.features import COMPONENTS
 from hcm_hf.study.plan import RECORD_FILE, Plan, read_json
@@ -185,11 +186,12 @@ def _identify(
         return prepared["source"], prepared["resolution"], patients, Vocabulary.of(splits).groups
     if acdc is None:
         return "synthetic", resolution or 64, DESCRIPTION, GROUPS
-    found = find_cohort(acdc).patients
+    cohort = find_cohort(acdc)
+    found = cohort.patients
     synthetic = all(next(read_volumes(one)).description.startswith(DESCRIPTION) for one in found)
     known = [(one.name, one.half, one.group, one.phases, one.height, one.weight) for one in found]
     digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
-    return "synthetic" if synthetic else "acdc", resolution or 64, digest, GROUPS
+    return "synthetic" if synthetic else "acdc", resolution or 64, digest, cohort.group_names
 
 
 def _check(path: Path, settings: dict, argument: str) -> None:

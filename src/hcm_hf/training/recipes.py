@@ -8,8 +8,8 @@ from typing import Any
 
 from diffusers import DiffusionPipeline, ModelMixin
 
-from hcm_hf.data.acdc import PHASES, STRUCTURES
 from hcm_hf.data.augmentation import StrongAugmentation
+from hcm_hf.data.cohort import PHASES, STRUCTURES
 from hcm_hf.data.vocabulary import Chosen, Vocabulary
 from hcm_hf.models import (
     VAE,

@@ -3,7 +3,7 @@
 import ast
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -49,11 +49,14 @@ def _names(node: ast.AST) -> set[str]:
     return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
 
 
-def deferred(function: Callable[..., Any], **defaults: object) -> Callable[..., functools.partial]:
+def deferred(
+    function: Callable[..., Any], without: Sequence[str] = (), **defaults: object
+) -> Callable[..., functools.partial]:
     """Return a function with the signature and docstring of `function` that returns the call instead of making it.
 
     Args:
         function: the function to call later.
+        without: parameters that are given when it is called, and are no part of the signature.
         defaults: defaults that replace those of the signature.
     """
 
@@ -62,7 +65,11 @@ def deferred(function: Callable[..., Any], **defaults: object) -> Callable[..., 
         return functools.partial(function, **arguments)
 
     signature = inspect.signature(function)
-    parameters = [one.replace(default=defaults.get(one.name, one.default)) for one in signature.parameters.values()]
+    parameters = [
+        one.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=defaults.get(one.name, one.default))
+        for one in signature.parameters.values()
+        if one.name not in without
+    ]
     vars(bind)["__signature__"] = signature.replace(parameters=parameters)
     return bind
 

@@ -1,4 +1,4 @@
-"""A synthetic cohort in the ACDC layout: short-axis cine of virtual patients, drawn here without a download.
+"""A synthetic cohort in a layout that is read: short-axis cine of virtual patients, drawn here without a download.
 
 Volumes, ejection fractions and wall thickness follow the definitions and the masks of Bernard et al., IEEE TMI 37(11),
 2018, https://doi.org/10.1109/TMI.2018.2837502, and the 15 mm criterion for hypertrophic cardiomyopathy of the 2020
@@ -10,13 +10,13 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-import nibabel
 import numpy as np
 
 from hcm_hf.data.acdc import GROUPS, check_groups
 from hcm_hf.data.phantom.anatomy import Heart, Ripples
+from hcm_hf.data.phantom.layouts import LAYOUTS, Drawn
 from hcm_hf.data.phantom.scene import Body, Scanner, Scene
-from hcm_hf.utils.arguments import at_least
+from hcm_hf.utils.arguments import at_least, one_of
 from hcm_hf.utils.files import replacing, require_empty
 from hcm_hf.utils.process import count_cores, map_processes
 
@@ -87,8 +87,9 @@ def write_cohort(
     groups: Sequence[str] = GROUPS,
     cine: bool = False,
     num_proc: int | None = None,
+    layout: str = "acdc",
 ) -> None:
-    """Write `output_dir/training/patientXXX` with `Info.cfg`, the ED and ES volumes and their masks, as in ACDC.
+    """Write drawn patients with the ED and ES volumes and their masks, as ACDC or another collection lays them out.
 
     Patient k of a group depends on `seed`, the group and k only: a larger cohort contains the patients of a smaller
     one, and `num_proc` changes nothing. The folder appears whole or not at all.
@@ -98,20 +99,24 @@ def write_cohort(
         num_patients_per_group: at least 1; the training half of ACDC has 20.
         seed: seed of the cohort, at least 0.
         groups: the groups to write; patients are numbered group by group.
-        cine: whether to write the whole cardiac cycle as `patientXXX_4d.nii.gz` too.
+        cine: whether to write the whole cardiac cycle too; M&Ms' 4-D files hold ED and ES alone without it.
         num_proc: number of processes; by default the number of available cores.
+        layout: acdc, mnms or mnms2. The last two number structures as M&Ms and lie obliquely, from apex to base.
 
     Raises:
         InputError: for an unknown group, fewer than one patient, or a folder that is not empty.
     """
     check_groups(groups)
     at_least("num_patients_per_group", num_patients_per_group, 1)
+    one_of("layout", layout, LAYOUTS)
     require_empty(output_dir, "output_dir")
     patients = list(enumerate(product(groups, range(num_patients_per_group)), 1))
     num_proc = min(num_proc or count_cores(), len(patients))
     with replacing(output_dir) as folder:
-        jobs = [(folder / "training" / f"patient{number:03d}", seed, *one, cine) for number, one in patients]
-        list(map_processes(_write_patient, *zip(*jobs, strict=True), num_proc=num_proc))
+        folder.mkdir()
+        jobs = [(folder, layout, number, sample_patient(seed, *one), cine) for number, one in patients]
+        written = list(map_processes(_write_patient, *zip(*jobs, strict=True), num_proc=num_proc))
+        LAYOUTS[layout].finish(folder, written)
 
 
 def sample_patient(seed: int, group: str, index: int) -> PhantomPatient:
@@ -181,23 +186,28 @@ def _sample_body(shape: tuple[int, int], body_mass_index: float, rng: np.random.
     )
 
 
-def _write_patient(folder: Path, seed: int, group: str, index: int, cine: bool) -> None:
-    patient = sample_patient(seed, group, index)
+def _write_patient(root: Path, layout: str, number: int, patient: PhantomPatient, cine: bool) -> dict[str, object]:
+    """Write one patient; return what the layout's table says of him, with frames counted from 0 in his 4-D file."""
     scanner, frames = patient.scanner, (1, patient.es_frame)
-    drawn = range(1, patient.num_frames + 1) if cine else frames
+    drawn = tuple(range(1, patient.num_frames + 1)) if cine else frames
     images, masks = _draw(patient, drawn)
-    folder.mkdir(parents=True)
     zooms = (scanner.spacing, scanner.spacing, scanner.gap)
-    for frame in frames:
-        for voxels, suffix in ((images, ""), (masks, "_gt")):
-            path = folder / f"{folder.name}_frame{frame:02d}{suffix}.nii.gz"
-            _save(voxels[..., drawn.index(frame)], zooms, path)
-    if cine:
-        _save(images, (*zooms, 1.0), folder / f"{folder.name}_4d.nii.gz")
-    info = {"ED": 1, "ES": patient.es_frame, "Group": group, "Height": patient.height}
-    info |= {"NbFrame": patient.num_frames, "Weight": patient.weight}
-    text = "".join(f"{key}: {value}\n" for key, value in info.items())
-    (folder / "Info.cfg").write_text(text, encoding="utf-8")
+    whole = Drawn(
+        number,
+        patient.group,
+        patient.height,
+        patient.weight,
+        num_frames=patient.num_frames,
+        frames=frames,
+        images=images,
+        masks=masks,
+        drawn=drawn,
+        zooms=zooms,
+        description=DESCRIPTION,
+    )
+    LAYOUTS[layout].write(root, whole)
+    places = {"ed": drawn.index(1), "es": drawn.index(patient.es_frame)}
+    return {"number": number, "group": patient.group, "height": patient.height, "weight": patient.weight} | places
 
 
 def _draw(patient: PhantomPatient, frames: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -237,12 +247,3 @@ def _acquire(image: np.ndarray, scanner: Scanner, rng: np.random.Generator) -> n
     image = weights[0] * (padded[:, :-2] + padded[:, 2:]) + weights[1] * padded[:, 1:-1]
     noise = rng.standard_normal((2, *image.shape), dtype=np.float32) * np.float32(scanner.noise)
     return np.hypot(image + noise[0], noise[1])
-
-
-def _save(voxels: np.ndarray, zooms: tuple[float, ...], path: Path) -> None:
-    """Write as ACDC does: the affine only flips x and y; the voxel size stands in the header."""
-    image = nibabel.Nifti1Image(voxels, None)
-    image.header.set_zooms(zooms)
-    image.header.set_sform(np.diag([-1.0, -1.0, 1.0, 1.0]), code="aligned")
-    image.header["descrip"] = DESCRIPTION
-    image.to_filename(path)

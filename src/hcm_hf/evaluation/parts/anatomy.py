@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from hcm_hf.data.acdc import PHASES
+from hcm_hf.data.cohort import PHASES
 from hcm_hf.evaluation.comparison import Comparison
 from hcm_hf.evaluation.figures import LABELS, write_thickness_histograms
 from hcm_hf.evaluation.report import Rows

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import wasserstein_distance
 
-from hcm_hf.data.acdc import PHASES
+from hcm_hf.data.cohort import PHASES
 from hcm_hf.evaluation.comparison import Comparison
 from hcm_hf.evaluation.encoder import Instrument, Predictions
 from hcm_hf.evaluation.figures import write_thickness_histograms

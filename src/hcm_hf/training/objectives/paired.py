@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
-from hcm_hf.data.acdc import LEVELS
 from hcm_hf.data.augmentation import augment_batch
+from hcm_hf.data.cohort import LEVELS
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.models.unet import NUM_STRUCTURES, PAIR_CHANNELS, join_pairs
