@@ -91,6 +91,11 @@ COMMANDS = {
         "correlate InfoGAN's codes with measurements of the heart",
         {"table": "{output_dir}/codes.md"},
     ),
+    "examine_walls": Command(
+        "study.walls:examine_walls",
+        "ask a model for walls from thin to thick, and measure what it draws",
+        {"table": "{output_dir}/walls.md", "figure": "{output_dir}/walls.png", "pairs": "{output_dir}/pairs.png"},
+    ),
     "planted": Command(
         "study.planted:score_planted",
         "score sets of images whose faults are known",
