@@ -189,8 +189,8 @@ def render_walls(result: dict[str, dict[str, Obedience]], record: dict) -> str:
         f"Model {record['model_hash']} was asked for walls of {walls} mm in end diastole, {record['num_images']} "
         f"pairs each, seed {record['seed']}; hcm_hf {record['hcm_hf_version']}. r is Pearson's correlation with what "
         "was asked for, in brackets its 95 % interval over pairs; the slope is per mm asked for. Walls are the "
-        "greatest radial thickness of closed rings, in the masks that the model draws and in a segmenter's of its images. The "
-        "area of the left cavity (mm^2) and the brightness are not to move with the wall: r near 0."
+        "greatest radial thickness of closed rings, in the masks that the model draws and in a segmenter's "
+        "of its images. The area of the left cavity (mm^2) and the brightness are not to move with the wall: r near 0."
     )
     return f"# The wall on request\n\n{table}\n\n{below}\n"
 
