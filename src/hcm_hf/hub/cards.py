@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
-from hcm_hf.data.acdc import GROUPS, PHASES
+from hcm_hf.data.cohort import PHASES
 from hcm_hf.data.identity import count_patients
 from hcm_hf.data.preparation import ACDC_CITATION, LICENSES
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
@@ -162,7 +162,7 @@ def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.Dat
         generator=preparation.get("generator"),
         license_name=data.license,
         is_acdc=data.license == LICENSES["acdc"],
-        groups=[group for group in GROUPS if any(row["group"] == group for row in preparation["slices"])],
+        groups=sorted({row["group"] for row in preparation["slices"]}),
         slices_table=markdown_table(columns, [[str(row[key]) for key in columns] for row in preparation["slices"]]),
         citation=ACDC_CITATION,
     )
