@@ -157,7 +157,7 @@ def test_bad_arguments_leave_nothing_behind(files, tmp_path):
         ({"cohort": (tmp_path / "empty.csv",)}, "empty.csv has no rows"),
         ({"cohort": (path,)}, "Group athlete has one patient, p4, who cannot be in training and in test"),
         ({"cohort": (good,), "groups": ["NOR"]}, "Unknown group 'NOR' in groups; choose among HCM, athlete"),
-        ({"cohort": (good, good)}, "hold a cohort called 'good'; name each in the tables' column cohort"),
+        ({"cohort": (good, good)}, "has two that are called 'good'; name each in its table's column cohort"),
         ({}, "Give `acdc` or `cohort`"),
         ({"mask_values": ["85:1"]}, "mask_values 85:1 is for `cohort`"),
         ({"cohort": (tmp_path,)}, "is in no layout that is known"),

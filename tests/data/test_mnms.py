@@ -5,6 +5,7 @@ import pytest
 
 from hcm_hf.data.acdc import find_cohort
 from hcm_hf.data.layouts import read_cohort
+from hcm_hf.data.phantom import write_cohort
 from hcm_hf.data.phantom.layouts import LAYOUTS, Drawn
 from hcm_hf.data.preprocessing import prepare_patient
 from hcm_hf.data.volumes import read_volumes
@@ -49,6 +50,15 @@ def test_a_patient_gives_the_same_rows_in_each_layout(cohort, sources, layout, n
         assert one["slice_thickness"] == pytest.approx(other["slice_thickness"])
     assert second.oriented_by == "the affine" and first.oriented_by == "the masks alone"
     assert f"{after.name}: slices go from apex to base; turned" in second.notes
+
+
+@pytest.mark.parametrize("layout", ["mnms", "mnms2"])
+def test_the_synthetic_cohort_comes_in_each_layout(tmp_path, layout):
+    write_cohort(tmp_path / "drawn", 1, groups=("NOR",), num_proc=1, layout=layout)
+    (patient,) = read_cohort(tmp_path / "drawn").patients
+    assert patient.group == "NOR" and [volume.phase for volume in read_volumes(patient)] == ["ED", "ES"]
+    with pytest.raises(InputError, match="Unknown layout 'dicom'; choose among acdc, mnms, mnms2"):
+        write_cohort(tmp_path / "other", layout="dicom")
 
 
 def rewrite(path, change):

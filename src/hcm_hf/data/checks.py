@@ -160,7 +160,8 @@ def _check_labels(volume: Volume) -> None:
     if (mask == LV).any() and (in_ring <= 0.5 or in_ring <= _share_in_wall(mask, RV, LV)):
         raise InputError(
             f"The mask of {volume.file} has label 3 outside the ring of label 2; number the structures as ACDC: 1 "
-            "RV cavity, 2 myocardium, 3 LV cavity (M&Ms has 1 and 3 the other way round)."
+            "RV cavity, 2 myocardium, 3 LV cavity (M&Ms has 1 and 3 the other way round), or give a cohort's table "
+            "mask_values 1:3 2:2 3:1."
         )
 
 

@@ -169,7 +169,7 @@ def join_cohorts(cohorts: Sequence[Cohort]) -> Cohort:
     names = [sorted({patient.cohort for patient in cohort.patients}) for cohort in cohorts]
     twice = [name for name, count in Counter(sum(names, [])).items() if count > 1]
     if twice:
-        raise InputError(f"Two of cohort hold a cohort called '{twice[0]}'; name each in the tables' column cohort.")
+        raise InputError(f"`cohort` has two that are called '{twice[0]}'; name each in its table's column cohort.")
     patients = sorted((one for cohort in cohorts for one in cohort.patients), key=lambda one: (one.cohort, one.name))
     if len(sum(names, [])) > 1:
         patients = [replace(patient, name=f"{patient.cohort}:{patient.name}") for patient in patients]
