@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from hcm_hf.data import identity
 from hcm_hf.data.identity import (
     count_patients,
     find_copies,
@@ -61,6 +62,16 @@ def test_copies_are_found_whatever_their_grey_values(change):
     textures = {name: take_texture(one) for name, one in images.items()}
     volumes = {name: [name] for name in images}
     assert find_copies(volumes, textures) == [{"p2", "copy"}]
+
+
+def test_copies_are_found_however_few_are_in_memory_together(monkeypatch):
+    images = {f"p{seed}": hearts(4, seed) for seed in range(5)}
+    images |= {"copy": images["p0"] * 2, "other": images["p4"] + 9}
+    textures = {name: take_texture(one) for name, one in images.items()}
+    volumes = {name: [name] for name in images}
+    found = find_copies(volumes, textures)
+    monkeypatch.setattr(identity, "_BLOCK", 2)
+    assert find_copies(volumes, textures) == found == [{"p0", "copy"}, {"p4", "other"}]
 
 
 def test_copies_of_copies_stand_in_one_set():

@@ -158,6 +158,9 @@ def test_the_dataset_card_describes_splits_and_columns(dataset_dir):
     examples = {split["name"]: split["num_examples"] for split in data["dataset_info"]["splits"]}
     assert examples == {name: len(split) for name, split in splits.items()}
     assert "| train | HCM |" in card and 'datasets.load_dataset("user/slices")' in card and "{{" not in card
+    own = render_dataset_card("user/slices", preparation | {"source": "other"}, splits, files)
+    assert "patients of cohorts that the column `cohort` names" in own and "creatis" not in own
+    assert "Ask those who own them before you share it" in own and "the cohort's; groups HCM, NOR" in own
     real = render_dataset_card("user/slices", preparation | {"source": "acdc"}, splits, files)
     assert "license: cc-by-nc-sa-4.0" in real and "10.1109/TMI.2018.2837502" in real
     for source, tagged in (("acdc", False), ("synthetic", True), ("generated", True)):

@@ -149,14 +149,5 @@ def _read_info(folder: AnyPath, half: str, source: str) -> Patient:
         for key, size in sizes.items()
         if size is None and info.get(key)
     ]
-    return Patient(
-        folder.name,
-        half,
-        group,
-        tuple(scans),
-        sizes["height"],
-        sizes["weight"],
-        source,
-        cohort=COHORT,
-        notes=tuple(notes),
-    )
+    height, weight = sizes.values()
+    return Patient(folder.name, half, group, tuple(scans), height, weight, source, COHORT, notes=tuple(notes))

@@ -143,17 +143,19 @@ def write_table(cohort: Cohort, path: str | Path) -> None:
     for patient in cohort.patients:
         if not Path(patient.source).is_dir():
             raise InputError(f"output {path} cannot name files inside {patient.source}; unpack it first.")
-        values = " ".join(f"{value}:{index}" for value, index in patient.mask_values)
+        mapping = " ".join(f"{value}:{index}" for value, index in patient.mask_values)
         for scan in patient.scans:
             files = [one and _from(path, Path(patient.source, one)) for one in (scan.image, scan.mask)]
             row = (patient.name, patient.group, scan.phase, files[0], scan.frame, files[1], patient.half)
-            rows.append((*row, patient.height, patient.weight, patient.cohort, values))
-    kept = [place for place, name in enumerate(COLUMNS) if name != "mask_values" or any(row[place] for row in rows)]
+            rows.append((*row, patient.height, patient.weight, patient.cohort, mapping))
+    kept = [
+        place for place, name in enumerate(COLUMNS) if name != "mask_values" or any(values[place] for values in rows)
+    ]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([COLUMNS[place] for place in kept])
-    for row in rows:
-        writer.writerow(["" if row[place] is None else row[place] for place in kept])
+    for values in rows:
+        writer.writerow(["" if values[place] is None else values[place] for place in kept])
     with replacing(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
@@ -169,7 +171,7 @@ def join_cohorts(cohorts: Sequence[Cohort]) -> Cohort:
     names = [sorted({patient.cohort for patient in cohort.patients}) for cohort in cohorts]
     twice = [name for name, count in Counter(sum(names, [])).items() if count > 1]
     if twice:
-        raise InputError(f"Two of cohort hold a cohort called '{twice[0]}'; name each in the tables' column cohort.")
+        raise InputError(f"`cohort` has two that are called '{twice[0]}'; name each in its table's column cohort.")
     patients = sorted((one for cohort in cohorts for one in cohort.patients), key=lambda one: (one.cohort, one.name))
     if len(sum(names, [])) > 1:
         patients = [replace(patient, name=f"{patient.cohort}:{patient.name}") for patient in patients]

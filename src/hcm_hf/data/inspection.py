@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from hcm_hf.data.checks import examine
+from hcm_hf.data.checks import examine, share_notes
 from hcm_hf.data.cohort import PHASES, Cohort, Patient, parse_mask_values, write_table
 from hcm_hf.data.layouts import read_cohort
 from hcm_hf.data.volumes import read_volumes
@@ -25,7 +25,8 @@ class Inspection:
 
     path: Path
     cohort: Cohort
-    problems: list[str]  # a sentence for each volume that would be refused or noted
+    problems: list[str]  # a sentence for each patient who would be refused
+    notes: list[str]  # a sentence for each oddity
 
     def __str__(self) -> str:
         patients = self.cohort.patients
@@ -41,6 +42,7 @@ class Inspection:
         lines += ["", *_aligned([head, *(_count(patients, *key) for key in sorted(counts))])]
         lines += [f"split: {self.cohort.split_rule}"]
         lines += [f"left out: {sentence}" for sentence in self.cohort.left_out]
+        lines += [f"note: {sentence}" for sentence in self.notes]
         lines += [f"problem: {sentence}" for sentence in self.problems or ["none"]]
         return "\n".join(lines)
 
@@ -65,18 +67,20 @@ def inspect(
     if output is not None and output.exists():
         raise InputError(f"output {output} exists; name a new file.")
     cohort = read_cohort(folder, dict(parse_mask_values(mask_values)) if mask_values else None)
-    found = map_processes(_problems, cohort.patients, num_proc=num_proc)
-    problems = [sentence for sentences in found for sentence in sentences]
+    found = list(map_processes(_examine, cohort.patients, num_proc=num_proc))
+    notes = {patient.name: noted for patient, (noted, _) in zip(cohort.patients, found, strict=True)}
+    problems = [problem for _, problem in found if problem]
     if output is not None:
         write_table(cohort, output)
-    return Inspection(folder, cohort, problems)
+    return Inspection(folder, cohort, problems, share_notes(notes))
 
 
-def _problems(patient: Patient) -> list[str]:
+def _examine(patient: Patient) -> tuple[list[str], str | None]:
+    """A patient's notes, and why he would be refused, if he would."""
     try:
-        return [*patient.notes, *examine(patient.name, list(read_volumes(patient)))[1]]
+        return [*patient.notes, *examine(patient.name, list(read_volumes(patient)))[1]], None
     except InputError as error:
-        return [f"{patient.name}: {error}"]
+        return list(patient.notes), f"{patient.name}: {error}"
 
 
 def _count(patients: list[Patient], group: str, half: str) -> tuple[str, ...]:

@@ -24,13 +24,14 @@ from tqdm.auto import tqdm
 from hcm_hf.data import phantom
 from hcm_hf.data.acdc import COHORT as ACDC
 from hcm_hf.data.acdc import find_cohort
+from hcm_hf.data.checks import share_notes
 from hcm_hf.data.cohort import PHASES, Cohort, Patient, join_cohorts, parse_mask_values
 from hcm_hf.data.cropping import FIELD_OF_VIEW, PERCENTILES
 from hcm_hf.data.identity import find_copies
 from hcm_hf.data.layouts import read_cohort
 from hcm_hf.data.location import Segmenter
 from hcm_hf.data.preprocessing import LOCATED_BY, PreparedPatient, prepare_patient
-from hcm_hf.data.schema import SPLITS, features
+from hcm_hf.data.schema import features
 from hcm_hf.data.splits import drop_copies, split_patients
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
@@ -44,7 +45,6 @@ REPORT_FILE = "preparation.json"
 # By source; a model has the licence of its training data, generated slices that of their model. That of other patients
 # is for their owner to say.
 LICENSES = {"acdc": "cc-by-nc-sa-4.0", "synthetic": "apache-2.0", "generated": None, "other": None}
-_FEW = 3  # patients with one note that get a line each; more share one
 
 ACDC_CITATION = (
     "O. Bernard, A. Lalande, C. Zotti, F. Cervenansky, et al. Deep Learning Techniques for Automatic MRI Cardiac "
@@ -121,22 +121,24 @@ def join_splits(
         info: fields of `datasets.DatasetInfo`.
         groups: names of all groups; the classes of the column `group`.
     """
-    splits = datasets.DatasetDict()
+    schema, splits = features(groups), datasets.DatasetDict()
     for split, names in report.patients.items():
-        splits[split] = _to_dataset(rows[split], groups, info, split)
+        table = datasets.table.InMemoryTable(_to_table(rows[split], schema))
+        splits[split] = datasets.Dataset(
+            table, datasets.DatasetInfo(features=schema, **info), datasets.NamedSplit(split)
+        )
         group_of = {row["patient"]: row["group"] for row in rows[split]}
         phases = {group: Counter(row["phase"] for row in rows[split] if row["group"] == group) for group in groups}
         _count(report, split, {name: group_of[name] for name in names}, phases)
     return splits
 
 
-def _to_dataset(rows: Sequence[dict], groups: Sequence[str], info: Mapping, split: str) -> datasets.Dataset:
-    schema = features(groups)
+def _to_table(rows: Sequence[dict], schema: datasets.Features) -> pyarrow.Table:
+    """Rows as a dataset stores them; a `datasets.Dataset` for each patient would take longer than his pixels."""
     columns = {key: [row[key] for row in rows] for key in schema}
     for key in ("image", "mask"):
         columns[key] = [png and {"bytes": png, "path": None} for png in columns[key]]
-    dataset_info = datasets.DatasetInfo(features=schema, **info)
-    return datasets.Dataset.from_dict(columns, info=dataset_info, split=datasets.NamedSplit(split))
+    return pyarrow.Table.from_pydict(schema.encode_batch(columns), schema=schema.arrow_schema)
 
 
 def _count(report: PreparationReport, split: str, group_of: Mapping[str, str], phases: Mapping[str, Counter]) -> None:
@@ -242,7 +244,7 @@ class _Preparation:
 
     def __call__(self, index: int, patient: Patient) -> tuple[PreparedPatient, Counter]:
         prepared = prepare_patient(patient, self.resolution, self.all_frames, self.segmenter)
-        table = _to_dataset(prepared.rows, self.groups, {}, SPLITS[0]).data.table
+        table = _to_table(prepared.rows, features(self.groups))
         stream = pyarrow.BufferOutputStream()
         with pyarrow.ipc.new_stream(stream, table.schema) as writer:
             writer.write_table(table)
@@ -360,7 +362,7 @@ def _open_splits(
 def _note(report: PreparationReport, prepared: Mapping[str, PreparedPatient], all_frames: bool) -> None:
     """Add to the report what holds for the patients who are in a split."""
     kept = {name: prepared[name] for name in sorted(name for names in report.patients.values() for name in names)}
-    report.notes += _shared_notes(kept)
+    report.notes += share_notes({name: one.notes for name, one in kept.items()})
     for what, by in (
         ("the heart was located by", "located_by"),
         ("axes and order of slices are known by", "oriented_by"),
@@ -382,18 +384,3 @@ def _note(report: PreparationReport, prepared: Mapping[str, PreparedPatient], al
         report.notes.append(
             f"{100 * np.mean(shares):.2f} % of the segmented heart lies outside the {FIELD_OF_VIEW:g} mm crop"
         )
-
-
-def _shared_notes(prepared: Mapping[str, PreparedPatient]) -> list[str]:
-    """The patients' notes; what is said of more than a few is said once, with their names."""
-    names: dict[str, list[str]] = {}
-    for name, one in prepared.items():
-        for note in one.notes:
-            names.setdefault(note.partition(": ")[2], []).append(name)
-    lines = []
-    for note, members in names.items():
-        if len(members) > _FEW:
-            lines.append(f"{', '.join(members)}: {note}")
-        else:
-            lines += [f"{name}: {note}" for name in members]
-    return lines

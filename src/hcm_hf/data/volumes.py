@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import affine_transform
 
 from hcm_hf.data.cohort import STRUCTURES, Patient, Scan
 from hcm_hf.data.nifti import AnyPath, Nifti, read_nifti
@@ -214,7 +213,12 @@ def _resampled(labels: np.ndarray, mask: Nifti, image: Nifti, where: AnyPath) ->
         )
     assert mask.affine is not None and image.affine is not None
     between = np.linalg.inv(mask.affine) @ image.affine  # from the image's voxels to the mask's
-    return affine_transform(labels, between[:3, :3], between[:3, 3], image.voxels.shape, order=0)
+    places = np.tensordot(between[:3, :3], np.indices(image.voxels.shape), 1) + between[:3, 3, None, None, None]
+    nearest = np.rint(places).astype(int)
+    size = np.array(labels.shape)[:, None, None, None]
+    inside = ((nearest >= 0) & (nearest < size)).all(0)
+    x, y, z = np.clip(nearest, 0, size - 1)
+    return np.where(inside, labels[x, y, z], np.uint8(0))
 
 
 def _check_voxels(voxels: np.ndarray, path: str) -> None:
