@@ -16,9 +16,9 @@ def test_the_published_segmenter_is_found_and_can_go_to_another_process():
 
 
 def test_without_one_there_is_none_and_a_wrong_folder_is_named(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="segmenter .*nowhere does not exist; name the folder of an encoder"):
+    with pytest.raises(InputError, match="segmenter .*nowhere does not exist; name a folder"):
         find_segmenter(tmp_path / "nowhere")
     with pytest.raises(InputError, match="holds no encoder"):
         find_segmenter(tmp_path)
-    monkeypatch.setattr(segmentation, "PUBLISHED", tmp_path / "nowhere")
+    monkeypatch.setattr(segmentation, "PUBLISHED", "hcm-nowhere")
     assert find_segmenter() is None

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hcm_hf.data.acdc import STRUCTURES
+from hcm_hf.data.cohort import STRUCTURES
 from hcm_hf.data.identity import Identities, read_identities, shared_patients
 from hcm_hf.evaluation.images import RealSlices, find_levels
 from hcm_hf.metrics.anatomy import dice
@@ -125,13 +125,21 @@ def load_encoder(folder: str | Path, device: str | torch.device = "cpu") -> Enco
     Raises:
         InputError: if the folder or one of the two is missing, damaged or something else.
     """
-    if (repository := parse_repository(folder)) is not None:
-        patterns = [f"{name}/*" for name in INSTRUMENT_FOLDERS]
-        place = download(repository[0], patterns, revision=repository[1])
-    else:
-        place = find_shipped(folder, "encoder")
+    place = _find(folder)
     features, segmenter = (_load_instrument(place, name, device) for name in INSTRUMENT_FOLDERS)
     return Encoder(features, segmenter, str(folder))
+
+
+def load_segmenter(folder: str | Path, device: str | torch.device = "cpu") -> Instrument:
+    """Load the segmenter alone; takes and raises what `load_encoder` does."""
+    return _load_instrument(_find(folder), INSTRUMENT_FOLDERS[1], device)
+
+
+def _find(folder: str | Path) -> Path:
+    """Where an encoder is, downloaded if it is in a repository."""
+    if (repository := parse_repository(folder)) is None:
+        return find_shipped(folder, "encoder")
+    return download(repository[0], [f"{name}/*" for name in INSTRUMENT_FOLDERS], revision=repository[1])
 
 
 def _load_instrument(folder: Path, name: str, device: str | torch.device) -> Instrument:

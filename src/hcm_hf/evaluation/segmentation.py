@@ -8,9 +8,10 @@ import numpy as np
 
 from hcm_hf.evaluation.encoder import Instrument, load_segmenter
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.shipped import find_shipped, shipped_folder
 
 
-PUBLISHED = Path("pretrained/hcm-encoder-64")
+PUBLISHED = "hcm-encoder-64"
 _SIZE = 64  # pixels a side of the slices that hearts are looked for in
 
 
@@ -18,7 +19,8 @@ def find_segmenter(folder: Path | None = None) -> Callable[[np.ndarray], np.ndar
     """The segmenter of an encoder's folder as a function that other processes can be given.
 
     Args:
-        folder: of the encoder; by default the published one, where this repository or the current folder holds it.
+        folder: of the encoder, or a trained one's name; by default the one that comes with this package, if it is
+            there.
 
     Returns:
         A function of slices, uint8 (N, 64, 64), that returns their masks, uint8 (N, 64, 64) of `STRUCTURES`; None
@@ -27,14 +29,15 @@ def find_segmenter(folder: Path | None = None) -> Callable[[np.ndarray], np.ndar
     Raises:
         InputError: if the folder that was named holds none, or one of another size.
     """
-    places = [folder] if folder else [PUBLISHED, Path(__file__).parents[3] / PUBLISHED]
-    found = next((place for place in places if place.is_dir()), None)
-    if found is None:
-        if folder:
-            raise InputError(f"segmenter {folder} does not exist; name the folder of an encoder, or leave it out.")
-        return None
-    if folder and (size := _load(found).network.config.sample_size) != _SIZE:
-        raise InputError(f"segmenter {folder} was trained on slices of {size} px; name one of {_SIZE} px.")
+    if folder is None:
+        shipped = shipped_folder()
+        found = shipped / PUBLISHED if shipped else None
+        if found is None or not found.is_dir():
+            return None
+    else:
+        found = find_shipped(folder, "segmenter")
+        if (size := _load(found).network.config.sample_size) != _SIZE:
+            raise InputError(f"segmenter {folder} was trained on slices of {size} px; name one of {_SIZE} px.")
     return partial(segment, str(found.absolute()))
 
 

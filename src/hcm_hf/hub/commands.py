@@ -56,8 +56,8 @@ def prepare_dataset(
 
     Args:
         prepare: the preparation.
-        segmenter: folder of an encoder that shows where a heart without a mask is; by default
-            pretrained/hcm-encoder-64, if it is there.
+        segmenter: folder of an encoder that shows where a heart without a mask is, or the name of a trained one; by
+            default hcm-encoder-64, if it is there.
         push_to_hub: push the dataset to the Hub, privately; log in with `hf auth login` first.
         hub_dataset_id: the repository, user/name; by default the name of OUTPUT_DIR in your account.
         public: make the repository public.

@@ -68,10 +68,10 @@ def pipeline_files(folder: Path, pipeline: HCMPipeline) -> dict[str, bytes]:
     """
     component = pipeline.network_name
     network = pipeline.components[component]
-    kinds = (kind for kind in type(network).__mro__ if issubclass(kind, ConfigMixin))  # each writes its arguments
+    networks = (kind for kind in type(network).__mro__ if issubclass(kind, ConfigMixin))  # each writes its arguments
     configs = {
         INDEX_FILE: (*_OF_DIFFUSERS, *(key for key in pipeline.config if key != "_name_or_path")),
-        f"{component}/config.json": (*_OF_DIFFUSERS, *(name for kind in kinds for name in _arguments(kind))),
+        f"{component}/config.json": (*_OF_DIFFUSERS, *(name for kind in networks for name in _arguments(kind))),
     }
     if pipeline.denoises:
         kinds = {type(pipeline.scheduler), *(sampler.scheduler for sampler in SAMPLERS.values())}

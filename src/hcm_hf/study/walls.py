@@ -16,6 +16,7 @@ from hcm_hf.evaluation.typed import plain
 from hcm_hf.generation.images import image_generator
 from hcm_hf.metrics.anatomy import LEFT, chamber_areas, wall_thickness
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model
+from hcm_hf.pipelines.conditions import Answers
 from hcm_hf.pipelines.pairs import WALL
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
@@ -99,7 +100,9 @@ def examine_walls(
     known = pipeline.conditions.axes["group"]
     chosen = groups or [group for group in (TARGET_GROUP, "NOR") if group in known]
     groups = chosen if groups or len(chosen) == 2 else known
-    asked = [{"group": group, "phase": "ED", "level": "mid", WALL: wall} for group in groups for wall in walls]
+    asked: list[Answers] = [
+        {"group": group, "phase": "ED", "level": "mid", WALL: wall} for group in groups for wall in walls
+    ]
     for one in asked:
         pipeline.conditions.complete(one)  # before the long work
     segmenter = None if encoder is None else load_encoder(encoder).segmenter
