@@ -20,6 +20,7 @@ class TrainingConfig:
         resolution: pixels a side; by default the dataset's, or 64 for the synthetic cohort.
         groups: ACDC groups to train on.
         num_epochs: maximum number of passes over the training slices.
+        num_steps: number of optimiser steps, in place of num_epochs and patience.
         train_batch_size: slices per step and process.
         learning_rate: Adam's learning rate.
         lr_scheduler: "constant", or "linear": the learning rate falls to 0 over num_epochs.
@@ -41,6 +42,7 @@ class TrainingConfig:
     resolution: int | None = None
     groups: tuple[str, ...] | None = None
     num_epochs: int | None = None
+    num_steps: int | None = None
     train_batch_size: int | None = None
     learning_rate: float | None = None
     lr_scheduler: Literal["constant", "linear"] | None = None
