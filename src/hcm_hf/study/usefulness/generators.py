@@ -23,7 +23,7 @@ from hcm_hf.utils.hub import parse_repository
 
 ALL_GROUPS = Sampling(conditions={"group": "any"})  # as often as the model has met them
 _LEAST_IMAGES = 40  # of which a generated dataset can be made
-_LEAST_EPOCH = 1600  # slices in an epoch of a generator's training: fewer are repeated
+LEAST_EPOCH = 1600  # slices in an epoch of a generator's training: fewer are repeated
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def plan_open(model: str, held_out: Identities) -> GeneratorPlan:
 def train_closed(request: Request) -> Path:
     """Train the model of a closed generator, and its teachers before it if it has any."""
     dataset, family = request.folder / "dataset", request.plan.name.partition("/")[0]
-    write_training_set(request.rows, dataset, _LEAST_EPOCH)
+    write_training_set(request.rows, dataset, LEAST_EPOCH)
     model = None
     for recipe, num_steps in request.plan.num_steps.items():
         config = TrainingConfig(
