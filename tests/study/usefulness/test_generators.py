@@ -38,7 +38,7 @@ def test_a_model_that_has_seen_a_held_out_patient_is_refused(splits, tmp_path):
     written = json.loads(path.read_text())
     del written["train_patients"]
     path.write_text(json.dumps(written))
-    with pytest.raises(InputError, match="train"):
+    with pytest.raises(InputError, match="lacks 'train_patients'"):
         plan_open(str(model), held_out)
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,6 @@ class Measure:
         reduce: of all patients to a number for each training.
         bounds: of the number.
         digits: in tables.
-        by_patient: whether it is a mean over patients, so that differences of patients can be tested.
     """
 
     title: str
@@ -45,7 +44,6 @@ class Measure:
     reduce: Reduce
     bounds: tuple[float, float] = (0.0, 1.0)
     digits: int = 3
-    by_patient: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Row:
         audit_auc: the mean of the cells; None where there is none.
         numbers: by measure.
         differences: from the baseline, by measure; of the cells that both have.
-        p: of the differences of patients, by measure.
+        p: of the differences of patients, of the measures that are `TESTED`.
         holm_p: the same for all rows of as many training patients together.
         primary: whether this is the comparison that was named before anything was run.
     """
@@ -125,7 +123,6 @@ _SEGMENTATION = {
         reduce,
         bounds,
         digits,
-        by_patient=True,
     )
     for kind, title, bounds, digits in (("dice", "Dice", (0.0, 1.0), 3), ("hd95", "HD95 mm", (0.0, np.inf), 1))
     for ending, of, reduce in (("", "", _mean), ("_target", ", {target}", _mean_of_target))
@@ -145,6 +142,7 @@ TABLES = {
     "HD95": ("hd95_myocardium", [name for name in _SEGMENTATION if name.startswith("hd95")]),
     "{target} against the rest": ("auc", list(_DIAGNOSIS)),
 }
+TESTED = ("dice_myocardium", "hd95_myocardium")  # means over all patients, whose differences are tested by patient
 
 
 def write_tables(plan: Plan, results: Mapping[Cell, CellResult], output_dir: Path) -> list[Row]:
@@ -174,7 +172,7 @@ def find_rows(plan: Plan, results: Mapping[Cell, CellResult]) -> Iterator[Row]:
             for generator in plan.generators_of(arm):
                 if runs := _runs(results, patients, arm, generator):
                     rows.append(_row(plan, patients, arm, generator, runs, baseline))
-        for measure in MEASURES:
+        for measure in TESTED:
             tested = [row for row in rows if measure in row.p]
             for row, adjusted in zip(tested, holm([row.p[measure] for row in tested]).tolist(), strict=True):
                 row.holm_p[measure] = adjusted
@@ -204,16 +202,15 @@ def _row(
     audits = [run.audit_auc for run in runs.values() if run.audit_auc is not None]
     both = [one for one in runs if one in baseline] if arm != BASELINE else []
     numbers, differences, p = {}, {}, {}
-    resamples, resamples_of_both = (_resample([draw for draw, _ in one], len(ours)) for one in (runs, both))
+    resamples, resamples_of_both = (_resample(tuple(draw for draw, _ in one), len(ours)) for one in (runs, both))
     for name, measure in MEASURES.items():
         values = _values(measure, [runs[one] for one in runs])
         numbers[name] = _estimate(measure, [values], ours, resamples)
         if both:
             pair = [_values(measure, [one[key] for key in both]) for one in (runs, baseline)]
             differences[name] = _estimate(measure, pair, ours, resamples_of_both)
-            if measure.by_patient:
-                kept = ours if measure.reduce is _mean_of_target else np.ones(len(ours), bool)
-                p[name] = signed_rank_p((pair[0] - pair[1]).mean(0)[kept])
+            if name in TESTED:
+                p[name] = signed_rank_p((pair[0] - pair[1]).mean(0))
     primary = plan.primary
     return Row(
         patients=patients,
@@ -231,8 +228,9 @@ def _row(
     )
 
 
-def _resample(draws: Sequence[int], num_patients: int) -> tuple[np.ndarray, np.ndarray]:
-    """The resamples of trainings of these draws, the same for all measures."""
+@lru_cache(maxsize=8)
+def _resample(draws: tuple[int, ...], num_patients: int) -> tuple[np.ndarray, np.ndarray]:
+    """The resamples of trainings of these draws, the same for all measures and arms."""
     return resample_hierarchy(draws, num_patients, np.random.default_rng((0, 14)))
 
 
