@@ -97,7 +97,7 @@ COMMANDS = {
     "usefulness": Command(
         "study.usefulness.run:usefulness",
         "test whether synthetic slices help a network that is trained on few patients",
-        {"table": "{output_dir}/usefulness.md"},
+        {"table": "{output_dir}/usefulness.md", "figure": "{output_dir}/gain.png"},
     ),
     "overtrain": Command("study.overtraining:overtrain", "train a model that must fail the test for copies"),
     "benchmark": Command("study.benchmark:benchmark", "measure what the package costs against plain code"),

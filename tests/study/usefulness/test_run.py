@@ -1,12 +1,17 @@
 import json
+import pickle
 import shutil
+from functools import partial
 
 import pytest
 
 from hcm_hf.data.dataset import load_dataset
+from hcm_hf.evaluation.typed import read_typed
+from hcm_hf.evaluation.usefulness import read_held_out
 from hcm_hf.study.usefulness.arms import ARMS, Arm, Real, Stage
-from hcm_hf.study.usefulness.cells import CellResult, fit, of_patients
-from hcm_hf.study.usefulness.run import describe_rest, usefulness
+from hcm_hf.study.usefulness.cells import CellResult, Experiment, fit, of_patients, read_training_rows
+from hcm_hf.study.usefulness.plan import Plan
+from hcm_hf.study.usefulness.run import _run, describe_rest, read_results, usefulness
 from hcm_hf.utils.errors import InputError
 
 
@@ -71,6 +76,16 @@ def test_the_table_marks_the_primary_comparison_and_shows_every_arm(finished):
     assert len(marked) == 1 and marked[0].startswith("| the same + synthetic 1:1 * | closed acgan/paired | 1 of 1 |")
     for arm in RUN:
         assert table.count(f"| {ARMS[arm].title} ") == 3  # a line in each table
+
+
+def test_an_experiment_can_be_sent_to_another_process(finished, dataset_dir):
+    splits = load_dataset(dataset_dir)
+    held_out = read_held_out(splits, "test")
+    plan = read_typed(Plan, json.loads((finished / "plan.json").read_text()))
+    experiment = Experiment(plan, finished, read_training_rows(splits, held_out), held_out, {})
+    there = pickle.loads(pickle.dumps(partial(_run, experiment, 1))).args[0]
+    assert there.plan.hash == plan.hash and there.groups == experiment.groups
+    assert len(read_results(there, plan.cells())) == 3
 
 
 def test_what_is_done_is_skipped_and_what_is_missing_comes_out_equal(finished, dataset_dir, tmp_path, capsys):

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import wilcoxon
 
 from hcm_hf.evaluation.usefulness import PatientScores
@@ -9,6 +10,7 @@ from hcm_hf.metrics.paired import holm
 from hcm_hf.metrics.ranking import roc_auc, sensitivity_at
 from hcm_hf.study.usefulness.arms import ARMS, BASELINE, PRIMARY
 from hcm_hf.study.usefulness.cells import CellResult
+from hcm_hf.study.usefulness.figure import draw_gain
 from hcm_hf.study.usefulness.plan import Comparison, GeneratorPlan, Plan
 from hcm_hf.study.usefulness.tables import find_rows, write_tables
 
@@ -169,3 +171,9 @@ def test_a_part_of_the_cells_is_compared_where_both_arms_have_them(tmp_path):
 def test_nothing_to_compare_with_is_no_result(tmp_path):
     write_tables(PLAN, {cell: RESULTS[cell] for cell in cells_of(PRIMARY, CLOSED.title)}, tmp_path)
     assert "No result yet." in (tmp_path / "usefulness.md").read_text()
+
+
+def test_the_figure_has_a_panel_for_each_generator(rows, tmp_path):
+    draw_gain(PLAN, rows, tmp_path)
+    with Image.open(tmp_path / "gain.png") as image:
+        assert image.size == (2 * 6 * 120, 540)

@@ -17,6 +17,7 @@ from hcm_hf.evaluation.tables import brief
 from hcm_hf.evaluation.usefulness import HeldOut, read_held_out
 from hcm_hf.study.usefulness.arms import ARMS, BASELINE, PRIMARY
 from hcm_hf.study.usefulness.cells import CellResult, Experiment, read_training_rows, training_groups
+from hcm_hf.study.usefulness.figure import draw_gain
 from hcm_hf.study.usefulness.generators import plan_closed, plan_open
 from hcm_hf.study.usefulness.plan import (
     PRIMARY_MEASURE,
@@ -64,8 +65,8 @@ def usefulness(
     `output_dir` can each take a shard.
 
     Args:
-        output_dir: gets plan.json, a file for each cell in `cells`, the generators in `work`, usefulness.md and
-            usefulness.json.
+        output_dir: gets plan.json, a file for each cell in `cells`, the generators in `work`, usefulness.md,
+            usefulness.json and gain.png.
         dataset: folder or repository of a prepared dataset with segmentations; by default the synthetic cohort.
         closed: families and recipes, FAMILY/RECIPE, of generators that are trained on each draw of patients alone;
             they must make segmentations.
@@ -147,7 +148,9 @@ def usefulness(
         results[to_run[done - 1]] = result
         print(f"{to_run[done - 1].key}: {brief(result.seconds)} s", flush=True)
         print(describe_rest(len(cells), list(results.values()), len(left) - done, num_proc), flush=True)
-    write_tables(plan, read_results(experiment, cells), output_dir)  # with what other machines have done since
+    rows = write_tables(plan, read_results(experiment, cells), output_dir)  # with what other machines have done since
+    if any(row.differences for row in rows):
+        draw_gain(plan, rows, output_dir)
     return output_dir
 
 
