@@ -24,7 +24,7 @@ def save_model(folder, train_patients, recipe="tuned"):
 def test_an_open_model_says_how_many_patients_it_has_seen(splits, tmp_path):
     training, held_out = (identities_of(splits[split]) for split in ("train", "test"))
     model = save_model(tmp_path / "public", training)
-    plan = plan_open(str(model), held_out)
+    plan = plan_open(str(model), 16, held_out)
     assert (plan.title, plan.num_seen) == ("open public", len(training)) and len(plan.model_hash) == 16
 
 
@@ -33,19 +33,25 @@ def test_a_model_that_has_seen_a_held_out_patient_is_refused(splits, tmp_path):
     one = {"under another name": next(iter(held_out.values()))}
     model = save_model(tmp_path / "public", training | one)
     with pytest.raises(InputError, match=f"was trained on patient {next(iter(held_out))}, whom it must not have seen"):
-        plan_open(str(model), held_out)
+        plan_open(str(model), 16, held_out)
     path = model / "training_config.json"
     written = json.loads(path.read_text())
     del written["train_patients"]
     path.write_text(json.dumps(written))
     with pytest.raises(InputError, match="lacks 'train_patients'"):
-        plan_open(str(model), held_out)
+        plan_open(str(model), 16, held_out)
 
 
 def test_a_model_without_segmentations_is_refused(splits, tmp_path):
     model = save_model(tmp_path / "public", identities_of(splits["train"]), recipe="paper")
     with pytest.raises(InputError, match="makes no segmentations"):
-        plan_open(str(model), {})
+        plan_open(str(model), 16, {})
+
+
+def test_a_model_of_another_size_is_refused(splits, tmp_path):
+    model = save_model(tmp_path / "public", identities_of(splits["train"]))
+    with pytest.raises(InputError, match="makes slices of 16 px, and the dataset's have 64"):
+        plan_open(str(model), 64, {})
 
 
 def test_the_steps_of_a_closed_generator_are_those_of_the_whole_training_split():

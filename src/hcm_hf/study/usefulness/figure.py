@@ -36,7 +36,7 @@ def draw_gain(plan: Plan, rows: Sequence[Row], output_dir: Path) -> None:
                     for ends in ([number.low for _, number in known], [number.high for _, number in known])
                 ]
                 # A little apart, so that intervals do not hide each other.
-                places = [number * 1.03 ** (index - len(plan.arms) / 2) for number in patients]
+                places = [number * 1.015 ** (index - len(plan.arms) / 2) for number in patients]
                 style = "-" if ARMS[arm].is_synthetic else ":"
                 panel.errorbar(places, values, reach, label=ARMS[arm].title, linestyle=style, marker="o", capsize=2)
         panel.axhline(0, color="black", linewidth=0.8)

@@ -71,21 +71,27 @@ def plan_closed(name: str, num_slices: int, num_steps: int | None) -> GeneratorP
     return GeneratorPlan(CLOSED, name, num_steps=steps)
 
 
-def plan_open(model: str, held_out: Identities) -> GeneratorPlan:
+def plan_open(model: str, resolution: int, held_out: Identities) -> GeneratorPlan:
     """Plan a generator that was trained before, on whichever patients.
 
     Args:
         model: its folder or repository.
+        resolution: pixels a side of the dataset's slices.
         held_out: the patients who must not be among them.
 
     Raises:
-        InputError: if it has seen one of them, or does not say whom it has seen.
+        InputError: if it has seen one of them or does not say whom it has seen, or makes no segmentations or slices
+            of another size.
     """
     folder = find_pipeline(model, argument="open_models")
     seen = read_identities(read_training(folder).get("train_patients"), f"The model {model}")
     _refuse(seen, held_out, f"open model {model}")
-    if not HCMPipeline.from_pretrained(folder).makes_masks:
+    pipeline = HCMPipeline.from_pretrained(folder)
+    if not pipeline.makes_masks:
         raise InputError(f"open model {model} makes no segmentations, which a network needs; name another.")
+    if pipeline.sample_size != resolution:
+        size = pipeline.sample_size
+        raise InputError(f"open model {model} makes slices of {size} px, and the dataset's have {resolution}.")
     name = model if parse_repository(model) else Path(model).resolve().name
     return GeneratorPlan(OPEN, name, hash_model(folder), count_patients(seen))
 

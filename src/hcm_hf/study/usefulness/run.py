@@ -112,7 +112,8 @@ def usefulness(
 
     # The plan.
     generators = [plan_closed(name, len(training), generator_steps) for name in closed]
-    opened = [(plan_open(str(model), held_out.identities), str(model)) for model in open_models]
+    size, seen = held_out.images.shape[-1], held_out.identities
+    opened = [(plan_open(str(model), size, seen), str(model)) for model in open_models]
     generators += [one for one, _ in opened]
     if not generators:
         raise InputError("closed and open_models name no generator; name one or more.")
