@@ -4,6 +4,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from hcm_hf.study.usefulness.arms import ARMS
 from hcm_hf.study.usefulness.plan import NO_GENERATOR, PRIMARY_MEASURE, Plan
 from hcm_hf.study.usefulness.tables import MEASURES, Row
@@ -27,17 +29,14 @@ def draw_gain(plan: Plan, rows: Sequence[Row], output_dir: Path) -> None:
     for panel, generator in zip(panels, plan.generators, strict=True):
         for index, arm in enumerate(plan.arms):
             line = [row for row in rows if row.arm == arm and row.generator in (generator.title, NO_GENERATOR)]
-            known = [(row.patients, row.differences[PRIMARY_MEASURE]) for row in line if row.differences]
-            known = [(patients, number) for patients, number in known if number.value is not None]
+            known = [row for row in line if row.differences and row.differences[PRIMARY_MEASURE].value is not None]
             if known:
-                patients, values = [one for one, _ in known], [number.value for _, number in known]
-                reach = [
-                    [abs(end - number.value) for end, (_, number) in zip(ends, known, strict=True)]
-                    for ends in ([number.low for _, number in known], [number.high for _, number in known])
-                ]
+                numbers = [row.differences[PRIMARY_MEASURE] for row in known]
+                low, values, high = np.array([[one.low, one.value, one.high] for one in numbers], float).T
                 # A little apart, so that intervals do not hide each other.
-                places = [number * 1.015 ** (index - len(plan.arms) / 2) for number in patients]
+                places = np.array([row.patients for row in known]) * 1.015 ** (index - len(plan.arms) / 2)
                 style = "-" if ARMS[arm].is_synthetic else ":"
+                reach = np.abs([values - low, high - values])
                 panel.errorbar(places, values, reach, label=ARMS[arm].title, linestyle=style, marker="o", capsize=2)
         panel.axhline(0, color="black", linewidth=0.8)
         panel.set_xscale("log")
