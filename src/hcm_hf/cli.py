@@ -106,6 +106,11 @@ COMMANDS = {
         "write a blinded sheet of real and generated slices, or score a reader's answers",
         {"sheet": "{output_dir}/sheet", "key": "{output_dir}/key.csv", "result": "{output_dir}/reading.md"},
     ),
+    "usefulness": Command(
+        "study.usefulness.run:usefulness",
+        "test whether synthetic slices help a network that is trained on few patients",
+        {"table": "{output_dir}/usefulness.md", "figure": "{output_dir}/gain.png"},
+    ),
     "overtrain": Command("study.overtraining:overtrain", "train a model that must fail the test for copies"),
     "benchmark": Command("study.benchmark:benchmark", "measure what the package costs against plain code"),
 }

@@ -275,6 +275,22 @@ def test_early_stopping_keeps_the_best(config, monkeypatch):
     assert any(not torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
 
+def test_a_number_of_steps_is_taken_whatever_the_slices_and_the_patience(config):
+    output_dir = train(replace(config, num_epochs=1, num_steps=5, patience=1))
+    assert [record["step"] for record in metrics(output_dir) if "validation_loss" not in record] == [1, 2, 3, 4, 5]
+    written = json.loads((output_dir / "last" / "training_config.json").read_text())
+    assert written["progress"]["step"] == written["num_steps"] == 5
+    short = train(replace(config, num_steps=1, output_dir=config.output_dir + "-short"))  # less than an epoch
+    assert json.loads((short / "training_config.json").read_text())["progress"]["step"] == 1
+
+
+def test_a_recipe_of_ones_own_is_trained(config):
+    own = replace(FAMILIES["dcgan"].recipes["paper"], adam_betas=(0.1, 0.2), learning_rate=1.0)
+    output_dir = train(replace(config, num_steps=1, learning_rate=1e-4), own)
+    written = json.loads((output_dir / "training_config.json").read_text())
+    assert (written["adam_betas"], written["learning_rate"]) == ([0.1, 0.2], 1e-4)
+
+
 def test_training_drives_the_loss_down(config):
     output_dir = train(replace(config, num_epochs=25, learning_rate=2e-3))
     losses = [record["discriminator_loss"] for record in metrics(output_dir) if "discriminator_loss" in record]
@@ -319,6 +335,7 @@ def test_seeds_differ_by_step_and_seed():
         ({"groups": ("ABC",)}, "Unknown group 'ABC'"),
         ({"groups": ("RV",)}, "No slice of groups RV is in the split 'train'"),
         ({"num_epochs": 0}, "num_epochs is 0"),
+        ({"num_steps": 0}, "num_steps is 0"),
         ({"train_batch_size": 0}, "train_batch_size is 0"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
         ({"lr_scheduler": "cosine"}, "Unknown lr_scheduler 'cosine'; choose among constant, linear"),

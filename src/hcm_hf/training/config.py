@@ -24,6 +24,7 @@ class TrainingConfig:
         groups: groups to train on; by default the target group or, for models that can be asked for one, all.
         target_group: the disease of interest: what models of one group are trained on, and others show by default.
         num_epochs: maximum number of passes over the training slices.
+        num_steps: number of optimiser steps, in place of num_epochs and patience.
         train_batch_size: slices per step and process.
         learning_rate: Adam's learning rate.
         lr_scheduler: how the learning rate goes over num_epochs: "constant"; "linear", falling to 0; or
@@ -47,6 +48,7 @@ class TrainingConfig:
     groups: tuple[str, ...] | None = None
     target_group: str = TARGET_GROUP
     num_epochs: int | None = None
+    num_steps: int | None = None
     train_batch_size: int | None = None
     learning_rate: float | None = None
     lr_scheduler: Literal["constant", "linear", "warmup_stable_decay"] | None = None

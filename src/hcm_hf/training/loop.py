@@ -4,6 +4,7 @@ Progress is one integer, `step`. The random numbers and the data of step n are f
 all processes. So running the same command again resumes, and a resumed run equals an uninterrupted one.
 """
 
+import math
 import os
 import signal
 import time
@@ -35,12 +36,16 @@ from hcm_hf.utils.process import count_cores, stop_signals
 
 
 @random_state_kept()
-def train(config: TrainingConfig) -> Path:
+def train(config: TrainingConfig, recipe: Recipe | None = None) -> Path:
     """Train a family and save its best pipeline, or resume the run in `config.output_dir`.
 
     The run's folder holds `best/` (lowest validation loss) and `last/` (with the state to resume from), both pipelines
     for `HCMPipeline.from_pretrained`; `training_config.json`, which says `finished` after the last step;
     `metrics.jsonl`, `losses.png` and `samples/`. The caller's random state stays as it was.
+
+    Args:
+        config: the settings.
+        recipe: what to train, in place of the recipe that `config` names; the settings of `config` override its own.
 
     Returns:
         The run's folder.
@@ -50,7 +55,7 @@ def train(config: TrainingConfig) -> Path:
         Diverged: if a loss is not finite; the last checkpoint stays.
         Interrupted: on SIGINT, SIGTERM, SIGHUP or SIGUSR1, after the state is saved.
     """
-    recipe = resolve(config)
+    recipe = resolve(config, recipe)
     output_dir = Path(config.output_dir or f"runs/{config.family}")
     accelerator = _accelerator(config, output_dir)
     _warn_of_idle_cores(accelerator)
@@ -106,10 +111,12 @@ def _loop(run: Run, recipe: Recipe, slices: Slices, config: TrainingConfig, stop
     accelerator, state, progress = run.accelerator, run.state, run.state.progress
     batch_size = recipe.train_batch_size * accelerator.num_processes
     epoch_steps = -(-len(slices) // batch_size)  # an epoch is one pass, rounded up to whole batches
-    num_steps = recipe.num_epochs * epoch_steps
+    num_steps, patience = recipe.num_epochs * epoch_steps, float(recipe.patience * epoch_steps)
+    if recipe.num_steps is not None:
+        num_steps, patience = recipe.num_steps, math.inf
 
     def finished() -> bool:
-        return progress.step >= num_steps or progress.step - progress.best_step >= recipe.patience * epoch_steps
+        return progress.step >= num_steps or progress.step - progress.best_step >= patience
 
     accelerator.print(
         f"{config.family}, recipe {config.recipe}: {len(slices)} slices, {accelerator.num_processes} process(es) with "

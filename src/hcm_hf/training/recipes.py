@@ -84,6 +84,7 @@ class Recipe:
         losses: further arguments of `objective`.
         groups: the groups to train on: "all" of the dataset, the "target" group, or names.
         num_epochs: maximum number of passes over the training slices.
+        num_steps: number of optimiser steps, in place of `num_epochs` and `patience`; by default those count.
         train_batch_size: slices per step and process.
         learning_rate: Adam's learning rate.
         adam_betas: Adam's decay rates.
@@ -101,6 +102,7 @@ class Recipe:
     losses: dict[str, Any] = field(default_factory=dict)
     groups: Chosen = "target"
     num_epochs: int = 100
+    num_steps: int | None = None
     train_batch_size: int = 32
     learning_rate: float = 2e-4
     adam_betas: tuple[float, float] = (0.5, 0.999)
@@ -368,13 +370,13 @@ def find_family(family: str, recipe: str) -> tuple[Family, Recipe]:
     return found, found.recipes[recipe]
 
 
-def resolve(config: TrainingConfig) -> Recipe:
-    """The recipe that a configuration names, with the settings that it overrides.
+def resolve(config: TrainingConfig, recipe: Recipe | None = None) -> Recipe:
+    """The recipe that a configuration names, or `recipe`, with the settings that the configuration overrides.
 
     Raises:
         InputError: if a name is unknown or a setting is out of range.
     """
-    recipe = find_family(config.family, config.recipe)[1]
+    recipe = recipe or find_family(config.family, config.recipe)[1]
     overridden = {name: vars(config)[name] for name in vars(recipe) if vars(config).get(name) is not None}
     recipe = replace(recipe, **overridden)
     if config.num_inference_steps is not None:
@@ -384,6 +386,8 @@ def resolve(config: TrainingConfig) -> Recipe:
         recipe = replace(recipe, losses=recipe.losses | {"num_inference_steps": config.num_inference_steps})
     for name in ("num_epochs", "train_batch_size", "patience"):
         at_least(name, vars(recipe)[name], 1)
+    if recipe.num_steps is not None:
+        at_least("num_steps", recipe.num_steps, 1)
     for name in ("checkpointing_epochs", "sample_epochs"):
         at_least(name, vars(config)[name], 1)
     at_least("seed", config.seed, 0)
