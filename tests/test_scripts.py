@@ -161,7 +161,7 @@ def test_to_the_hub_and_back(hub, cohort, tmp_path, script_here):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "Give one of --model, --dataset and --space."),
+        ((), "Give one of --model, --dataset, --space and --pretrained."),
         (("--model", "RUN", "--private", "--public"), "--private and --public exclude each other"),
         (("--space", "RUN", "--report", "x"), "--report x belongs to a --model"),
         (("--model", "EMPTY"), "holds no saved pipeline"),
