@@ -58,21 +58,30 @@ def _read_patient(folder: Path, row: Mapping[str, str], source: Path) -> Patient
             number = float(row[phase.lower()])
         except ValueError:
             return f"its {phase} is '{row[phase.lower()]}', which is no frame"
-        if number < 0 or number != int(number):
+        if number < 0 or not number.is_integer():  # which infinity and "nan" are not either
             return f"its {phase} is '{row[phase.lower()]}', which is no frame"
         frames[phase] = int(number) + 1
     if frames["ED"] == frames["ES"]:
         return f"its ED and ES are both frame {frames['ED'] - 1}"
     if not row["pathology"]:
         return "its pathology is not given"
-    image, mask = (find_nifti(folder, f"{code}_{name}") for name in ("sa", "sa_gt"))
-    files = [path.relative_to(source).as_posix() for path in (image, mask) if isinstance(path, Path) and path.exists()]
-    scans = tuple(Scan(files[0], phase, frame, *files[1:]) for phase, frame in frames.items())
+    if (files := find_pair(folder, f"{code}_sa", source)) is None:
+        return f"{code}_sa.nii.gz is not there"
+    scans = tuple(Scan(files[0], phase, frame, files[1]) for phase, frame in frames.items())
     height, weight = (read_number(row.get(name, "")) for name in ("height", "weight"))
     if height is not None and height < _LEAST_CM:
         height *= 100
     half = half_of(folder.relative_to(source).as_posix())
     return Patient(code, half, row["pathology"], scans, height, weight, str(source), COHORT, MASK_VALUES)
+
+
+def find_pair(folder: Path, stem: str, source: Path) -> tuple[str, str | None] | None:
+    """A volume and its mask, if it has one, as paths inside the source; None without the volume."""
+    paths = (find_nifti(folder, name) for name in (stem, f"{stem}_gt"))
+    image, mask = (
+        path.relative_to(source).as_posix() if isinstance(path, Path) and path.exists() else None for path in paths
+    )
+    return None if image is None else (image, mask)
 
 
 def patient_folders(source: Path, pattern: str) -> dict[str, Path]:

@@ -12,8 +12,7 @@ Martin-Isla et al., "Deep Learning Segmentation of the Right Ventricle in Cardia
 from pathlib import Path
 
 from hcm_hf.data.cohort import PHASES, Cohort, Patient, Scan, half_of
-from hcm_hf.data.mnms import MASK_VALUES, find_information, patient_folders, with_halves
-from hcm_hf.data.nifti import find_nifti
+from hcm_hf.data.mnms import MASK_VALUES, find_information, find_pair, patient_folders, with_halves
 
 
 COHORT = "mnms2"
@@ -51,14 +50,9 @@ def find_mnms2(source: str | Path) -> Cohort:
 def _scans(folder: Path, source: Path) -> tuple[Scan, ...]:
     scans = []
     for phase in (*PHASES, None):
-        stem = f"{folder.name}_SA_{phase or 'CINE'}"
-        files = []
-        for name in (stem, f"{stem}_gt"):
-            path = find_nifti(folder, name)
-            if isinstance(path, Path) and path.exists():
-                files.append(path.relative_to(source).as_posix())
-        if files:
-            scans.append(Scan(files[0], phase, None, *files[1:2]))
+        files = find_pair(folder, f"{folder.name}_SA_{phase or 'CINE'}", source)
+        if files is not None:
+            scans.append(Scan(files[0], phase, None, files[1]))
     return tuple(scans)
 
 
