@@ -212,7 +212,7 @@ def read_csv(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the number of each line and its values by column; the separator is that of the first line.
 
     Raises:
-        InputError: if the file is missing, huge, empty, or a line has more values than columns.
+        InputError: if the file is missing or huge, a column comes twice, or a line has more values than columns.
     """
     with explained(path):
         if not path.is_file():
@@ -224,6 +224,8 @@ def read_csv(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
     try:
         columns = [name.strip() for name in next(reader, [])]
+        if twice := [name for name, count in Counter(name.lower() for name in columns if name).items() if count > 1]:
+            raise InputError(f"{path} has two columns '{twice[0]}'; remove one.")
         for values in reader:
             if not any(value.strip() for value in values):
                 continue
