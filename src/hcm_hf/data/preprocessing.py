@@ -115,8 +115,9 @@ def _find_heart(
     first = labelled[0]
     cine = read_cine(patient)
     middle, by = image_centre(first.image), "image"
-    if cine is not None and cine.shape[3] > 1:
-        middle, by = motion_centre(turn.array(cine), first.spacing), "cine"
+    cine = None if cine is None else turn.array(cine)
+    if cine is not None and cine.shape[3] > 1 and cine.shape[:3] == first.image.shape:  # places mean the same in both
+        middle, by = motion_centre(cine, first.spacing), "cine"
     if segmenter is not None and (found := segmented_centre(first, middle, segmenter)) is not None:
         return found, "segmenter"
     return middle, by
