@@ -33,6 +33,7 @@ from hcm_hf.data.location import Segmenter
 from hcm_hf.data.preprocessing import LOCATED_BY, PreparedPatient, prepare_patient
 from hcm_hf.data.schema import features
 from hcm_hf.data.splits import drop_copies, split_patients
+from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import explained, replacing, require_empty, write_text
@@ -102,7 +103,7 @@ def build_dataset(
     Raises:
         InputError: on unreadable or incomplete files, an unknown group, or a split without patients.
     """
-    cohort = source if isinstance(source, Cohort) else find_cohort(source)
+    cohort = join_cohorts([source]) if isinstance(source, Cohort) else find_cohort(source)  # whose names are apart
     chosen = _choose(cohort, groups, resolution, seed)
     with TemporaryDirectory() as folder:
         prepare = _Preparation(Path(folder), cohort.group_names, resolution, all_frames, segmenter)
@@ -212,7 +213,8 @@ def _read_cohorts(acdc: str | Path | None, tables: Sequence[Path], mask_values: 
 
 
 def _choose(cohort: Cohort, groups: Sequence[str] | None, resolution: int, seed: int) -> Cohort:
-    """The cohort without the groups that were not asked for, after a check of the arguments."""
+    """The cohort without the groups that were not asked for, after a check of the arguments and of their names."""
+    Vocabulary(cohort.group_names).check()
     wanted = tuple(groups or cohort.group_names)
     for group in wanted:
         if group not in cohort.group_names:
