@@ -61,6 +61,16 @@ def test_without_masks_and_a_true_affine_it_stays_as_stored():
         assert examine("p", volumes(affine, masks=False)) == (Turn(), [])
     straight = volumes(np.diag([-2.0, -2, 10, 1]), masks=False)[0]  # no short axis lies along an axis of the scanner
     assert in_plane(straight) == Turn() and goes_to_the_apex(straight) is None
+    turn, notes = examine("p", volumes(np.diag([*SPACING, 1]), masks=False))  # as a program without a scanner saves
+    assert turn == Turn() and notes == [
+        "p: its affine of R A S axes lies along the scanner's, as no short axis does; kept as stored"
+    ]
+
+
+def test_ed_and_es_that_lie_differently_stay_as_stored():
+    ed, es = volumes(oblique(), masks=False)
+    turn, notes = examine("p", [ed, stored(es, WAYS["mirrored"])])
+    assert turn == Turn() and any("ED and ES lie differently by their affines" in note for note in notes)
 
 
 def test_where_masks_and_affine_disagree_the_masks_are_followed():

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from hcm_hf.data.orientation import Turn, axes_of, goes_to_the_apex, in_plane, slices_last
+from hcm_hf.data.orientation import Turn, axes_of, goes_to_the_apex, in_plane, is_oblique, slices_last
 from hcm_hf.data.volumes import Volume, is_trusted
 from hcm_hf.utils.errors import InputError
 
@@ -61,6 +61,8 @@ def examine(name: str, volumes: Sequence[Volume]) -> tuple[Turn, list[str]]:
     planar, odd = _planar(volumes, labelled)
     depth = sum(map(_depth, labelled))  # by the masks, which thin out to the apex
     said = {goes_to_the_apex(volume) for volume in volumes}  # by the affine
+    if len({in_plane(volume) for volume in volumes}) > 1 or (not depth and len(said) > 1):
+        odd.append("ED and ES lie differently by their affines; what the masks do not say is kept as stored")
     if depth and said == {depth > 0}:
         odd.insert(0, "masks and affine disagree on which end is the base; the masks are followed")
     if depth > 0 if depth else said == {False}:
@@ -85,6 +87,9 @@ def _planar(volumes: Sequence[Volume], labelled: Sequence[Volume]) -> tuple[Turn
     """The turn of x and y by the affine, if the masks do not contradict it, and a sentence for what is odd."""
     asked = {in_plane(volume) for volume in volumes}
     turn = asked.pop() if len(asked) == 1 else Turn()
+    if not labelled and turn != Turn() and not all(map(is_oblique, volumes)):  # and no mask says whether it is true
+        straight = f"its affine of {axes_of(volumes[0])} axes lies along the scanner's, as no short axis does"
+        return Turn(), [f"{straight}; kept as stored"]
     if labelled and all(map(_is_canonical, labelled)):  # of ACDC as nibabel turns it: flips without a voxel size
         turn = Turn(flipped=(0, 1))
     stored, turned = (_sides(one, labelled) for one in (Turn(), turn))
@@ -111,10 +116,11 @@ def _sides(turn: Turn, labelled: Sequence[Volume]) -> float | None:
 
 
 def orientation_of(volumes: Sequence[Volume]) -> str:
-    """What says how a patient's volumes lie, for the report."""
-    if all(map(is_trusted, volumes)):
+    """What says how a patient's volumes lie, for the report; the slices are along the third axis."""
+    masks = any(volume.mask is not None for volume in volumes)
+    if all(map(is_trusted if masks else is_oblique, volumes)):
         return "the affine"
-    return "the masks alone" if any(volume.mask is not None for volume in volumes) else "nothing, so kept as stored"
+    return "the masks alone" if masks else "nothing, so kept as stored"
 
 
 def share_notes(notes: Mapping[str, Sequence[str]]) -> list[str]:

@@ -72,15 +72,22 @@ def in_plane(volume: Volume) -> Turn:
     return max(fits, key=lambda turn: fits[turn])
 
 
-def goes_to_the_apex(volume: Volume) -> bool | None:
-    """Whether the affine says that the slices go from base to apex; None where it cannot be trusted with it.
+def is_oblique(volume: Volume) -> bool:
+    """Whether the affine can be trusted without masks, the slices being along the third axis.
 
     Slices along an axis of the scanner are no short axis, so that such an affine was made up on the way.
     """
     if volume.affine is None or not is_trusted(volume):
-        return None
+        return False
     slices = volume.affine[:3, 2] / np.linalg.norm(volume.affine[:3, 2])
-    return None if np.abs(slices).max() > _OBLIQUE else bool(slices @ _APEX > 0)
+    return bool(np.abs(slices).max() <= _OBLIQUE)
+
+
+def goes_to_the_apex(volume: Volume) -> bool | None:
+    """Whether the affine says that the slices go from base to apex; None where it cannot be trusted with it."""
+    if volume.affine is None or not is_oblique(volume):
+        return None
+    return bool(volume.affine[:3, 2] @ _APEX > 0)
 
 
 def axes_of(volume: Volume) -> str:

@@ -53,8 +53,8 @@ def prepare_patient(
     volumes = read_volumes(patient, all_frames)
     labelled = [next(volumes) for _ in patient.phases]
     turn, notes = examine(patient.name, labelled)
-    oriented_by = orientation_of(labelled)
     labelled = [turn(volume) for volume in labelled]
+    oriented_by = orientation_of(labelled)
     spacing = labelled[0].spacing
     centre, located_by = _find_heart(patient, labelled, turn, segmenter)
     rows: list[dict] = []
