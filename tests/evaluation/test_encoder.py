@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import save_encoder, save_instrument
 
-from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
+from hcm_hf.data.acdc import GROUPS
+from hcm_hf.data.cohort import PHASES, STRUCTURES
 from hcm_hf.evaluation.encoder import Encoder, Instrument, Predictions, check_encoder, encoder_quality, load_encoder
 from hcm_hf.evaluation.images import RealSlices, read_split
 from hcm_hf.evaluation.typed import plain

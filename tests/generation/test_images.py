@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from tiny import TINY, build_tiny
 
-from hcm_hf.data.acdc import GROUPS, LEVELS, PHASES
+from hcm_hf.data.acdc import GROUPS
+from hcm_hf.data.cohort import LEVELS, PHASES
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.generation import images as generation
 from hcm_hf.generation.images import find_images, generate_images, image_generator

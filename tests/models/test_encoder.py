@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
+from hcm_hf.data.acdc import GROUPS
+from hcm_hf.data.cohort import PHASES, STRUCTURES
 from hcm_hf.models import SliceEncoder
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from tiny import build_tiny, save_encoder
 
-from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
+from hcm_hf.data.acdc import GROUPS
+from hcm_hf.data.cohort import PHASES, STRUCTURES
 from hcm_hf.evaluation.encoder import load_encoder
 from hcm_hf.evaluation.typed import plain
 from hcm_hf.generation.images import generate_images

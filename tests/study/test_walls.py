@@ -5,7 +5,8 @@ import pytest
 import torch
 from tiny import build_tiny, save_encoder
 
-from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
+from hcm_hf.data.acdc import GROUPS
+from hcm_hf.data.cohort import PHASES, STRUCTURES
 from hcm_hf.models import SliceEncoder
 from hcm_hf.study.walls import examine_walls, follow
 from hcm_hf.utils.errors import InputError

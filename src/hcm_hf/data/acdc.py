@@ -11,11 +11,9 @@ Problem Solved?", IEEE TMI 37(11), 2018, https://doi.org/10.1109/TMI.2018.283750
 
 import re
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
-from hcm_hf.data.cohort import FREE_SPLIT, LEVELS, PHASES, Cohort, Patient, Scan, decode, half_of, read_number
-from hcm_hf.data.cohort import STRUCTURES as STRUCTURES
+from hcm_hf.data.cohort import FREE_SPLIT, PHASES, Cohort, Patient, Scan, decode, half_of, read_number
 from hcm_hf.data.nifti import AnyPath, find_nifti
 from hcm_hf.data.volumes import open_source
 from hcm_hf.utils.errors import InputError
@@ -24,18 +22,10 @@ from hcm_hf.utils.files import explained
 
 COHORT = "acdc"  # its name in a dataset
 GROUPS = ("DCM", "HCM", "MINF", "NOR", "RV")
-AXES = {"group": GROUPS, "phase": PHASES, "level": LEVELS}  # the conditions of a slice
 
 _PATIENT = re.compile(r"patient\d+")
 _MOST_INFO_BYTES = 2**16
 _SEARCH_DEPTH = 4  # an official archive is ACDC/database/training/patientXXX
-
-
-def check_groups(groups: Sequence[str]) -> None:
-    """Raise an `InputError` for a group that ACDC does not have."""
-    for group in groups:
-        if group not in GROUPS:
-            raise InputError(f"Unknown group '{group}' in groups; choose among {', '.join(GROUPS)}.")
 
 
 def find_cohort(source: str | Path) -> Cohort:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import datasets
 
-from hcm_hf.data.acdc import PHASES
+from hcm_hf.data.cohort import PHASES
 from hcm_hf.data.identity import read_identities
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.pictures import picture_size

@@ -4,13 +4,15 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeGuard
-
-import datasets
+from typing import TYPE_CHECKING, Literal, TypeGuard
 
 from hcm_hf.data.cohort import LEVELS, PHASES
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.names import TARGET_GROUP
+
+
+if TYPE_CHECKING:  # as it takes a second, and the synthetic cohort is drawn without it
+    import datasets
 
 
 Chosen = Sequence[str] | Literal["all", "target"]  # groups by name, or by what they are to a training
@@ -30,7 +32,7 @@ class Vocabulary:
     target_group: str = TARGET_GROUP
 
     @classmethod
-    def of(cls, dataset: datasets.DatasetDict, target_group: str = TARGET_GROUP) -> "Vocabulary":
+    def of(cls, dataset: "datasets.DatasetDict", target_group: str = TARGET_GROUP) -> "Vocabulary":
         """The words of a prepared dataset.
 
         Raises:

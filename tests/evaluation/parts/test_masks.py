@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
+from hcm_hf.data.acdc import GROUPS
+from hcm_hf.data.cohort import PHASES, STRUCTURES
 from hcm_hf.evaluation.comparison import Comparison, Reference
 from hcm_hf.evaluation.encoder import Encoder, Instrument
 from hcm_hf.evaluation.images import GeneratedImages, GeneratedPairs, RealSlices, read_split

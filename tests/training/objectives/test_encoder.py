@@ -6,7 +6,8 @@ import torch
 from game import LOG3
 from torch import nn
 
-from hcm_hf.data.acdc import GROUPS, PHASES, STRUCTURES
+from hcm_hf.data.acdc import GROUPS
+from hcm_hf.data.cohort import PHASES, STRUCTURES
 from hcm_hf.data.slices import SliceBatch, Slices
 from hcm_hf.models import SliceEncoder
 from hcm_hf.training.objectives.encoder import SliceRecognition, brier_score, soft_dice_loss

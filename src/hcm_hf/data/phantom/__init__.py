@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hcm_hf.data.acdc import GROUPS, check_groups
+from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.phantom.anatomy import Heart, Ripples
 from hcm_hf.data.phantom.layouts import LAYOUTS, Drawn
 from hcm_hf.data.phantom.scene import Body, Scanner, Scene
+from hcm_hf.data.vocabulary import check_groups
 from hcm_hf.utils.arguments import at_least, one_of
 from hcm_hf.utils.files import replacing, require_empty
 from hcm_hf.utils.process import count_cores, map_processes
@@ -106,7 +107,7 @@ def write_cohort(
     Raises:
         InputError: for an unknown group, fewer than one patient, or a folder that is not empty.
     """
-    check_groups(groups)
+    check_groups(groups, GROUPS)
     at_least("num_patients_per_group", num_patients_per_group, 1)
     one_of("layout", layout, LAYOUTS)
     require_empty(output_dir, "output_dir")
