@@ -119,6 +119,7 @@ def test_frames_of_a_cine_are_named_by_number(tmp_path):
             "t.csv has an unknown column 'colour'; a cohort has",
         ),
         (lambda rows: [{k: v for k, v in row.items() if k != "group"} for row in rows], "has no column 'group'"),
+        (lambda rows: [row | {"Phase": "ES"} for row in rows], "t.csv has two columns 'phase'; remove one"),
         (lambda rows: [rows[0] | {"image": "no.nii.gz"}], "line 2, names the image no.nii.gz, which is not there"),
         (lambda rows: [rows[0] | {"mask": "no.nii.gz"}], "line 2, names the mask no.nii.gz, which is not there"),
         (lambda rows: [*rows, rows[1]], "has two rows for p1_ES.nii.gz of p1, lines 3 and 14; remove one"),

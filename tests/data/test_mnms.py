@@ -93,6 +93,7 @@ def test_frames_count_from_0_in_the_table_and_sizes_come_from_it(sources, table)
     ("change", "message"),
     [
         ({"ES": "x"}, "P00002: its ES is 'x', which is no frame"),
+        ({"ES": "nan"}, "P00002: its ES is 'nan', which is no frame"),
         ({"ES": "0"}, "P00002: its ED and ES are both frame 0"),
         ({"Pathology": ""}, "P00002: its pathology is not given"),
         ({"External code": "Z"}, "P00002: 211230_M&Ms_Dataset_information_diagnosis_opendataset.csv has no row for"),
@@ -113,6 +114,18 @@ def test_without_the_challenges_table_a_sentence_says_so(sources, table):
     with pytest.raises(InputError, match=r"lacks the challenge's table \*information\*.csv"):
         read_cohort(sources / "mnms")
     table.with_name("other.txt").rename(table)
+
+
+def test_a_mask_without_its_volume_is_not_taken_for_it(sources):
+    root = sources / "mnms2"
+    patient = read_cohort(root).patients[1]
+    volume = root / patient.scans[0].image
+    volume.rename(root / "away")
+    try:
+        found = read_cohort(root)
+        assert len(found.patients) == 2 and found.left_out == [f"{patient.name}: {volume.name} is not there"]
+    finally:
+        (root / "away").rename(volume)
 
 
 def test_halves_and_missing_masks_are_known_by_the_folders(sources, table):

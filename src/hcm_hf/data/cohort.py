@@ -33,6 +33,7 @@ COLUMNS = (
     *("patient", "group", "phase", "image", "frame", "mask", "half", "height", "weight", "cohort", "mask_values"),
 )
 _NEEDED = ("patient", "group", "phase", "image")
+_LEAST_CM = 3.0  # heights below are in metres
 _MOST_BYTES = 2**26  # of a table; a million rows have less
 
 
@@ -198,6 +199,12 @@ def read_number(text: str) -> float | None:
     return size if 0 < size < float("inf") else None
 
 
+def read_height(text: str) -> float | None:
+    """A height in cm, also where it is written in metres; None unless it is a positive number."""
+    height = read_number(text)
+    return 100 * height if height is not None and height < _LEAST_CM else height
+
+
 def decode(data: bytes) -> str:
     """Text as editors and spreadsheets save it: UTF-8 with or without a mark, UTF-16 with one, or Latin-1."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -277,7 +284,7 @@ def _read_row(values: Mapping[str, str], path: Path, number: int, default: tuple
                 raise InputError(f"{place} names the {name} {values[name]}, which is not there; correct the path.")
     if values["mask"] and values["mask"] == values["image"]:
         raise InputError(f"{place} names {values['mask']} as image and as mask; correct one.")
-    sizes = {name: read_number(values[name]) for name in ("height", "weight")}
+    sizes = {"height": read_height(values["height"]), "weight": read_number(values["weight"])}
     notes = tuple(
         f"{values['patient']}: {path.name} has '{values[name]}' as {name}, which is no number; left empty"
         for name, size in sizes.items()

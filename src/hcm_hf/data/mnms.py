@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from hcm_hf.data.cohort import FREE_SPLIT, PHASES, Cohort, Patient, Scan, half_of, read_csv, read_number
+from hcm_hf.data.cohort import FREE_SPLIT, PHASES, Cohort, Patient, Scan, half_of, read_csv, read_height, read_number
 from hcm_hf.data.nifti import find_nifti
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import explained
@@ -21,7 +21,6 @@ from hcm_hf.utils.files import explained
 MASK_VALUES = ((1, 3), (2, 2), (3, 1))  # 1 is the left cavity, 3 the right one
 COHORT = "mnms"
 _NEEDED = ("external code", "pathology", "ed", "es")
-_LEAST_CM = 3.0  # heights below are in metres
 
 
 def find_mnms(source: str | Path) -> Cohort:
@@ -68,9 +67,7 @@ def _read_patient(folder: Path, row: Mapping[str, str], source: Path) -> Patient
     if (files := find_pair(folder, f"{code}_sa", source)) is None:
         return f"{code}_sa.nii.gz is not there"
     scans = tuple(Scan(files[0], phase, frame, files[1]) for phase, frame in frames.items())
-    height, weight = (read_number(row.get(name, "")) for name in ("height", "weight"))
-    if height is not None and height < _LEAST_CM:
-        height *= 100
+    height, weight = read_height(row.get("height", "")), read_number(row.get("weight", ""))
     half = half_of(folder.relative_to(source).as_posix())
     return Patient(code, half, row["pathology"], scans, height, weight, str(source), COHORT, MASK_VALUES)
 
@@ -92,7 +89,7 @@ def patient_folders(source: Path, pattern: str) -> dict[str, Path]:
     """
     folders: dict[str, Path] = {}
     with explained(source):
-        for path in sorted(source.rglob(pattern)):
+        for path in _visible(source, pattern):
             known = folders.setdefault(path.parent.name, path.parent)
             if known != path.parent:
                 raise InputError(
@@ -102,13 +99,19 @@ def patient_folders(source: Path, pattern: str) -> dict[str, Path]:
     return dict(sorted(folders.items()))
 
 
+def _visible(source: Path, pattern: str) -> list[Path]:
+    """The files of a pattern, sorted, without what an archive program or a system leaves (`._name`, `__MACOSX`)."""
+    found = sorted(source.rglob(pattern))
+    return [path for path in found if not any(part.startswith((".", "__")) for part in path.relative_to(source).parts)]
+
+
 def find_information(source: Path, needed: tuple[str, ...]) -> tuple[Path, list[dict[str, str]]]:
     """The table of a challenge inside its folder or beside it, and its rows by column in lower case.
 
     Raises:
         InputError: if none is there, or a column is missing.
     """
-    tables = sorted(source.rglob("*nformation*.csv")) or sorted(source.absolute().parent.glob("*nformation*.csv"))
+    tables = _visible(source, "*nformation*.csv") or sorted(source.absolute().parent.glob("[!.]*nformation*.csv"))
     if not tables:
         raise InputError(f"{source} lacks the challenge's table *information*.csv; copy it there.")
     rows = [{name.lower(): value for name, value in row.items()} for _, row in read_csv(tables[0])]
