@@ -32,6 +32,11 @@ def test_each_problem_is_said_by_name_and_stops_nothing(tmp_path):
     (problem,) = said.problems
     assert problem.startswith("p1: ") and "gives the voxel size 1 x 1 x 1 mm" in problem
     assert any(note.startswith("p3: its pixels of 3.5 to 3.5 mm are not those of") for note in said.notes)
+    for row in rows:
+        row["group"] = "old scar" if row["patient"] == "p4" else "HCM"
+    problems = inspect(write_table(tmp_path / "lone.csv", rows)).problems
+    assert any("group 'old scar' is no single word" in problem for problem in problems)
+    assert any("Group old scar has one patient, p4" in problem for problem in problems)
 
 
 def test_a_folder_of_nothing_known_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import tyro
 from hcm_hf.data.checks import examine, share_notes
 from hcm_hf.data.cohort import PHASES, Cohort, Patient, parse_mask_values, write_table
 from hcm_hf.data.layouts import read_cohort
+from hcm_hf.data.splits import check_group_sizes
+from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.data.volumes import read_volumes
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.process import map_processes
@@ -25,7 +28,7 @@ class Inspection:
 
     path: Path
     cohort: Cohort
-    problems: list[str]  # a sentence for each patient who would be refused
+    problems: list[str]  # a sentence for each patient or group that would be refused
     notes: list[str]  # a sentence for each oddity
 
     def __str__(self) -> str:
@@ -70,6 +73,11 @@ def inspect(
     found = list(map_processes(_examine, cohort.patients, num_proc=num_proc))
     notes = {patient.name: noted for patient, (noted, _) in zip(cohort.patients, found, strict=True)}
     problems = [problem for _, problem in found if problem]
+    for check in (Vocabulary(cohort.group_names).check, partial(check_group_sizes, cohort.patients)):
+        try:
+            check()
+        except InputError as error:
+            problems.append(str(error))
     if output is not None:
         write_table(cohort, output)
     return Inspection(folder, cohort, problems, share_notes(notes))

@@ -32,7 +32,7 @@ from hcm_hf.data.layouts import read_cohort
 from hcm_hf.data.location import Segmenter
 from hcm_hf.data.preprocessing import LOCATED_BY, PreparedPatient, prepare_patient
 from hcm_hf.data.schema import features
-from hcm_hf.data.splits import drop_copies, split_patients
+from hcm_hf.data.splits import check_group_sizes, drop_copies, split_patients
 from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
@@ -222,13 +222,7 @@ def _choose(cohort: Cohort, groups: Sequence[str] | None, resolution: int, seed:
     at_least("seed", seed, 0)
     at_least("resolution", resolution, 16)
     patients = [patient for patient in cohort.patients if patient.group in wanted]
-    for group, count in sorted(Counter(patient.group for patient in patients).items()):
-        if count == 1 and len(patients) > 1:
-            name = next(patient.name for patient in patients if patient.group == group)
-            raise InputError(
-                f"Group {group} has one patient, {name}, who cannot be in training and in test; add others, or leave "
-                "the group out of `groups`."
-            )
+    check_group_sizes(patients)
     others = Counter(patient.group for patient in cohort.patients if patient.group not in wanted)
     left_out = [f"{count} patients of group {group}, not asked for" for group, count in sorted(others.items())]
     return replace(cohort, patients=patients, left_out=cohort.left_out + left_out)

@@ -1,13 +1,26 @@
 """Deal out patients to training, validation and test."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 from hcm_hf.data.cohort import Patient
 from hcm_hf.data.schema import SPLITS
+from hcm_hf.utils.errors import InputError
 
 
 _SHARES = {"test": 0.2, "validation": 0.1}  # of a group's patients, where the source has no split
+
+
+def check_group_sizes(patients: Sequence[Patient]) -> None:
+    """Raise an `InputError` for a group with one patient beside others."""
+    for group, count in sorted(Counter(patient.group for patient in patients).items()):
+        if count == 1 and len(patients) > 1:
+            name = next(patient.name for patient in patients if patient.group == group)
+            raise InputError(
+                f"Group {group} has one patient, {name}, who cannot be in training and in test; add others, or leave "
+                "the group out of `groups`."
+            )
 
 
 def split_patients(
