@@ -1,6 +1,7 @@
 """Say what a folder or a table of patients holds, before it is prepared."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,15 +66,23 @@ def inspect(
         num_proc: number of processes that read patients.
 
     Raises:
-        InputError: if the folder is in no known layout, or the output exists.
+        InputError: if the folder is in no known layout, the output exists, or `mask_values` is given for a folder.
     """
     if output is not None and output.exists():
         raise InputError(f"output {output} exists; name a new file.")
+    if mask_values and folder.is_dir():
+        raise InputError(
+            f"mask_values {' '.join(mask_values)} is for a table, and {folder} is a folder; leave it out."
+        )
     cohort = read_cohort(folder, dict(parse_mask_values(mask_values)) if mask_values else None)
     found = list(map_processes(_examine, cohort.patients, num_proc=num_proc))
     notes = {patient.name: noted for patient, (noted, _) in zip(cohort.patients, found, strict=True)}
     problems = [problem for _, problem in found if problem]
-    for check in (Vocabulary(cohort.group_names).check, partial(check_group_sizes, cohort.patients)):
+    checks: list[Callable[[], None]] = [
+        Vocabulary(cohort.group_names).check,
+        partial(check_group_sizes, cohort.patients),
+    ]
+    for check in checks:
         try:
             check()
         except InputError as error:

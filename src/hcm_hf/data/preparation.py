@@ -205,6 +205,10 @@ def _read_cohorts(acdc: str | Path | None, tables: Sequence[Path], mask_values: 
     """All patients that were named."""
     if mask_values and not tables:
         raise InputError(f"mask_values {' '.join(mask_values)} is for `cohort`; give that too.")
+    if mask_values and all(Path(table).is_dir() for table in tables):
+        raise InputError(
+            f"mask_values {' '.join(mask_values)} is for tables, and `cohort` names folders; leave it out."
+        )
     if acdc is None and not tables:
         raise InputError("Give `acdc` or `cohort`: there are no patients without.")
     mapping = dict(parse_mask_values(mask_values)) if mask_values else None
