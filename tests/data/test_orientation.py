@@ -81,6 +81,20 @@ def test_where_masks_and_affine_disagree_the_masks_are_followed():
     assert turn.flipped == (2,) and any("disagree on which end is the base" in note for note in notes)
 
 
+def test_where_masks_hardly_thin_out_the_affine_is_followed():
+    """A few slices of the middle, whose marked area happens to grow by some pixels."""
+    given = []
+    for volume in volumes(oblique()):
+        count = volume.mask.shape[2]
+        mask = np.zeros_like(volume.mask)
+        mask[..., count // 2 - 1 : count // 2 + 2] = volume.mask[..., [count // 2]]
+        x, y = (places[0] for places in np.nonzero(mask[..., count // 2] == 2))
+        mask[x, y, count // 2 - 1] = 0
+        given.append(replace(volume, mask=mask))
+    turn, notes = examine("p", given)
+    assert 2 not in turn.flipped and any("the affine is followed" in note for note in notes)
+
+
 @pytest.mark.parametrize(("size", "noted"), [(0.45, True), (0.5, False), (3.0, False), (3.2, True)])
 def test_pixels_that_are_not_those_of_cardiac_slices_are_questioned(size, noted):
     spacing = (size, size, 10.0)

@@ -19,8 +19,10 @@ from hcm_hf.data.identity import TEXTURE_SIZE, hash_voxels, take_texture
 from hcm_hf.data.location import Segmenter, image_centre, motion_centre, segmented_centre
 from hcm_hf.data.orientation import Turn
 from hcm_hf.data.volumes import Volume, read_cine, read_volumes
+from hcm_hf.utils.errors import InputError
 
 
+_FIELD_ERROR = 0.02  # of the side of a field of view, between two grids of the same one
 LOCATED_BY = ("mask", "segmenter", "cine", "image")  # what shows where a heart is, the best first
 
 
@@ -57,14 +59,18 @@ def prepare_patient(
     oriented_by = orientation_of(labelled)
     spacing = labelled[0].spacing
     centre, located_by = _find_heart(patient, labelled, turn, segmenter)
+    shown_in = next((volume for volume in labelled if volume.mask is not None), labelled[0])
     rows: list[dict] = []
     identities: list[str] = []
     textures, outside, empty_masks = [], [], 0
     for place, volume in enumerate(chain(labelled, map(turn, volumes))):
         identity = hash_voxels(volume.image)
-        if volume.mask is not None:
+        if volume.mask is None:
+            centre = _carried(centre, shown_in, volume)
+        else:
             centre = mask_centre(volume.mask)
             outside.append(share_outside(volume.mask, centre, volume.spacing))
+        shown_in = volume
         images, masks = prepare_volume(volume, centre, resolution)
         if place < len(labelled):
             identities.append(identity)
@@ -121,6 +127,30 @@ def _find_heart(
     if segmenter is not None and (found := segmented_centre(first, middle, segmenter)) is not None:
         return found, "segmenter"
     return middle, by
+
+
+def _carried(centre: tuple[float, float], before: Volume, volume: Volume) -> tuple[float, float]:
+    """The same place in the voxels of another volume, if both show the same field of view.
+
+    Raises:
+        InputError: if they do not.
+    """
+    if before.image.shape[:2] == volume.image.shape[:2] and before.spacing[:2] == volume.spacing[:2]:
+        return centre
+    fields = [
+        [count * size for count, size in zip(one.image.shape[:2], one.spacing[:2], strict=True)]
+        for one in (before, volume)
+    ]
+    if not np.allclose(*fields, rtol=_FIELD_ERROR):
+        raise InputError(
+            f"{volume.file} has no mask and another field of view than {before.file}, which shows where the heart is; "
+            "give it a mask, or resample it onto the other."
+        )
+    x, y = (
+        (place + 0.5) * old / new - 0.5
+        for place, old, new in zip(centre, before.spacing[:2], volume.spacing[:2], strict=True)
+    )
+    return x, y
 
 
 def _png(pixels: np.ndarray) -> bytes:
