@@ -11,6 +11,7 @@ from hcm_hf.data.dataset import build_dataset
 from hcm_hf.data.location import image_centre, motion_centre, segmented_centre
 from hcm_hf.data.preprocessing import prepare_patient
 from hcm_hf.data.volumes import Volume
+from hcm_hf.utils.errors import InputError
 
 
 MIDDLE = (92.0, 38.0)  # mm; far from the image's
@@ -78,3 +79,27 @@ def test_a_volume_without_a_mask_is_cut_as_the_patients_other_one(table):
     rows = [row for row in prepared.rows if row["phase"] == "ES"]
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(rows[2]["image"]))), expected[2])
     assert prepared.located_by == "mask" and prepared.cropped == 0
+
+
+def test_a_place_is_carried_to_a_finer_grid_of_the_same_field_and_no_other(tmp_path):
+    """A volume without a mask is cropped where the patient's other one shows the heart."""
+    rows = write_cohort(tmp_path, groups=("HCM",), number=1)
+    fine = (SPACING[0] / 2, SPACING[1] / 2, SPACING[2])
+    image, mask = moved()
+    save(tmp_path / rows[0]["image"], image)
+    save(tmp_path / rows[0]["mask"], mask)
+    later = moved(phase="ES")[0]
+    rows[1]["mask"] = ""
+
+    def crop(voxels, spacing):
+        save(tmp_path / rows[1]["image"], voxels, spacing)
+        (patient,) = read_table(write_table(tmp_path / "t.csv", rows)).patients
+        prepared = prepare_patient(patient, 32)
+        pictures = [Image.open(io.BytesIO(row["image"])) for row in prepared.rows if row["phase"] == "ES"]
+        return np.stack([np.asarray(picture, float) for picture in pictures])
+
+    same = crop(later, SPACING)
+    finer = crop(later.repeat(2, axis=0).repeat(2, axis=1), fine)
+    assert np.abs(same - finer).mean() < 4 < np.abs(same - np.roll(same, 3, axis=2)).mean()
+    with pytest.raises(InputError, match="has no mask and another field of view than .*give it a mask, or resample"):
+        crop(later.repeat(2, axis=0).repeat(2, axis=1), SPACING)
