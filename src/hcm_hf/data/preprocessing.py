@@ -137,11 +137,8 @@ def _carried(centre: tuple[float, float], before: Volume, volume: Volume) -> tup
     """
     if before.image.shape[:2] == volume.image.shape[:2] and before.spacing[:2] == volume.spacing[:2]:
         return centre
-    fields = [
-        [count * size for count, size in zip(one.image.shape[:2], one.spacing[:2], strict=True)]
-        for one in (before, volume)
-    ]
-    if not np.allclose(*fields, rtol=_FIELD_ERROR):
+    first, second = (np.multiply(one.image.shape[:2], one.spacing[:2]) for one in (before, volume))
+    if not np.allclose(first, second, rtol=_FIELD_ERROR):
         raise InputError(
             f"{volume.file} has no mask and another field of view than {before.file}, which shows where the heart is; "
             "give it a mask, or resample it onto the other."
