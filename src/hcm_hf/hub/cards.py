@@ -31,7 +31,7 @@ _TEMPLATES = Path(__file__).parents[1] / "model_cards"
 _METRICS = ("ssim_random", "cc_random", "mse_random", *(name for name in GLANCE if name != "ssim_random"))
 # Of training_config.json, in the table of the recipe.
 _RECIPE = (
-    *("num_epochs", "train_batch_size", "num_processes", "learning_rate", "lr_scheduler"),
+    *("num_epochs", "num_steps", "train_batch_size", "num_processes", "learning_rate", "lr_scheduler"),
     *("adam_betas", "patience", "ema_decay", "mixed_precision", "seed"),
     *("sizes", "objective", "teacher", "teacher_hash"),
 )

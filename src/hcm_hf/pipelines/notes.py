@@ -113,7 +113,12 @@ _OPTIONAL: dict[str, Check] = {
     **dict.fromkeys(("dataset_fingerprint", "teacher", "teacher_hash", "output_dir"), _or_none(_is_text)),
     **{"mixed_precision": _or_none(_is_word), "target_group": _is_text},
     **dict.fromkeys(("num_epochs", "train_batch_size", "num_processes", "patience", "seed"), _is_whole),
-    **{"num_train_slices": _is_whole, "learning_rate": _is_number, "ema_decay": _is_number},
+    **{
+        "num_train_slices": _is_whole,
+        "num_steps": _or_none(_is_whole),
+        "learning_rate": _is_number,
+        "ema_decay": _is_number,
+    },
     **{"adam_betas": _list_of(_is_number), "relative_rates": _or_none(_mapping_to(_is_number))},
     **{"objective": _is_mapping, "sizes": _is_mapping, "finished": lambda value: isinstance(value, bool)},
     **{"progress": _all_of(_PROGRESS), "environment": _or_none(_all_of(_ENVIRONMENT))},
