@@ -20,6 +20,6 @@ def test_a_lazy_function_has_the_signature_and_docstring_of_the_function(address
 
 
 def test_a_lazy_function_calls_the_function():
-    assert lazy("data.acdc:check_groups")(("HCM",)) is None
+    assert lazy("data.vocabulary:check_groups")(("HCM",), ("HCM",)) is None
     with pytest.raises(ValueError, match="HOCM"):
-        lazy("data.acdc:check_groups")(("HOCM",))
+        lazy("data.vocabulary:check_groups")(("HOCM",), ("HCM",))
