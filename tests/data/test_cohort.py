@@ -1,3 +1,4 @@
+import nibabel
 import numpy as np
 import pytest
 from hearts import SHAPE, heart, oblique, save, write_cohort, write_table
@@ -123,6 +124,10 @@ def test_frames_of_a_cine_are_named_by_number(tmp_path):
         (lambda rows: [rows[0] | {"image": "no.nii.gz"}], "line 2, names the image no.nii.gz, which is not there"),
         (lambda rows: [rows[0] | {"mask": "no.nii.gz"}], "line 2, names the mask no.nii.gz, which is not there"),
         (lambda rows: [*rows, rows[1]], "has two rows for p1_ES.nii.gz of p1, lines 3 and 14; remove one"),
+        (
+            lambda rows: [*rows, rows[1] | {"image": f"./{rows[1]['image']}", "phase": ""}],
+            "has two rows for p1_ES.nii.gz of p1, lines 3 and 14; remove one",
+        ),
         (lambda rows: [rows[0], rows[1] | {"phase": "ED"}], "has two rows for phase ED of p1, lines 2 and 3"),
         (lambda rows: [rows[0] | {"phase": "systole"}], "has the phase 'systole'; write ED, ES or nothing"),
         (lambda rows: [rows[0] | {"frame": "0"}], "has the frame '0'; frames count from 1"),
@@ -189,6 +194,24 @@ def test_two_cohorts_keep_equal_names_apart(files, tmp_path):
         "alone: 70/10/20" in report.split_rule and "hospital: test is testing in the column half" in report.split_rule
     )
     assert "the heart was located by mask in 6 patients, image in 4 patients" in report.notes
+
+
+def test_a_copy_in_another_cohort_is_known_without_masks_turned_and_with_other_greys(files, tmp_path):
+    """Or one patient would be in training and in test."""
+    folder, rows = files
+    alone = write_table(folder / "whole.csv", rows)
+    (tmp_path / "other").mkdir()
+    copied = [row | {"patient": "x9", "group": "HCM", "mask": "", "half": "test"} for row in rows[:2]]
+    for row in copied:
+        voxels = nibabel.load(folder / row["image"]).get_fdata()
+        save(tmp_path / "other" / row["image"], voxels[::-1].transpose(1, 0, 2)[:, :, ::-1] * 0.31 + 4)
+    others = write_cohort(tmp_path / "other", number=3, masks=False)[4:]
+    for row in others:
+        save(tmp_path / "other" / row["image"], heart(60 + int(row["patient"][1:]), row["phase"])[0])
+    hospital = write_table(tmp_path / "other/clinic.csv", copied + others)
+    report = prepare_dataset(None, tmp_path / "data", 16, cohort=(alone, hospital))
+    assert "whole:p1: the same volumes as clinic:x9 of the testing half" in report.left_out
+    assert len([sentence for sentence in report.left_out if "the same volumes" in sentence]) == 1
 
 
 def test_a_mask_on_another_grid_is_resampled_by_the_affines_or_refused(tmp_path):

@@ -51,6 +51,9 @@ CHANGES = {
     "clipped": lambda images: np.clip(images, *np.percentile(images, (2, 98))),
     "reversed": lambda images: images[::-1],
     "without its ends": lambda images: images[2:-2],
+    "mirrored": lambda images: images[:, ::-1] * 2.0,
+    "turned by a quarter": lambda images: np.rot90(images, axes=(1, 2)) + 5,
+    "transposed": lambda images: images.transpose(0, 2, 1),
 }
 
 
@@ -59,7 +62,7 @@ def test_copies_are_found_whatever_their_grey_values(change):
     """Also where all hearts have one shape."""
     images = {f"p{seed}": hearts(10, seed) for seed in range(4)}
     images["copy"] = CHANGES[change](images["p2"])
-    textures = {name: take_texture(one) for name, one in images.items()}
+    textures = {name: take_texture(one)[None] for name, one in images.items()}
     volumes = {name: [name] for name in images}
     assert find_copies(volumes, textures) == [{"p2", "copy"}]
 
@@ -67,7 +70,7 @@ def test_copies_are_found_whatever_their_grey_values(change):
 def test_copies_are_found_however_few_are_in_memory_together(monkeypatch):
     images = {f"p{seed}": hearts(4, seed) for seed in range(5)}
     images |= {"copy": images["p0"] * 2, "other": images["p4"] + 9}
-    textures = {name: take_texture(one) for name, one in images.items()}
+    textures = {name: take_texture(one)[None] for name, one in images.items()}
     volumes = {name: [name] for name in images}
     found = find_copies(volumes, textures)
     monkeypatch.setattr(identity, "_BLOCK", 2)
@@ -75,7 +78,7 @@ def test_copies_are_found_however_few_are_in_memory_together(monkeypatch):
 
 
 def test_copies_of_copies_stand_in_one_set():
-    textures = {name: take_texture(hearts(4, seed)) for seed, name in enumerate("abcd")}
+    textures = {name: take_texture(hearts(4, seed))[None] for seed, name in enumerate("abcd")}
     assert find_copies({"a": ["1"], "b": ["1", "2"], "c": ["3"], "d": ["3", "2"]}, textures) == [set("abcd")]
     assert find_copies({name: [name] for name in "abcd"}, textures) == []
     assert find_copies({}, {}) == []
@@ -83,4 +86,4 @@ def test_copies_of_copies_stand_in_one_set():
 
 def test_slices_without_structure_are_nobodys_copies():
     blank = take_texture(np.full((5, 64, 64), 7))
-    assert not blank.any() and find_copies({"a": ["1"], "b": ["2"]}, {"a": blank, "b": blank}) == []
+    assert not blank.any() and find_copies({"a": ["1"], "b": ["2"]}, {"a": blank[None], "b": blank[None]}) == []

@@ -106,6 +106,15 @@ def test_patients_whom_the_table_does_not_describe_are_left_out_by_name(sources,
     assert any(sentence.startswith(message) for sentence in found.left_out)
 
 
+def test_a_patient_with_two_rows_that_differ_is_refused(sources, table):
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines, lines[2]]))
+    assert len(read_cohort(sources / "mnms").patients) == 3
+    table.write_text("\n".join([*lines, lines[2].replace("P00002", "p00002")]))
+    with pytest.raises(InputError, match="has two rows for P00002 that differ; remove one"):
+        read_cohort(sources / "mnms")
+
+
 def test_without_the_challenges_table_a_sentence_says_so(sources, table):
     rewrite(table, lambda row: row.pop("Pathology"))
     with pytest.raises(InputError, match="has no column 'pathology'; copy the challenge's own table"):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hearts import SPACING, heart, oblique
 
-from hcm_hf.data.checks import examine
+from hcm_hf.data.checks import examine, orientation_of
 from hcm_hf.data.orientation import Turn, goes_to_the_apex, in_plane
 from hcm_hf.data.volumes import Volume
 
@@ -79,6 +79,8 @@ def test_where_masks_and_affine_disagree_the_masks_are_followed():
     ]
     turn, notes = examine("p", given)
     assert turn.flipped == (2,) and any("disagree on which end is the base" in note for note in notes)
+    assert orientation_of([turn(volume) for volume in given]) == "the masks alone"
+    assert orientation_of(volumes(oblique())) == "the affine"
 
 
 def test_where_masks_hardly_thin_out_the_affine_is_followed():

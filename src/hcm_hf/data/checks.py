@@ -58,7 +58,7 @@ def examine(name: str, volumes: Sequence[Volume]) -> tuple[Turn, list[str]]:
         if np.array_equal(before.image, after.image):
             raise InputError(
                 f"{before.file} and {after.file} hold the same voxels as {before.phase} and {after.phase}; copy the "
-                "missing one again or correct Info.cfg."
+                "missing one again, or correct which file or frame is which."
             )
     planar, odd = _planar(volumes, labelled)
     depth = sum(map(_depth, labelled))  # by the masks, which thin out to the apex
@@ -121,9 +121,10 @@ def _sides(turn: Turn, labelled: Sequence[Volume]) -> float | None:
 
 
 def orientation_of(volumes: Sequence[Volume]) -> str:
-    """What says how a patient's volumes lie, for the report; the slices are along the third axis."""
+    """What says how a patient's volumes lie, for the report; they have been turned as `examine` says."""
     masks = any(volume.mask is not None for volume in volumes)
-    if all(map(is_trusted if masks else is_oblique, volumes)):
+    trusted = is_trusted if masks else is_oblique
+    if all(trusted(one) and in_plane(one) == Turn() and goes_to_the_apex(one) is not False for one in volumes):
         return "the affine"
     return "the masks alone" if masks else "nothing, so kept as stored"
 

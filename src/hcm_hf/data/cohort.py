@@ -282,7 +282,8 @@ def _read_row(values: Mapping[str, str], path: Path, number: int, default: tuple
         with explained(file):
             if values[name] and not file.is_file():
                 raise InputError(f"{place} names the {name} {values[name]}, which is not there; correct the path.")
-    if values["mask"] and values["mask"] == values["image"]:
+    image, mask = (values[name] and os.path.normpath(values[name]) for name in ("image", "mask"))
+    if mask == image:
         raise InputError(f"{place} names {values['mask']} as image and as mask; correct one.")
     sizes = {"height": read_height(values["height"]), "weight": read_number(values["weight"])}
     notes = tuple(
@@ -294,7 +295,7 @@ def _read_row(values: Mapping[str, str], path: Path, number: int, default: tuple
         name=values["patient"],
         half=HALVES.get(values["half"].lower(), ""),
         group=values["group"],
-        scans=(Scan(values["image"], phase, frame, values["mask"] or None),),
+        scans=(Scan(image, phase, frame, mask or None),),
         **sizes,
         source=str(path.parent),
         cohort=values["cohort"] or path.stem,

@@ -56,6 +56,12 @@ def prepare_volume(
     return images, np.argmax(coverage, axis=0).astype(np.uint8)
 
 
+def middle_of_frame(image: np.ndarray, size: int) -> np.ndarray:
+    """The middle half of each side of a frame (X, Y, Z), wherever the heart is: float32 (Z, size, size)."""
+    width, height, _ = image.shape
+    return _resize(image.astype(np.float32), (width / 4, height / 4, 3 * width / 4, 3 * height / 4), size)
+
+
 def _crop(
     voxels: np.ndarray, centre: tuple[float, float], spacing: tuple[float, float, float], resolution: int, fill: float
 ) -> np.ndarray:
@@ -67,7 +73,10 @@ def _crop(
         corners.append((low + before, high + before))
         padding.append((before, after))
     (left, right), (top, bottom) = corners
-    size, box = (resolution, resolution), (left, top, right, bottom)
-    planes = np.moveaxis(np.pad(voxels, [*padding, (0, 0)], constant_values=fill), 2, 0)
-    pictures = (Image.fromarray(np.ascontiguousarray(plane.T)) for plane in planes)
-    return np.stack([np.asarray(picture.resize(size, Image.Resampling.BILINEAR, box)) for picture in pictures])
+    return _resize(np.pad(voxels, [*padding, (0, 0)], constant_values=fill), (left, top, right, bottom), resolution)
+
+
+def _resize(voxels: np.ndarray, box: tuple[float, float, float, float], size: int) -> np.ndarray:
+    """A box (left, top, right, bottom) of each plane of float32 (X, Y, Z), to (Z, size, size)."""
+    pictures = (Image.fromarray(np.ascontiguousarray(plane.T)) for plane in np.moveaxis(voxels, 2, 0))
+    return np.stack([np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box)) for picture in pictures])

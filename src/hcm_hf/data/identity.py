@@ -61,26 +61,39 @@ def read_identities(value: object, what: str) -> Identities:
 def take_texture(images: np.ndarray) -> np.ndarray:
     """Return slices without their coarse structure: the noise and fine edges that no two scans share.
 
+    A slice that is stored mirrored or turned by quarters has the same texture.
+
     Args:
-        images: (N, H, W), any intensities.
+        images: (N, S, S), any intensities.
 
     Returns:
-        float16 (N, H W), each of mean 0 and norm 1, or all 0 for a constant slice.
+        float16 (N, S S), each of mean 0 and norm 1, or all 0 for a constant slice.
     """
     images = images.astype(np.float32)
-    rows = (images - uniform_filter(images, (1, 3, 3), mode="nearest")).reshape(len(images), -1)
+    fine = images - uniform_filter(images, (1, 3, 3), mode="nearest")
+    rows = np.stack([_upright(one) for one in fine]).reshape(len(images), -1)
     rows -= rows.mean(1, keepdims=True)
     return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)).astype(np.float16)
+
+
+def _upright(fine: np.ndarray) -> np.ndarray:
+    """The one of the eight turned and mirrored forms of (S, S) with its energy at the bottom, next at the right."""
+    from_middle = np.arange(len(fine)) - (len(fine) - 1) / 2
+    energy = np.square(fine)
+    down, right = energy.sum(1) @ from_middle, energy.sum(0) @ from_middle
+    turned = fine[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
+    return turned.T if abs(right) > abs(down) else turned
 
 
 def find_copies(volumes: Mapping[str, Sequence[str]], textures: Mapping[str, np.ndarray]) -> list[set[str]]:
     """Return sets of patients who share a scan, with equal voxels or other intensities, in the order of `textures`.
 
-    Two patients are copies if half of one's slices have the texture of a slice of the other.
+    Two patients are copies if half of one's slices have the texture of a slice of the other, in any of the views.
 
     Args:
         volumes: SHA-256 of each volume, by patient.
-        textures: textures (N, D) from `take_texture`, by patient; a few of them are looked at at once.
+        textures: textures (V, N, D) from `take_texture`, of the same V views of each slice, by patient; a few patients
+            are looked at at once.
     """
     names = list(textures)
     together = np.eye(len(names), dtype=bool)
@@ -90,15 +103,15 @@ def find_copies(volumes: Mapping[str, Sequence[str]], textures: Mapping[str, np.
             together[index, holders.setdefault(volume, index)] = True
     blocks = [range(start, min(start + _BLOCK, len(names))) for start in range(0, len(names), _BLOCK)]
     for others in blocks:
-        seen = [textures[names[index]].astype(np.float32) for index in others]
-        starts = np.cumsum([0, *map(len, seen[:-1])])
-        everything = np.concatenate(seen).reshape(sum(map(len, seen)), -1)
+        seen = [textures[names[index]] for index in others]
+        starts = np.cumsum([0, *(one.shape[1] for one in seen[:-1])])
+        everything = np.concatenate(seen, axis=1).astype(np.float32)
         for index, name in enumerate(names):
-            own = textures[name].astype(np.float32).reshape(len(textures[name]), -1)
-            own = own[own.any(axis=1)]
-            if len(own):
-                best = np.maximum.reduceat(own @ everything.T, starts, axis=1)  # (slices, patients)
-                together[index, others] |= (best > _ALIKE).mean(axis=0) >= 0.5
+            for own, views in zip(textures[name].astype(np.float32), everything, strict=True):
+                own = own[own.any(axis=1)]
+                if len(own):
+                    best = np.maximum.reduceat(own @ views.T, starts, axis=1)  # (slices, patients)
+                    together[index, others] |= (best > _ALIKE).mean(axis=0) >= 0.5
     count, labels = connected_components(together, directed=False) if names else (0, np.empty(0))
     sets = [{names[index] for index in np.flatnonzero(labels == label)} for label in range(count)]
     return [group for group in sets if len(group) > 1]

@@ -8,7 +8,7 @@ Campello et al., "Multi-Centre, Multi-Vendor and Multi-Disease Cardiac Segmentat
     Training/Labeled/CODE/CODE_sa_gt.nii.gz       its masks, 4-D; only ED and ES are marked
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def find_mnms(source: str | Path) -> Cohort:
     source = Path(source)
     folders = patient_folders(source, "*_sa.nii*")
     path, rows = find_information(source, _NEEDED)
-    known = {row["external code"].upper(): row for row in rows}
+    known = by_code(rows, lambda row: row["external code"].upper(), path)
     patients, left_out = [], []
     for code, folder in folders.items():
         row = known.pop(code.upper(), None)
@@ -70,6 +70,21 @@ def _read_patient(folder: Path, row: Mapping[str, str], source: Path) -> Patient
     height, weight = read_height(row.get("height", "")), read_number(row.get("weight", ""))
     half = half_of(folder.relative_to(source).as_posix())
     return Patient(code, half, row["pathology"], scans, height, weight, str(source), COHORT, MASK_VALUES)
+
+
+def by_code(
+    rows: Sequence[Mapping[str, str]], code_of: Callable[[Mapping[str, str]], str], path: Path
+) -> dict[str, Mapping[str, str]]:
+    """The rows of a challenge's table by patient.
+
+    Raises:
+        InputError: if two rows that differ are of one patient.
+    """
+    known: dict[str, Mapping[str, str]] = {}
+    for row in rows:
+        if known.setdefault(code_of(row), row) != row:
+            raise InputError(f"{path} has two rows for {code_of(row)} that differ; remove one.")
+    return known
 
 
 def find_pair(folder: Path, stem: str, source: Path) -> tuple[str, str | None] | None:

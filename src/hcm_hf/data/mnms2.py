@@ -12,7 +12,7 @@ Martin-Isla et al., "Deep Learning Segmentation of the Right Ventricle in Cardia
 from pathlib import Path
 
 from hcm_hf.data.cohort import PHASES, Cohort, Patient, Scan, half_of
-from hcm_hf.data.mnms import MASK_VALUES, find_information, find_pair, patient_folders, with_halves
+from hcm_hf.data.mnms import MASK_VALUES, by_code, find_information, find_pair, patient_folders, with_halves
 
 
 COHORT = "mnms2"
@@ -28,7 +28,8 @@ def find_mnms2(source: str | Path) -> Cohort:
     source = Path(source)
     folders = patient_folders(source, "*_SA_E[DS].nii*")
     path, rows = find_information(source, _NEEDED)
-    diseases = {_number(row["subject_code"]): row["disease"] for row in rows}
+    known = by_code(rows, lambda row: _number(row["subject_code"]), path)
+    diseases = {code: row["disease"] for code, row in known.items()}
     patients, left_out = [], []
     for code, folder in folders.items():
         disease = diseases.pop(_number(code), None)

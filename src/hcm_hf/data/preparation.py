@@ -184,7 +184,8 @@ def prepare_dataset(
             describes; once for each cohort.
         mask_values: what the values of a table's masks stand for, such as 85:1 170:2 255:3, where 1 is the right
             ventricle's cavity, 2 myocardium and 3 the left one's; by default these three values themselves.
-        segmenter: segments slices of 2 mm pixels, to find the heart where there is no mask.
+        segmenter: segments slices of 2 mm pixels, to find the heart where there is no mask. The command takes the
+            trained one that comes with this package, which is `hcm_hf.evaluation.segmentation.find_segmenter(None)`.
 
     Raises:
         InputError: as `build_dataset`, and if `output_dir` is not empty or cannot be written.
@@ -253,7 +254,7 @@ class _Preparation:
         _rows_file(self.folder, index).write_bytes(stream.getvalue())
         _texture_file(self.folder, index).write_bytes(texture.getvalue())
         phases = Counter(row["phase"] for row in prepared.rows)
-        return replace(prepared, rows=[], texture=prepared.texture[:0]), phases
+        return replace(prepared, rows=[], texture=prepared.texture[:, :0]), phases
 
 
 def _rows_file(folder: Path, index: int) -> Path:

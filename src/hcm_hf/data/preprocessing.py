@@ -14,7 +14,7 @@ from PIL import Image
 
 from hcm_hf.data.checks import examine, orientation_of
 from hcm_hf.data.cohort import Patient
-from hcm_hf.data.cropping import FIELD_OF_VIEW, mask_centre, prepare_volume, share_outside
+from hcm_hf.data.cropping import FIELD_OF_VIEW, mask_centre, middle_of_frame, prepare_volume, share_outside
 from hcm_hf.data.identity import TEXTURE_SIZE, hash_voxels, take_texture
 from hcm_hf.data.location import Segmenter, image_centre, motion_centre, segmented_centre
 from hcm_hf.data.orientation import Turn
@@ -32,7 +32,7 @@ class PreparedPatient:
 
     rows: list[dict]  # one dict per slice; `image` and `mask` are PNG bytes
     volumes: tuple[str, ...]  # SHA-256 of each labelled volume, from `hash_voxels`
-    texture: np.ndarray  # of each slice of the labelled volumes, from `take_texture`
+    texture: np.ndarray  # (2, N, D) of the slices of the labelled volumes: around the heart, and of the whole frame
     spacing: tuple[float, float, float]  # voxel size of the first labelled volume, mm
     has_cine: bool  # whether there were frames between ED and ES
     empty_masks: int  # slices whose mask is empty inside the crop
@@ -74,8 +74,8 @@ def prepare_patient(
         images, masks = prepare_volume(volume, centre, resolution)
         if place < len(labelled):
             identities.append(identity)
-            same = resolution == TEXTURE_SIZE
-            textures.append(take_texture(images if same else prepare_volume(volume, centre, TEXTURE_SIZE)[0]))
+            heart = images if resolution == TEXTURE_SIZE else prepare_volume(volume, centre, TEXTURE_SIZE)[0]
+            textures.append([take_texture(heart), take_texture(middle_of_frame(volume.image, TEXTURE_SIZE))])
         if masks is not None:
             empty_masks += int(np.count_nonzero(~masks.any((1, 2))))
         for index, image in enumerate(images):
@@ -99,7 +99,7 @@ def prepare_patient(
     return PreparedPatient(
         rows=rows,
         volumes=tuple(identities),
-        texture=np.concatenate(textures),
+        texture=np.concatenate(textures, axis=1),
         spacing=spacing,
         has_cine=any(row["phase"] is None for row in rows),
         empty_masks=empty_masks,
