@@ -10,7 +10,7 @@ from anyio.to_thread import run_sync
 from generators import Drawing, Generator, Request
 from gradio.mcp import GradioMCPServer
 from pictures import captions_of, show_grid, write_archive
-from studio import COMPARED, Studio, explained, whole
+from studio import COMPARED, Studio, answers_of, explained, whole
 
 from hcm_hf.hub.serving import SLOW
 from hcm_hf.utils.errors import InputError
@@ -43,10 +43,14 @@ class Agents(Studio):
         model: str,
         num_images: int = 4,
         seed: int = 0,
-        class_labels: str | None = None,
+        group: str | None = None,
+        phase: str | None = None,
+        level: str | None = None,
+        wall_thickness: float = 0,
         category: int | None = None,
         code_1: float | None = None,
         code_2: float | None = None,
+        overlay: bool = False,
     ) -> tuple[dict, str, dict]:
         """Draw images with a VAE or GAN, synthetic short-axis cardiac MR slices. The same seed gives them again.
 
@@ -54,19 +58,25 @@ class Agents(Studio):
             model: name of the generator
             num_images: how many, 1 to 64
             seed: 0 or more; image i comes from (seed, i)
-            class_labels: group of the patient (ACDC's: DCM, HCM, MINF, NOR or RV), for a generator with classes
+            group: of the patient (ACDC's: DCM, HCM, MINF, NOR or RV), for a model with conditions; "any" draws it as
+                in the data, null is the model's default
+            phase: ED or ES, for a model with conditions; null is any
+            level: part of the heart (base, mid or apex), for a model with conditions; null is any
+            wall_thickness: greatest of the wall, mm, for a model that takes it; 0 leaves it to the model
             category: categorical code from 0, for a generator with codes; give all three codes or none
             code_1: first continuous code, -1 to 1, likewise
             code_2: second continuous code, -1 to 1, likewise
+            overlay: whether the picture shows the segmentations that come with the images, in colour
 
         Returns:
             One picture of all images in rows of 8
             What was drawn, as JSON
-            Address of a zip with the images as PNG files
+            Address of a zip with the images as PNG files, and with their segmentations where the model makes them
         """
         codes = _codes(category, code_1, code_2)
-        request, drawing = self.draw_latent(model, num_images, seed, class_labels, *codes)
-        return _answer(request, drawing)
+        answers = answers_of(group, phase, level, wall_thickness)
+        request, drawing = self.draw_latent(model, num_images, seed, answers, *codes)
+        return _answer(request, drawing, overlay)
 
     @explained
     def interpolate(
@@ -75,7 +85,10 @@ class Agents(Studio):
         num_images: int = 8,
         seed: int = 0,
         other_seed: int = 1,
-        class_labels: str | None = None,
+        group: str | None = None,
+        phase: str | None = None,
+        level: str | None = None,
+        wall_thickness: float = 0,
         category: int | None = None,
         code_1: float | None = None,
         code_2: float | None = None,
@@ -87,7 +100,11 @@ class Agents(Studio):
             num_images: how many images on the way, both ends included, 1 to 64
             seed: where to begin, 0 or more
             other_seed: where to end, 0 or more
-            class_labels: group of the patient (ACDC's: DCM, HCM, MINF, NOR or RV), for a generator with classes
+            group: of the patient (ACDC's: DCM, HCM, MINF, NOR or RV), for a model with conditions; "any" draws it as
+                in the data, null is the model's default
+            phase: ED or ES, for a model with conditions; null is any
+            level: part of the heart (base, mid or apex), for a model with conditions; null is any
+            wall_thickness: greatest of the wall, mm, for a model that takes it; 0 leaves it to the model
             category: categorical code from 0, for a generator with codes; give all three codes or none
             code_1: first continuous code, -1 to 1, likewise
             code_2: second continuous code, -1 to 1, likewise
@@ -97,7 +114,8 @@ class Agents(Studio):
             What was drawn, as JSON
         """
         codes = _codes(category, code_1, code_2)
-        drawing = self.draw_between(model, num_images, seed, other_seed, class_labels, *codes)
+        answers = answers_of(group, phase, level, wall_thickness)
+        drawing = self.draw_between(model, num_images, seed, other_seed, answers, *codes)
         facts = {"model": model, "num_images": len(drawing.images), "seed": seed, "other_seed": other_seed}
         return _picture(drawing), _facts(facts)
 
@@ -112,6 +130,7 @@ class Agents(Studio):
         group: str | None = None,
         phase: str | None = None,
         level: str | None = None,
+        wall_thickness: float = 0,
         guidance_scale: float = 1,
         overlay: bool = False,
     ) -> tuple[dict, str, dict]:
@@ -127,6 +146,7 @@ class Agents(Studio):
                 in the data, null is the model's default
             phase: ED or ES, for a model with conditions; null is any
             level: part of the heart (base, mid or apex), for a model with conditions; null is any
+            wall_thickness: greatest of the wall, mm, for a model that takes it; 0 leaves it to the model
             guidance_scale: 1 to 5, how closely the conditions are followed; 1 is without guidance
             overlay: whether the picture shows the segmentations that come with the images, in colour
 
@@ -135,7 +155,7 @@ class Agents(Studio):
             What was drawn, as JSON
             Address of a zip with the images as PNG files, and with their segmentations where the model makes them
         """
-        answers = (group, phase, level)
+        answers = answers_of(group, phase, level, wall_thickness)
         request = self.ask(model, num_images, seed, scheduler, num_inference_steps, answers, guidance_scale)
         *_, drawing = self.draw_steps(request)
         return _answer(request, drawing, overlay)

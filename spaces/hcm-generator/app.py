@@ -29,7 +29,7 @@ from generators import (
     scheduler_names,
     split_names,
 )
-from handlers import Handlers
+from handlers import MOST_WALL, Handlers
 from studio import QUESTIONS
 from texts import I18N as t
 from texts import TEXTS
@@ -90,9 +90,8 @@ def build_demo(
 
 def _build_page(generators: Mapping[str, Generator], dataset: str | None, visibility: str) -> None:
     handlers = Handlers(generators, dataset)
-    first = next(iter(generators.values()))
+    first = next((one for one in generators.values() if one.makes_masks), next(iter(generators.values())))
     names = [(one.label, name) for name, one in generators.items()]
-    classes = sorted({name for one in generators.values() for name in one.class_names})
     answers = {
         axis: dict.fromkeys(answer for one in generators.values() for answer in one.conditions.axes.get(axis, ()))
         for axis in QUESTIONS
@@ -107,10 +106,8 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, visibi
             0, label=t("seed"), info=t("seed_info"), precision=0, minimum=0, maximum=LARGEST_SEED, scale=2
         )
         dice = gr.Button(t("dice"), scale=1, elem_id="dice")
-    with gr.Row():
-        num_images = gr.Slider(1, MOST_IMAGES, 12, step=1, label=t("num_images"), elem_id="num_images")
-        class_labels = gr.Dropdown(
-            classes, value=first.default_class, label=t("class"), info=t("class_info"), elem_id="class"
+        num_images = gr.Slider(
+            1, MOST_IMAGES, 12, step=1, label=t("num_images"), elem_id="num_images", scale=2, min_width=160
         )
     with gr.Group(elem_id="codes") as code_group:
         fix_codes = gr.Checkbox(False, label=t("fix_codes"))
@@ -122,6 +119,7 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, visibi
             gr.Dropdown([OPEN, *answers[axis]], value=None, label=t(axis), info=t(f"{axis}_info"), elem_id=axis)
             for axis in QUESTIONS
         ]
+        wall = gr.Slider(0, MOST_WALL, 0, step=1, label=t("wall"), info=t("wall_info"), elem_id="wall")
         guidance = gr.Slider(
             1, MOST_GUIDANCE, 1, step=0.5, label=t("guidance"), info=t("guidance_info"), elem_id="guidance"
         )
@@ -182,7 +180,6 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, visibi
             card = gr.Markdown(elem_id="card")
 
     controls = [
-        class_labels,
         code_group,
         fix_codes,
         step_group,
@@ -190,29 +187,28 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, visibi
         steps,
         condition_group,
         *questions,
+        wall,
         guidance,
     ]
     controls += [mask_group, overlay, quick, slow, masks, latent_group, no_latents]
     downloads = [png, nifti, masks]
     leftovers = [gallery, taken, made, *downloads, path, likest]
     facts = [no_dataset, copy_group, no_report, scores, losses, card]
-    gr.on(
-        [model.change, gr.context.Context.root_block.load],
-        handlers.describe,
-        model,
-        [*controls, *facts, *leftovers],
-        api_visibility="private",
-        show_progress="hidden",
-    )
+    _start_with(controls, handlers.controls(first))
+    page = {"inputs": model, "outputs": [*controls, *facts, *leftovers]}
+    quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    model.change(handlers.describe, **page, **quiet)
+    gr.context.Context.root_block.load(handlers.open, **page, **quiet)
     dice.click(lambda: random.randrange(2**31), None, seed, api_visibility="private", show_progress="hidden")
 
     shape = [fix_codes, category, code_1, code_2]
-    quick_inputs = [model, num_images, seed, class_labels, *shape]
+    asked = [*questions, wall]
+    quick_inputs = [model, num_images, seed, *shape, *asked]
     files = {"fn": handlers.archive, "inputs": made, "outputs": downloads, "show_progress": "hidden"}
     ready = {"fn": lambda: [gr.update(interactive=True)] * 3, "outputs": downloads, "api_visibility": "private"}
     quick.click(
         handlers.generate,
-        quick_inputs,
+        [*quick_inputs, overlay],
         [gallery, taken, made],
         api_name="generate",
         api_visibility=visibility,
@@ -220,7 +216,7 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, visibi
     ).then(**files, api_name="archive", api_visibility=visibility).then(**ready)
     slow.click(lambda: gr.Gallery(selected_index=None), None, gallery, api_visibility="private").then(
         handlers.denoise,
-        [model, num_images, seed, scheduler, steps, *questions, guidance, overlay],
+        [model, num_images, seed, scheduler, steps, *asked, guidance, overlay],
         [gallery, taken, made],
         api_name="denoise",
         api_visibility=visibility,
@@ -263,6 +259,14 @@ def _steps(scheduler: str | None, steps: int | None, *infos: gr.i18n.I18nData) -
         gr.Dropdown(scheduler_names(), value=scheduler, label=t("scheduler"), info=infos[0], min_width=240),
         gr.Number(steps, minimum=1, maximum=MOST_STEPS, step=1, precision=0, label=t("steps"), info=infos[1]),
     )
+
+
+def _start_with(controls: Sequence[gr.blocks.Block], updates: Sequence[Mapping]) -> None:
+    """Let controls begin as the first generator needs them; a visitor may be quicker than the page's load event."""
+    for control, update in zip(controls, updates, strict=True):
+        for name, value in update.items():
+            if name != "__type__":
+                setattr(control, name, value)
 
 
 def _index(event: gr.SelectData) -> int:

@@ -20,8 +20,9 @@ from hcm_hf.generation.images import image_generator
 from hcm_hf.hub.push import METRICS_FILE
 from hcm_hf.hub.serving import one_line
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model
-from hcm_hf.pipelines.conditions import OPEN, Conditions
+from hcm_hf.pipelines.conditions import Conditions
 from hcm_hf.pipelines.ddpm import DDPMPipeline
+from hcm_hf.pipelines.pairs import WALL
 from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.schedulers import SAMPLERS
 from hcm_hf.training.recipes import FAMILIES
@@ -35,7 +36,6 @@ MOST_IMAGES, MOST_STEPS, MOST_CALLS = 64, 1000, 3200  # of one request; calls ar
 MOST_GUIDANCE = 5
 LARGEST_SEED = 2**31 - 1
 DEFAULT_SCHEDULER, DEFAULT_STEPS = "ddpm", DDPMPipeline.preview_steps  # offered for the study's DDPM
-NOTHING = Conditions({}, (1.0,), {})
 SERVED: dict[str, "Generator"] = {}  # a process that is lent a GPU inherits them, where arguments must be pickled
 LARGEST_SIDE, MOST_CATEGORIES = 512, 100  # of what is served
 _ANSWERS = {"phase": PHASES, "level": LEVELS}  # to what a model may be asked besides its groups
@@ -50,7 +50,7 @@ class Request:
         model: the generator's name.
         num_images: how many.
         seed: image i comes from the random generator of (seed, i), as in `generate.py`.
-        class_labels: the class, or what to show, where that can be asked for.
+        conditions: what to show, where that can be asked for.
         category: value of the categorical code, where there is one; None leaves it to chance.
         continuous: values of the continuous codes; None leaves them to chance.
         scheduler: of a diffusion model.
@@ -61,7 +61,7 @@ class Request:
     model: str
     num_images: int = 12
     seed: int = 0
-    class_labels: str | None = None
+    conditions: Mapping[str, str | float] | None = None
     category: int | None = None
     continuous: tuple[float, ...] | None = None
     scheduler: str | None = None
@@ -105,7 +105,7 @@ class Drawing:
     images: np.ndarray
     done: float = 1.0
     masks: np.ndarray | None = None
-    conditions: Sequence[Mapping[str, str | None]] = ()
+    conditions: Sequence[Mapping[str, str | float | None]] = ()
     seconds: float = 0.0
 
 
@@ -176,36 +176,37 @@ class Generator:
 
     @property
     def conditions(self) -> Conditions:
-        """What can be asked for; of a model that makes masks too."""
-        return self.load().conditions if self.denoises else NOTHING
+        """What can be asked for."""
+        return self.load().conditions
 
-    def ask(self, answers: Mapping[str, str | None]) -> str | None:
-        """What a pipeline takes as `class_labels`.
+    @property
+    def makes_masks(self) -> bool:
+        """Whether its images come with their segmentations."""
+        return self.load().makes_masks
+
+    def ask(self, answers: Mapping[str, str | float | None]) -> Mapping[str, str | float] | None:
+        """What a pipeline takes as `conditions`.
 
         Args:
-            answers: by a question of `conditions`; "any" leaves it open, None is the model's default.
+            answers: by a question or an amount of `conditions`; "any" leaves it open, None is the model's default.
 
         Raises:
             InputError: if the model has no such question or answer.
         """
-        axes = self.conditions.axes
-        for axis, answer in answers.items():
-            if answer is None or axis in axes and answer in (OPEN, *axes[axis]):
-                continue
-            if axis not in axes:
-                raise InputError(f"{axis} {answer!r} given, but {self.name} cannot be asked for a {axis}.")
-            raise InputError(f"{axis} is {answer!r}; choose among {', '.join((OPEN, *axes[axis]))}.")
-        return " ".join(self.conditions.complete(answers).values()) or None
+        asked = {name: answer for name, answer in answers.items() if answer is not None}
+        for name, answer in asked.items():
+            if name not in (*self.conditions.axes, *self.conditions.ranges):
+                raise InputError(f"{name} {answer!r} given, but {self.name} cannot be asked for a {name}.")
+        return self.conditions.complete(asked) or None
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The classes that can be asked for."""
-        return () if self.denoises else self.load().network.class_names
-
-    @property
-    def default_class(self) -> str | None:
-        """The class of images for which none is asked."""
-        return None if self.denoises else self.load().network.default_class
+    @cached_property
+    def opening(self) -> tuple[Request, Drawing] | None:
+        """What a visitor sees first, drawn once; None of a model that needs long."""
+        if self.denoises and not self.has_own_sampling:
+            return None
+        request = Request(self.name, conditions=self.ask({}))
+        *_, drawing = self.draw(request, num_previews=1)
+        return request, drawing
 
     @property
     def num_codes(self) -> tuple[int, int]:
@@ -224,8 +225,9 @@ class Generator:
         if max(image.shape) > LARGEST_SIDE:
             raise InputError(f"its images are larger than {LARGEST_SIDE} pixels a side.")
         others = dict(self.conditions.axes)
-        groups = (*self.class_names, *others.pop("group", ()))
+        groups = others.pop("group", ())
         odd = [*(group for group in groups if not is_word(group)), *(set(others) - set(_ANSWERS))]
+        odd += set(self.conditions.ranges) - {WALL}
         odd += [name for axis, names in others.items() for name in names if name not in _ANSWERS.get(axis, ())]
         if odd:
             raise InputError(f"it can be asked for '{odd[0]}', which this page does not know.")
@@ -261,29 +263,33 @@ class Generator:
             raise InputError(f"Codes given, but {self.name} has no codes.")
         steps = request.num_inference_steps or self.sampling[1]
         Request(self.name, request.num_images, num_inference_steps=steps).check()
-        labels, scheduler = request.class_labels, request.scheduler
-        return Sampling(None, labels, scheduler, steps, request.guidance_scale).applied_to(pipeline)
+        sampling = Sampling(
+            request.conditions,
+            scheduler=request.scheduler,
+            num_inference_steps=steps,
+            guidance_scale=request.guidance_scale,
+        )
+        return sampling.applied_to(pipeline)
 
     def _steps(self, request: Request, generators: list[torch.Generator], num_previews: int) -> Iterator[Drawing]:
         pipeline, sampling = self._prepare(request)
         if not self.denoises:
-            latents = pipeline.network.sample_latents(len(generators), generators)
-            latents = pipeline.network.set_codes(latents, request.category, request.continuous)
-            yield Drawing(pipeline(latents=latents, output_type="np", **sampling.arguments).images[..., 0])
+            yield _draw_once(pipeline, request, generators, sampling)
             return
-        steps = sampling.num_inference_steps
+        steps, asked = sampling.num_inference_steps, sampling.conditions or {}
+        amounts = {name: asked.get(name) for name in self.conditions.ranges}
         shown = {round(steps * part / num_previews) for part in range(1, num_previews)}
         for step, tensors in follow(pipeline, shown | {steps}, generators, **sampling.arguments):
             images, masks = pipeline.decode(tensors["latents"])
             masks = None if masks is None else masks.byte().cpu().numpy()
             labels = tensors["labels"].tolist() if "labels" in tensors else ()
-            conditions = [self.conditions.describe(label) for label in labels]
+            conditions = [self.conditions.describe(label) | amounts for label in labels]
             yield Drawing(images[:, 0].cpu().numpy(), step / steps, masks, conditions)
 
     def interpolate(self, request: Request, other_seed: int) -> np.ndarray:
         """Images (N, H, W) on the great circle between the latents of two seeds.
 
-        Codes do not move: they are those of the request, or of its seed.
+        Codes and what is shown do not move: they are those of the request, or of its seed.
 
         Raises:
             InputError: if the model has no latents, or as `draw`.
@@ -294,12 +300,40 @@ class Generator:
         self.check(request)
         pipeline, sampling = self._prepare(request)
         network = pipeline.network
-        first, last = (network.sample_latents(1, [image_generator(seed, 0)]) for seed in (request.seed, other_seed))
+        (shown, first), (_, last) = (_start(pipeline, sampling, seed) for seed in (request.seed, other_seed))
         first = network.set_codes(first, request.category, request.continuous)
         latents = slerp(first, last, request.num_images)
         if num_codes := sum(network.num_codes):
             latents[:, -num_codes:] = first[:, -num_codes:]
-        return pipeline(latents=latents, output_type="np", **sampling.arguments).images[..., 0]
+        return pipeline(latents=latents, output_type="np", conditions=shown).images[..., 0]
+
+
+def _draw_once(
+    pipeline: HCMPipeline, request: Request, generators: list[torch.Generator], sampling: Sampling
+) -> Drawing:
+    """Images of a network that is called once, with their segmentations if it makes them."""
+    arguments, network = sampling.arguments, pipeline.network
+    if (request.category, request.continuous) != (None, None):
+        latents = network.sample_latents(len(generators), generators)
+        arguments["latents"] = network.set_codes(latents, request.category, request.continuous)
+    output = pipeline(len(generators), generators, output_type="np", **arguments)
+    if pipeline.makes_masks:
+        return Drawing(output.images[..., 0], masks=output.masks, conditions=output.conditions)
+    shown = [sampling.conditions] * len(generators) if sampling.conditions else ()
+    return Drawing(output.images[..., 0], conditions=shown)
+
+
+def _start(
+    pipeline: HCMPipeline, sampling: Sampling, seed: int
+) -> tuple[Mapping[str, str | float] | None, torch.Tensor]:
+    """What the first image of a seed shows, and its latents (1, D); a pipeline of pairs draws them in this order."""
+    generator, known, asked = [image_generator(seed, 0)], pipeline.conditions, sampling.conditions or {}
+    label = known.draw(asked, 1, generator) if pipeline.makes_masks else None
+    latents = pipeline.network.sample_latents(1, generator)
+    if not known.axes:
+        return None, latents
+    label = known.draw(asked, 1, generator) if label is None else label
+    return known.describe(int(label)) | {name: asked[name] for name in known.ranges if name in asked}, latents
 
 
 def find_generators(

@@ -1,5 +1,6 @@
 """What the page's buttons and the API's endpoints do."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -7,16 +8,18 @@ import gradio as gr
 from copies import find_neighbours, open_to_all
 from generators import Drawing, Generator, Request, check_whole
 from pictures import draw_histogram, show, show_file, show_grid, show_images, write_archive
-from studio import COMPARED, QUESTIONS, Studio, explained, whole
+from studio import COMPARED, QUESTIONS, Studio, answers_of, explained, whole
 
 from hcm_hf.data.dataset import read_preparation
 from hcm_hf.hub.serving import new_folder
 from hcm_hf.pipelines.conditions import OPEN, Conditions
+from hcm_hf.pipelines.pairs import WALL
 from hcm_hf.utils.errors import InputError
 
 
 _PROGRESS = gr.Progress()  # where a handler has it as a default, gradio hands in its own
 Made = tuple[Request, Drawing]  # what a visitor has made last
+MOST_WALL = 40  # mm
 
 
 class Handlers(Studio):
@@ -37,11 +40,15 @@ class Handlers(Studio):
         model: str,
         num_images: int,
         seed: int,
-        class_labels: str | None = None,
         fix_codes: bool = False,
         category: int = 0,
         code_1: float = 0,
         code_2: float = 0,
+        group: str | None = None,
+        phase: str | None = None,
+        level: str | None = None,
+        wall_thickness: float = 0,
+        overlay: bool = False,
     ) -> tuple[list, str, Made]:
         """Draw images with a VAE or GAN; the same seed gives the same images.
 
@@ -49,18 +56,24 @@ class Handlers(Studio):
             model: the generator's name.
             num_images: how many, 1 to 64.
             seed: from 0; image i comes from (seed, i).
-            class_labels: the patient's group, for a generator with classes; null for the others.
             fix_codes: whether the codes of an InfoGAN are those given; otherwise they are drawn like the rest.
             category: value of the categorical code, from 0.
             code_1: first continuous code, -1 to 1.
             code_2: second continuous code, -1 to 1.
+            group: diagnosis group of the patients that the images are to be like, for a model with conditions (of
+                ACDC: DCM, HCM, MINF, NOR or RV); "any" draws it as in the data, null is the model's default.
+            phase: ED or ES, likewise; null is "any".
+            level: part of the heart, base, mid or apex, likewise; null is "any".
+            wall_thickness: greatest of the wall, mm, for a model that takes it; 0 leaves it to the model.
+            overlay: whether the images show the segmentations that come with them, in colour.
 
         Returns:
-            The images with their numbers, and the time that they took.
+            The images with what they show or their numbers, and the time that they took.
         """
         codes = (whole(category), (code_1, code_2)) if fix_codes else (None, None)
-        request, drawing = self.draw_latent(model, num_images, seed, class_labels, *codes)
-        return show_images(drawing), _time(drawing.seconds, request), (request, drawing)
+        answers = answers_of(group, phase, level, wall_thickness)
+        request, drawing = self.draw_latent(model, num_images, seed, answers, *codes)
+        return show_images(drawing, overlay), _time(drawing.seconds, request), (request, drawing)
 
     @explained
     def denoise(
@@ -73,6 +86,7 @@ class Handlers(Studio):
         group: str | None = None,
         phase: str | None = None,
         level: str | None = None,
+        wall_thickness: float = 0,
         guidance_scale: float = 1,
         overlay: bool = False,
         progress: gr.Progress = _PROGRESS,
@@ -90,6 +104,7 @@ class Handlers(Studio):
                 ACDC: DCM, HCM, MINF, NOR or RV); "any" draws it as in the data, null is the model's default.
             phase: ED or ES, likewise; null is "any".
             level: part of the heart, base, mid or apex, likewise; null is "any".
+            wall_thickness: greatest of the wall, mm, for a model that takes it; 0 leaves it to the model.
             guidance_scale: 1 to 5, how closely the conditions are followed; 1 is without guidance.
             overlay: whether the images show the segmentations that come with them, in colour.
             progress: gradio's.
@@ -97,7 +112,7 @@ class Handlers(Studio):
         Returns:
             The images with what they show or their numbers, and the time that they took; the last ones are done.
         """
-        answers = (group, phase, level)
+        answers = answers_of(group, phase, level, wall_thickness)
         request = self.ask(model, num_images, seed, scheduler, num_inference_steps, answers, guidance_scale)
         progress(0)
         for drawing in self.draw_steps(request):
@@ -119,11 +134,14 @@ class Handlers(Studio):
         model: str,
         num_images: int,
         seed: int,
-        class_labels: str | None = None,
         fix_codes: bool = False,
         category: int = 0,
         code_1: float = 0,
         code_2: float = 0,
+        group: str | None = None,
+        phase: str | None = None,
+        level: str | None = None,
+        wall_thickness: float = 0,
         other_seed: int = 1,
     ) -> list:
         """Go from the first image of one seed to the first of another, along their latents.
@@ -132,15 +150,19 @@ class Handlers(Studio):
             model: a VAE or GAN.
             num_images: how many on the way, both ends included.
             seed: where to begin.
-            class_labels: as in /generate.
             fix_codes: as in /generate.
             category: as in /generate.
             code_1: as in /generate.
             code_2: as in /generate.
+            group: as in /generate.
+            phase: as in /generate.
+            level: as in /generate.
+            wall_thickness: as in /generate.
             other_seed: where to end.
         """
         codes = (whole(category), (code_1, code_2)) if fix_codes else (None, None)
-        return show_images(self.draw_between(model, num_images, seed, other_seed, class_labels, *codes))
+        answers = answers_of(group, phase, level, wall_thickness)
+        return show_images(self.draw_between(model, num_images, seed, other_seed, answers, *codes))
 
     @explained
     def compare(
@@ -218,43 +240,54 @@ class Handlers(Studio):
             raise InputError("There is no image yet; generate some first.")
         return write_archive(*made)
 
+    def controls(self, generator: Generator) -> list[dict]:
+        """How the page's controls begin for a generator, in their order."""
+        denoises, masks, conditions = generator.denoises, generator.makes_masks, generator.conditions
+        return [
+            _visible(generator.num_codes[1] == 2),
+            gr.update(value=False),
+            _visible(denoises),
+            *(gr.update(value=value) for value in generator.sampling),
+            _visible(conditions.axes),
+            *(_question(conditions, axis) for axis in QUESTIONS),
+            _wall(conditions),
+            gr.update(value=1, visible=denoises),
+            _visible(masks),
+            gr.update(value=masks),
+            _visible(not denoises),
+            _visible(denoises),
+            _visible(masks),
+            _visible(not denoises),
+            _visible(denoises),
+        ]
+
+    @explained
+    def open(self, model: str) -> list:
+        """What to show to somebody who comes: as `describe`, with images where they are quickly made."""
+        generator = self.find(model)
+        described = self.describe(model)
+        if generator.opening is None:
+            return described
+        request, drawing = generator.opening
+        files = [gr.update(value=file, interactive=True) for file in write_archive(request, drawing)]
+        images = show_images(drawing, generator.makes_masks)
+        return [*described[: -len(_NOTHING_MADE)], images, "", (request, drawing), *files, None, None]
+
     @explained
     def describe(self, model: str) -> list:
         """What to show for a generator, in the order of the page's controls, facts and leftovers of the last one."""
         generator = self.find(model)
-        denoises, classes, conditions = generator.denoises, generator.class_names, generator.conditions
-        paired = bool(conditions.axes)  # what can be asked for comes with its segmentation
-        visible = lambda shown: gr.update(visible=bool(shown))  # noqa: E731
-        controls = [
-            gr.update(visible=bool(classes), value=generator.default_class),
-            visible(generator.num_codes[1] == 2),
-            gr.update(value=False),
-            visible(denoises),
-            *(gr.update(value=value) for value in generator.sampling),
-            visible(paired),
-            *(_question(conditions, axis) for axis in QUESTIONS),
-            gr.update(value=1),
-            visible(paired),
-            gr.update(value=paired),
-            visible(not denoises),
-            visible(denoises),
-            visible(paired),
-            visible(not denoises),
-            visible(denoises),
-        ]
         dataset = self.dataset_of(generator)
         link = f"[{generator.page}]({generator.page})" if generator.page else ""
         return [
-            *controls,
-            visible(dataset is None),
-            visible(dataset is not None),
-            visible(generator.table is None),
+            *self.controls(generator),
+            _visible(dataset is None),
+            _visible(dataset is not None),
+            _visible(generator.table is None),
             generator.table or "",
             gr.update(value=show_file(generator.losses), visible=generator.losses is not None),
             link,
-            *(None, "", None),
-            *[gr.update(interactive=False)] * 3,
-            *(None, None),
+            *_NOTHING_MADE,
         ]
 
     def dataset_of(self, generator: Generator) -> str | None:
@@ -268,6 +301,21 @@ class Handlers(Studio):
         if folder is not None and Path(folder).is_dir() and read_preparation(folder).get("source") == "synthetic":
             return folder
         return generator.notes.repository
+
+
+# Images, their time and what was made; files; images on the way, and those most alike.
+_NOTHING_MADE = (*(None, "", None), *[gr.update(interactive=False)] * 3, *(None, None))
+
+
+def _visible(shown: object) -> dict:
+    return gr.update(visible=bool(shown))
+
+
+def _wall(conditions: Conditions) -> dict:
+    """The control of the wall's thickness, in whole mm of what the model was trained on."""
+    known = WALL in conditions.ranges
+    most = math.floor(conditions.ranges[WALL][1]) if known else MOST_WALL
+    return gr.update(visible=known, value=0, maximum=most)
 
 
 def _question(conditions: Conditions, axis: str) -> dict:

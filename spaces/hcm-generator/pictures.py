@@ -10,8 +10,10 @@ import numpy as np
 from generators import Drawing, Request
 from PIL import Image
 
+from hcm_hf.data.cropping import FIELD_OF_VIEW
 from hcm_hf.generation.images import MANIFEST_FILE, MASK_STACK_FILE, MASK_SUFFIX, STACK_FILE, write_stack
 from hcm_hf.hub.serving import new_folder
+from hcm_hf.metrics.anatomy import valid_topology, wall_thickness
 from hcm_hf.utils.figures import new_figure
 from hcm_hf.utils.pictures import draw_masks, image_grid
 from hcm_hf.version import __version__
@@ -21,9 +23,20 @@ SHOWN_PIXELS = 256  # a side of an image on the page; the files keep their size
 
 
 def captions_of(drawing: Drawing) -> list[str]:
-    """What the images were asked to show, or their numbers."""
-    captions = [" ".join(filter(None, answers.values())) for answers in drawing.conditions]
-    return captions or [str(index) for index in range(len(drawing.images))]
+    """What the images were asked to show, with the wall of their segmentation in mm, or their numbers."""
+    if not drawing.conditions:
+        return [str(index) for index in range(len(drawing.images))]
+    words = [" ".join(one for one in answers.values() if isinstance(one, str)) for answers in drawing.conditions]
+    if drawing.masks is None:
+        return words
+    walls = measure_walls(drawing.masks)
+    return [word + (f" · {wall:.0f} mm" if wall == wall else "") for word, wall in zip(words, walls, strict=True)]
+
+
+def measure_walls(masks: np.ndarray) -> np.ndarray:
+    """Greatest thickness of the walls of masks (N, H, H), mm, (N,); not a number where there is no closed ring."""
+    thickness = wall_thickness(masks, FIELD_OF_VIEW / masks.shape[-1])
+    return np.where(valid_topology(masks), thickness, np.nan)
 
 
 def show_images(drawing: Drawing, overlay: bool = False) -> list[tuple[str, str]]:
@@ -68,7 +81,8 @@ def draw_histogram(heldout: np.ndarray, value: float, threshold: float) -> objec
 
 def write_archive(request: Request, drawing: Drawing) -> tuple[str, str, str | None]:
     """A zip of PNG files with `manifest.jsonl`, a NIfTI volume of all images, and one of the masks, if any."""
-    settings = {key: value for key, value in vars(request).items() if value is not None and key != "num_images"}
+    left_out = ("num_images", "conditions")  # which stand beside each image
+    settings = {key: value for key, value in vars(request).items() if value is not None and key not in left_out}
     folder, count = new_folder(), len(drawing.images)
     name = f"{request.model.replace('/', '-')}-seed{request.seed}"
     pictures = {".png": np.rint(drawing.images * 255).astype(np.uint8)}
@@ -83,7 +97,9 @@ def write_archive(request: Request, drawing: Drawing) -> tuple[str, str, str | N
                 archive.write(folder / file, file)
             entry = {"file": files[".png"]}
             if drawing.masks is not None:
-                entry |= {"mask": files[MASK_SUFFIX], **drawing.conditions[index]}
+                entry["mask"] = files[MASK_SUFFIX]
+            if drawing.conditions:
+                entry |= drawing.conditions[index]
             lines.append(json.dumps({**entry, **settings, "version": __version__, "synthetic": True}) + "\n")
         archive.writestr(MANIFEST_FILE, "".join(lines))
     stack, masks = folder / f"{name}-{STACK_FILE}", None

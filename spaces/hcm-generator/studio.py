@@ -13,6 +13,7 @@ import numpy as np
 from generators import SERVED, Drawing, Generator, Request
 
 from hcm_hf.hub.serving import hide_folders
+from hcm_hf.pipelines.pairs import WALL
 from hcm_hf.utils.errors import InputError
 
 
@@ -23,6 +24,7 @@ except ImportError:
 
 COMPARED = 4  # images of each generator
 QUESTIONS = ("group", "phase", "level")  # that a model may be asked, where it knows the answers
+Answers = Mapping[str, str | float | None]  # to these, and the thickness of the wall
 
 
 def on_gpu(seconds: Callable[..., float]) -> Callable[[Callable], Callable]:
@@ -104,7 +106,7 @@ class Studio:
         model: str,
         num_images: int,
         seed: int,
-        class_labels: str | None = None,
+        answers: Answers,
         category: int | None = None,
         continuous: tuple[float, ...] | None = None,
     ) -> tuple[Request, Drawing]:
@@ -112,7 +114,7 @@ class Studio:
         generator = self.find(model)
         if generator.denoises:
             raise InputError(f"{model} is a diffusion model; ask for it with /denoise.")
-        request = self._latent_request(generator, num_images, seed, class_labels, category, continuous)
+        request = _latent_request(generator, num_images, seed, answers, category, continuous)
         (drawing,) = draw(generator.key, request)
         return request, drawing
 
@@ -126,13 +128,13 @@ class Studio:
         num_images: int,
         seed: int,
         other_seed: int,
-        class_labels: str | None = None,
+        answers: Answers,
         category: int | None = None,
         continuous: tuple[float, ...] | None = None,
     ) -> Drawing:
         """Images of a VAE or GAN on the way from one seed to another."""
         generator = self.find(model)
-        request = self._latent_request(generator, num_images, seed, class_labels, category, continuous)
+        request = _latent_request(generator, num_images, seed, answers, category, continuous)
         return Drawing(travel(generator.key, request, whole(other_seed)))
 
     def draw_all(
@@ -142,7 +144,7 @@ class Studio:
         for generator in self.generators.values():
             given = generator.denoises and not generator.has_own_sampling
             steps = (scheduler, whole(num_inference_steps)) if given else (None, None)
-            request = Request(generator.name, COMPARED, whole(seed), None, None, None, *steps)
+            request = Request(generator.name, COMPARED, whole(seed), generator.ask({}), None, None, *steps)
             generator.check(request)
             *_, drawing = draw(generator.key, request)
             yield generator, drawing
@@ -154,10 +156,10 @@ class Studio:
         seed: int,
         scheduler: str | None,
         num_inference_steps: int | None,
-        answers: tuple[str | None, ...],
+        answers: Answers,
         guidance_scale: float,
     ) -> Request:
-        """What is asked of a diffusion model, with the answers to `QUESTIONS`, checked."""
+        """What is asked of a diffusion model, checked."""
         generator = self.find(model)
         if not generator.denoises:
             raise InputError(f"{model} is no diffusion model; ask for it with /generate.")
@@ -166,7 +168,7 @@ class Studio:
             model,
             whole(num_images),
             whole(seed),
-            generator.ask(dict(zip(QUESTIONS, answers, strict=True))),
+            generator.ask(answers),
             scheduler=scheduler or own_scheduler,
             num_inference_steps=own_steps if num_inference_steps is None else whole(num_inference_steps),
             guidance_scale=None if guidance_scale == 1 else guidance_scale,
@@ -174,12 +176,25 @@ class Studio:
         generator.check(request)
         return request
 
-    def _latent_request(self, generator, num_images, seed, class_labels, category, continuous) -> Request:
-        """What is asked of a VAE or GAN, checked."""
-        class_labels = class_labels or generator.default_class
-        request = Request(generator.name, whole(num_images), whole(seed), class_labels, category, continuous)
-        generator.check(request)
-        return request
+
+def answers_of(group: str | None, phase: str | None, level: str | None, wall_thickness: float | None) -> Answers:
+    """What a visitor asks for; a wall of 0 mm is left to the model."""
+    return {"group": group, "phase": phase, "level": level, WALL: wall_thickness or None}
+
+
+def _latent_request(
+    generator: Generator,
+    num_images: int,
+    seed: int,
+    answers: Answers,
+    category: int | None,
+    continuous: tuple[float, ...] | None,
+) -> Request:
+    """What is asked of a VAE or GAN, checked."""
+    asked = generator.ask(answers)
+    request = Request(generator.name, whole(num_images), whole(seed), asked, category, continuous)
+    generator.check(request)
+    return request
 
 
 def whole(value: object) -> object:

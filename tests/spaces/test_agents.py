@@ -70,8 +70,8 @@ def test_agents_find_four_tools_and_nothing_of_the_page(url):
         assert tool.inputSchema.get("required", []) == ([] if name == "compare" else ["model"])
     assert all(family in tools["generate"].description for family in LATENT)
     assert PAIRED in tools["denoise"].description and PAIRED not in tools["generate"].description
-    labels = tools["generate"].inputSchema["properties"]["class_labels"]
-    assert {"type": "null"} in labels["oneOf"]
+    group = tools["generate"].inputSchema["properties"]["group"]
+    assert {"type": "null"} in group["oneOf"]
     assert {tool["name"] for tool in requests.get(f"{url}gradio_api/mcp/schema", timeout=10).json()} == set(tools)
 
 
@@ -96,17 +96,17 @@ def test_diffusion_models_are_called_with_what_they_can_be_asked(url):
     assert image.shape == (256, 256) and facts["scheduler"] == "ddpm" and "images" not in facts
     asked = {"group": "NOR", "phase": "ES", "level": "apex", "num_images": 3, "num_inference_steps": 2}
     image, facts, (archive,) = call(url, "denoise", model=PAIRED, overlay=True, **asked)
-    assert facts["images"] == ["NOR ES apex"] * 3 and image.ndim == 3
+    assert [one.partition(" · ")[0] for one in facts["images"]] == ["NOR ES apex"] * 3 and image.ndim == 3
     with zipfile.ZipFile(io.BytesIO(requests.get(archive, timeout=10).content)) as files:
         assert len(files.namelist()) == 7
-    assert call(url, "denoise", model=PAIRED, num_inference_steps=2)[1]["class_labels"] == "HCM"
+    assert call(url, "denoise", model=PAIRED, num_inference_steps=2)[1]["conditions"] == {"group": "HCM"}
 
 
 def test_codes_and_classes_are_heard(url):
     def draw(model, **arguments):
         return call(url, "generate", model=model, **arguments)[0].tolist()
 
-    assert draw("acgan") == draw("acgan", class_labels="HCM") != draw("acgan", class_labels="NOR")
+    assert draw("acgan") == draw("acgan", group="HCM") != draw("acgan", group="NOR")
     assert draw("infogan") != draw("infogan", category=1, code_1=-1, code_2=0.5)
 
 
@@ -126,7 +126,7 @@ def test_all_are_compared_and_progress_is_told(url):
         ("generate", {"model": "nobody"}, "There is no generator 'nobody'; choose among"),
         ("generate", {"model": "ddpm"}, "ddpm is a diffusion model"),
         ("generate", {"model": "vae", "num_images": 65}, "num_images is 65"),
-        ("generate", {"model": "vae", "class_labels": "HCM"}, "has no classes"),
+        ("generate", {"model": "vae", "group": "HCM"}, "group 'HCM' given, but vae cannot be asked"),
         ("generate", {"model": "infogan", "code_1": 0.5}, "give category, code_1 and code_2, or none"),
         ("denoise", {"model": "vae"}, "vae is no diffusion model"),
         ("denoise", {"model": "ddpm", "num_images": 64, "num_inference_steps": 1000}, "more than 3200 steps"),
@@ -141,7 +141,7 @@ def test_a_wrong_call_gets_one_sentence(tool, arguments, sentence, url):
 
 
 def test_an_agent_is_counted_as_the_visitor_that_he_is(url):
-    agent, slow = visitor("127.0.0.5"), ["ddpm", 64, 0, "ddpm", 50, None, None, None, 1, False]
+    agent, slow = visitor("127.0.0.5"), ["ddpm", 64, 0, "ddpm", 50, None, None, None, 0, 1, False]
     for _ in range(BOUNDS[SLOW].per_visitor):
         assert agent.post(f"{url}gradio_api/call/denoise", json={"data": slow}, timeout=30).ok
     asked = {"name": "denoise", "arguments": {"model": "ddpm"}}

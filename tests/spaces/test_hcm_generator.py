@@ -32,9 +32,9 @@ from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.errors import InputError
 
 
-PAIRED = "ddpm-tuned"
-NAMES = (*FAMILIES, PAIRED)
-LATENT = ("vae", "gan", "dcgan", "acgan", "infogan")
+PAIRED, PAIRED_GAN = "ddpm-tuned", "acgan-paired"
+NAMES = ("vae", "gan", "dcgan", "acgan", PAIRED_GAN, "infogan", "ddpm", PAIRED)
+LATENT = ("vae", "gan", "dcgan", "acgan", PAIRED_GAN, "infogan")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,8 @@ def runs(dataset_dir, tmp_path_factory):
         for name, tiny in tiny_families().items():
             patch.setitem(FAMILIES, name, tiny)
             train(TrainingConfig(name, dataset=str(dataset_dir), output_dir=str(folder / "runs" / name), num_epochs=1))
-        train(TrainingConfig("ddpm", "tuned", str(dataset_dir), str(folder / "runs" / PAIRED), num_epochs=1))
+        for name, (family, recipe) in {PAIRED: ("ddpm", "tuned"), PAIRED_GAN: ("acgan", "paired")}.items():
+            train(TrainingConfig(family, recipe, str(dataset_dir), str(folder / "runs" / name), num_epochs=1))
     score(folder / "reports" / "dcgan", model=folder / "runs" / "dcgan", dataset=dataset_dir, num_images=20)
     return folder / "runs"
 
@@ -82,18 +83,20 @@ def page(chromium, url):
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.set_default_timeout(30_000)
     page.goto(url)
-    page.wait_for_selector("#gallery", state="attached")
+    page.wait_for_selector("#gallery img")  # of the first model that makes masks
     yield page
     context.close()
     assert errors == []
 
 
 def choose(page, name):
+    if page.input_value("#model input").startswith(f"{name} ·"):
+        return
     page.click("#model input")
     page.get_by_role("option", name=re.compile(f"^{name} ·")).click()
     page.wait_for_selector(f"button#{'generate' if name.startswith('ddpm') else 'denoise'}", state="hidden")
     page.wait_for_selector("#gallery img", state="detached")
-    page.wait_for_selector("#class", state="visible" if name == "acgan" else "hidden")
+    page.wait_for_selector("#conditions", state="visible" if name in ("acgan", PAIRED_GAN, PAIRED) else "hidden")
     page.wait_for_timeout(300)  # what is described late would clear what is drawn next
 
 
@@ -109,7 +112,7 @@ def finish(page):
 @pytest.mark.parametrize("family", NAMES)
 def test_every_family_draws_and_repeats_itself(family, page, runs, tmp_path):
     choose(page, family)
-    if family == PAIRED:
+    if family in (PAIRED, PAIRED_GAN):
         page.click("#overlay input")
     page.fill("#num_images input[type=number]", "3")
     images = []
@@ -127,8 +130,9 @@ def test_every_family_draws_and_repeats_itself(family, page, runs, tmp_path):
 
 @in_browser
 def test_controls_are_shown_where_they_mean_something(page):
-    parts = {"#class": ["acgan"], "#codes": ["infogan"], "#diffusion": ["ddpm", PAIRED]}
-    parts |= {part: [PAIRED] for part in ("#conditions", "#group", "#guidance", "#masks", "#mask_nifti")}
+    parts = {"#codes": ["infogan"], "#diffusion": ["ddpm", PAIRED], "#guidance": [PAIRED], "#wall": [PAIRED_GAN]}
+    parts |= {part: ["acgan", PAIRED_GAN, PAIRED] for part in ("#conditions", "#group")}
+    parts |= {part: [PAIRED_GAN, PAIRED] for part in ("#phase", "#level", "#masks", "#mask_nifti")}
     for name in NAMES:
         choose(page, name)
         for part, owners in parts.items():
@@ -165,6 +169,22 @@ def test_what_is_asked_for_is_shown_and_its_masks_come_and_go(page):
     page.click("#overlay input")
     page.wait_for_function("old => document.querySelector('#gallery .grid-wrap img').src !== old", arg=before)
     assert color() == 0 and page.inner_text("#gallery").count("NOR ES apex") == 2
+
+
+@in_browser
+def test_a_visitor_sees_pairs_at_once_and_one_button(chromium, url):
+    """Also before the page has heard from the server: a click as soon as the button is there is answered."""
+    page = chromium.new_page(locale="en-US")
+    page.goto(url)
+    page.get_by_role("button", name="Generate", exact=True).click()  # raises if there are two
+    finish(page)
+    assert page.locator("#gallery .grid-wrap img").count() == 12
+    assert page.inner_text("#gallery").count("HCM") == 12 and page.locator(".toast-body").count() == 0
+    page.reload()
+    page.wait_for_selector("#gallery img")
+    assert page.locator("#gallery .grid-wrap img").count() == 12
+    page.wait_for_selector("#mask_nifti:not([disabled])")
+    page.close()
 
 
 @in_browser
@@ -208,7 +228,7 @@ def test_compare_copies_scores_and_interpolation(page):
     page.wait_for_selector("#path img")
     page.get_by_role("tab", name="Compare").click()
     page.click("button#compare")
-    page.wait_for_function("document.querySelector('#compared textarea, #compared input').value.startsWith('7 / 7')")
+    page.wait_for_function("document.querySelector('#compared textarea, #compared input').value.startsWith('8 / 8')")
     text = page.inner_text("#grids")
     assert all(f"{family} · " in text for family in NAMES)
 
@@ -224,7 +244,7 @@ def test_the_download_opens_and_says_what_it_is(page, tmp_path):
     with zipfile.ZipFile(waiting.value.path()) as archive:
         lines = [json.loads(line) for line in archive.read("manifest.jsonl").splitlines()]
         assert [line["file"] for line in lines] == [f"{index:06d}.png" for index in range(12)]
-        assert lines[0]["model"] == "acgan" and lines[0]["class_labels"] == "HCM" and lines[0]["synthetic"]
+        assert lines[0]["model"] == "acgan" and lines[0]["group"] == "HCM" and lines[0]["synthetic"]
         assert Image.open(io.BytesIO(archive.read("000011.png"))).size == (16, 16)
     with page.expect_download() as waiting:
         page.click("#nifti")
@@ -283,7 +303,6 @@ def test_without_a_model_the_page_says_how_to_get_one(app, chromium):
 ARGUMENTS = {
     "num_images": 2,
     "seed": 0,
-    "class_labels": None,
     "fix_codes": False,
     "category": 0,
     "code_1": 0,
@@ -325,7 +344,7 @@ def test_classes_and_codes_change_the_images(client):
         images, _ = draw(client, model, **arguments)
         return [np.asarray(Image.open(image["image"])).tolist() for image in images]
 
-    assert pixels("acgan") == pixels("acgan", class_labels="HCM") != pixels("acgan", class_labels="NOR")
+    assert pixels("acgan") == pixels("acgan", group="HCM") != pixels("acgan", group="NOR")
     chosen = {"fix_codes": True, "category": 1, "code_1": -1, "code_2": 0.5}
     assert pixels("infogan") != pixels("infogan", **chosen) == pixels("infogan", **chosen)
 
@@ -339,8 +358,10 @@ def test_classes_and_codes_change_the_images(client):
         ("dcgan", {"seed": -1}, "Value -1 |seed is -1"),
         ("pixelcnn", {}, "pixelcnn"),
         (["vae"], {}, "vae"),
-        ("dcgan", {"class_labels": "HCM"}, "has no classes"),
-        ("acgan", {"class_labels": "XYZ"}, "XYZ"),
+        ("dcgan", {"group": "HCM"}, "group 'HCM' given, but dcgan cannot be asked for a group"),
+        ("acgan", {"group": "XYZ"}, "XYZ"),
+        ("acgan", {"wall_thickness": 20}, "wall_thickness 20 given, but acgan cannot be asked"),
+        (PAIRED_GAN, {"wall_thickness": 1}, "this model was trained on .* give a number between"),
         ("dcgan", {"fix_codes": True}, "has no codes"),
         ("infogan", {"fix_codes": True, "category": 0.5}, "category is 0.5; give a whole number"),
         ("infogan", {"fix_codes": True, "category": 99}, "99"),
@@ -397,12 +418,29 @@ def test_the_api_gives_the_pairs_of_generate(asked, class_labels, settings, clie
     shared = ("file", "mask", "group", "phase", "level", "seed", "scheduler", "num_inference_steps")
     assert [[line[key] for key in shared] for line in lines] == [[line[key] for key in shared] for line in manifest]
     captions = [" ".join(line[axis] for axis in ("group", "phase", "level")) for line in lines]
-    assert captions == [image["caption"] for image in shown]
+    assert captions == [image["caption"].partition(" · ")[0] for image in shown]
     for line, image, mask in zip(lines, images.astype(int), masks, strict=True):
         assert np.abs(image - np.asarray(Image.open(folder / line["file"])).astype(int)).max() <= 1
         assert (mask == np.asarray(Image.open(folder / line["mask"]))).mean() > 0.99
     for file, stack in zip(files[1:], (images, masks), strict=True):
         np.testing.assert_array_equal(np.asarray(nibabel.load(file).dataobj), stack.transpose(2, 1, 0))
+
+
+def test_the_api_gives_the_pairs_of_generate_from_one_call_of_a_network(client, runs, tmp_path):
+    wall = 12.0
+    shown, _ = draw(client, PAIRED_GAN, num_images=5, seed=7, group="NOR", phase="ED", wall_thickness=wall)
+    lines, images, masks = read_archive(client.predict(api_name="/archive"))
+    asked = {"group": "NOR", "phase": "ED", "wall_thickness": wall}
+    folder = generate_images(
+        runs / PAIRED_GAN, tmp_path / "images", num_images=5, seed=7, sampling=Sampling(conditions=asked)
+    )
+    manifest = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    shared = ("file", "mask", "group", "phase", "level", "wall_thickness", "seed")
+    assert [[line[key] for key in shared] for line in lines] == [[line[key] for key in shared] for line in manifest]
+    for line, image, mask in zip(lines, images.astype(int), masks, strict=True):
+        assert np.abs(image - np.asarray(Image.open(folder / line["file"])).astype(int)).max() <= 1
+        assert (mask == np.asarray(Image.open(folder / line["mask"]))).mean() > 0.99
+    assert all(image["caption"].startswith("NOR ED") for image in shown)
 
 
 def test_the_overlay_colours_what_the_masks_hold(client):
@@ -467,11 +505,11 @@ def test_nothing_is_drawn_for_a_visitor_who_has_left(app, runs):
 def test_what_is_left_open_is_said_as_generate_takes_it(app, runs):
     generator = app["find_generators"](runs / PAIRED)[0][PAIRED]
     for answers, expected in [
-        ({}, "HCM"),
-        ({"group": None, "phase": "any"}, "HCM"),
-        ({"group": "any"}, "any"),
-        ({"group": "any", "phase": "ED", "level": None}, "any ED"),
-        ({"level": "mid", "group": "NOR"}, "NOR mid"),
+        ({}, {"group": "HCM"}),
+        ({"group": None, "phase": "any"}, {"group": "HCM"}),
+        ({"group": "any"}, {"group": "any"}),
+        ({"group": "any", "phase": "ED", "level": None}, {"group": "any", "phase": "ED"}),
+        ({"level": "mid", "group": "NOR"}, {"group": "NOR", "level": "mid"}),
     ]:
         assert generator.ask(answers) == expected
         generator.conditions.allowed(expected)
@@ -491,8 +529,9 @@ def call(url, endpoint, *data):
 
 def test_twenty_at_once_are_all_answered_and_none_waits_for_the_slow_one(url):
     with ThreadPoolExecutor(21) as pool:
-        slow = pool.submit(call, url, "denoise", "ddpm", 64, 0, "ddpm", 50, None, None, None, 1, False)
-        asked = [(LATENT[i % len(LATENT)], 2, i, None, False, 0, 0, 0) for i in range(20)]
+        slow = pool.submit(call, url, "denoise", "ddpm", 64, 0, "ddpm", 50, None, None, None, 0, 1, False)
+        nothing = (False, 0, 0, 0, None, None, None, 0, False)
+        asked = [(LATENT[i % len(LATENT)], 2, i, *nothing) for i in range(20)]
         answers = list(pool.map(lambda data: call(url, "generate", *data), asked))
     assert [len(outputs[0]) for outputs, _ in answers] == [2] * 20
     outputs, ended = slow.result()
@@ -560,8 +599,8 @@ def test_files_are_gone_after_a_while(app, runs):
     demo = app["build_demo"]({})
     assert demo.delete_cache == (app["KEEP_SECONDS"] // 6, app["KEEP_SECONDS"])  # gradio's own copies
     handlers = app["Handlers"](app["find_generators"](runs / "gan")[0], None)
-    ((first, _), *_), _, _ = handlers.generate("gan", 2, 0, None, False, 0, 0, 0)
-    ((second, _), *_), _, _ = handlers.generate("gan", 2, 1, None, False, 0, 0, 0)
+    ((first, _), *_), _, _ = handlers.generate("gan", 2, 0)
+    ((second, _), *_), _, _ = handlers.generate("gan", 2, 1)
     os.utime(Path(first).parent, (0, 0))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: app["tidy"](), range(50)))
@@ -602,8 +641,8 @@ def test_a_gpu_is_asked_for_with_what_can_be_sent_to_another_process(app, runs):
         for name in ("draw", "travel"):
             patch.setitem(on_gpu.__globals__, name, on_gpu(app["seconds_needed"])(app[name]))
         handlers = app["Handlers"](app["find_generators"](runs)[0], None)
-        handlers.generate("gan", 2, 0, None, False, 0, 0, 0)
-        handlers.interpolate("gan", 2, 0, None, False, 0, 0, 0, 1)
+        handlers.generate("gan", 2, 0)
+        handlers.interpolate("gan", 2, 0)
         assert len(list(handlers.denoise("ddpm", 4, 0, "ddpm", 10, progress=lambda _: None))) == 8
         with pytest.raises(Exception, match="more than 3200"):
             list(handlers.denoise("ddpm", 64, 0, "ddpm", 1000, progress=lambda _: None))

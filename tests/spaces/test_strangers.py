@@ -167,7 +167,7 @@ def test_a_model_of_other_groups_is_served_by_its_own_names_and_nonsense_is_not(
         generators, problems = app["find_generators"](folder)
         (generator,) = generators.values()
         assert problems == [] and generator.notes.groups == vocabulary.groups
-        assert tuple(generator.conditions.axes.get("group", generator.class_names)) == vocabulary.groups
+        assert tuple(generator.conditions.axes["group"]) == vocabulary.groups
     network = tmp_path / "acgan" / "network" / "config.json"
     network.write_text(network.read_text().replace('"athlete"', json.dumps(HOSTILE)))
     generators, problems = app["find_generators"](tmp_path / "acgan")
