@@ -9,26 +9,31 @@ RUN = $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precis
 DEMO_EPOCHS := 80
 # ACDC is a folder or a .zip, ARGUMENTS what else scripts/reproduce.py takes: ARGUMENTS='--families vae dcgan'.
 ACDC :=
+MODELS := pretrained
 RECIPE := paper
 ARGUMENTS :=
 
 .PHONY: demo space reproduce test style quality
 
-# Synthetic patients to a scored DCGAN. Every step keeps what is done: a second call goes on where the first one stopped.
-demo: $(INSTALLED) demo/dataset
+# Pairs of a trained model that comes with the package; then synthetic patients to a scored DCGAN, to show how models
+# are made. Every step keeps what is done: a second call goes on where the first one stopped.
+demo: $(INSTALLED) demo/pairs demo/dataset
 	@rm -rf demo/images demo/report
 	$(RUN) scripts/train.py --dataset demo/dataset --output_dir demo/run --num_epochs $(DEMO_EPOCHS)
 	$(BIN)/python scripts/generate.py --model demo/run --output_dir demo/images --num_images 200
 	$(BIN)/python scripts/score.py --images demo/images --dataset demo/dataset --output_dir demo/report
 	@echo
-	@echo "grid:       demo/report/grid.png (slices of the cohort above generated ones)"
+	@echo "hearts:     demo/pairs/groups.png (slices that a model trained on ACDC draws, with their walls in mm)"
+	@echo "grid:       demo/report/grid.png (drawn patients above slices of the small model that was trained here)"
 	@echo "loss curve: demo/run/losses.png"
 	@echo "report:     demo/report/report.md"
 
-# The page in the browser, on what `make demo` left; Ctrl-C ends it.
+demo/pairs: | $(INSTALLED)
+	$(BIN)/python scripts/contrast_groups.py --output_dir $@
+
+# The page in the browser, on the trained models; make space MODELS=runs for your own. Ctrl-C ends it.
 space: $(INSTALLED)
-	@test -f demo/report/report.json || $(MAKE) demo
-	$(BIN)/python spaces/hcm-generator/app.py --models demo/run --dataset demo/dataset --reports demo/report
+	$(BIN)/python spaces/hcm-generator/app.py --models "$(MODELS)"
 
 demo/cohort: | $(INSTALLED)
 	$(BIN)/python scripts/write_phantom.py --output_dir $@ --num_patients_per_group 10

@@ -257,16 +257,17 @@ def _steps(scheduler: str | None, steps: int | None, *infos: gr.i18n.I18nData) -
     """Controls of how a diffusion model takes the noise off."""
     return (
         gr.Dropdown(scheduler_names(), value=scheduler, label=t("scheduler"), info=infos[0], min_width=240),
-        gr.Number(steps, minimum=1, maximum=MOST_STEPS, step=1, precision=0, label=t("steps"), info=infos[1]),
+        gr.Number(steps, minimum=0, maximum=MOST_STEPS, step=1, precision=0, label=t("steps"), info=infos[1]),
     )
 
 
 def _start_with(controls: Sequence[gr.blocks.Block], updates: Sequence[Mapping]) -> None:
-    """Let controls begin as the first generator needs them; a visitor may be quicker than the page's load event."""
+    """Show the controls of the first generator alone; a visitor may be quicker than the page's load event.
+
+    Their values stay, as they are the defaults of the API, where null is each model's own.
+    """
     for control, update in zip(controls, updates, strict=True):
-        for name, value in update.items():
-            if name != "__type__":
-                setattr(control, name, value)
+        control.visible = update.get("visible", control.visible)
 
 
 def _index(event: gr.SelectData) -> int:

@@ -98,8 +98,8 @@ class Handlers(Studio):
             num_images: how many, 1 to 64.
             seed: from 0; image i comes from (seed, i).
             scheduler: ddpm, ddim, dpmsolver++, sde-dpmsolver++ or unipc; null for the model's own.
-            num_inference_steps: calls of the network per image, 1 to 1000, null for the model's own number; images
-                times steps are 3200 at most.
+            num_inference_steps: calls of the network per image, up to 1000, 0 or null for the model's own number;
+                images times steps are 3200 at most.
             group: diagnosis group of the patients that the images are to be like, for a model with conditions (of
                 ACDC: DCM, HCM, MINF, NOR or RV); "any" draws it as in the data, null is the model's default.
             phase: ED or ES, likewise; null is "any".

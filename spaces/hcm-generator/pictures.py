@@ -13,7 +13,7 @@ from PIL import Image
 from hcm_hf.data.cropping import FIELD_OF_VIEW
 from hcm_hf.generation.images import MANIFEST_FILE, MASK_STACK_FILE, MASK_SUFFIX, STACK_FILE, write_stack
 from hcm_hf.hub.serving import new_folder
-from hcm_hf.metrics.anatomy import valid_topology, wall_thickness
+from hcm_hf.metrics.anatomy import closed_wall_thickness
 from hcm_hf.utils.figures import new_figure
 from hcm_hf.utils.pictures import draw_masks, image_grid
 from hcm_hf.version import __version__
@@ -29,14 +29,8 @@ def captions_of(drawing: Drawing) -> list[str]:
     words = [" ".join(one for one in answers.values() if isinstance(one, str)) for answers in drawing.conditions]
     if drawing.masks is None:
         return words
-    walls = measure_walls(drawing.masks)
-    return [word + (f" · {wall:.0f} mm" if wall == wall else "") for word, wall in zip(words, walls, strict=True)]
-
-
-def measure_walls(masks: np.ndarray) -> np.ndarray:
-    """Greatest thickness of the walls of masks (N, H, H), mm, (N,); not a number where there is no closed ring."""
-    thickness = wall_thickness(masks, FIELD_OF_VIEW / masks.shape[-1])
-    return np.where(valid_topology(masks), thickness, np.nan)
+    walls = closed_wall_thickness(drawing.masks, FIELD_OF_VIEW / drawing.masks.shape[-1])
+    return [word + (f" · {wall:.0f} mm" if np.isfinite(wall) else "") for word, wall in zip(words, walls, strict=True)]
 
 
 def show_images(drawing: Drawing, overlay: bool = False) -> list[tuple[str, str]]:

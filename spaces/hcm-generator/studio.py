@@ -170,7 +170,7 @@ class Studio:
             whole(seed),
             generator.ask(answers),
             scheduler=scheduler or own_scheduler,
-            num_inference_steps=own_steps if num_inference_steps is None else whole(num_inference_steps),
+            num_inference_steps=whole(num_inference_steps) or own_steps,
             guidance_scale=None if guidance_scale == 1 else guidance_scale,
         )
         generator.check(request)

@@ -86,6 +86,10 @@ COMMANDS = {
     "draw_pairs": Command(
         "study.pairs:draw_pairs", "draw slices with their segmentations", {"figure": "{output_file}"}
     ),
+    "contrast_groups": Command(
+        "study.contrast:contrast_groups",
+        "draw slices of two or more groups with their segmentations, and measure their walls",
+    ),
     "examine_codes": Command(
         "study.codes:examine_codes",
         "correlate InfoGAN's codes with measurements of the heart",

@@ -377,7 +377,7 @@ def test_wrong_values_get_a_clear_answer(client, model, arguments, message):
 
 @pytest.mark.parametrize(
     ("images", "steps", "message"),
-    [(64, 1000, "are more than 3200 steps in all"), (1, 1001, "1001 .*1000"), (1, 0, "Value 0 |steps is 0")],
+    [(64, 1000, "are more than 3200 steps in all"), (1, 1001, "1001 .*1000"), (1, -1, "Value -1 |steps is -1")],
 )
 def test_long_work_is_refused(client, images, steps, message):
     with pytest.raises(Exception, match=message):

@@ -42,6 +42,11 @@ def wall_thickness(masks: np.ndarray, pixel_spacing: float | np.ndarray) -> np.n
     return np.array([_thickest(mask) for mask in masks]) * spacing
 
 
+def closed_wall_thickness(masks: np.ndarray, pixel_spacing: float | np.ndarray) -> np.ndarray:
+    """`wall_thickness` of walls that are closed rings; not a number where one is open, see `valid_topology`."""
+    return np.where(valid_topology(masks), wall_thickness(masks, pixel_spacing), np.nan)
+
+
 def exceeds_threshold(thickness: np.ndarray, threshold: float = THICK) -> np.ndarray:
     """Whether a wall is as thick as the criterion or thicker; the mean over slices is their share.
 

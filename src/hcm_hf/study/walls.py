@@ -14,7 +14,7 @@ from hcm_hf.evaluation.encoder import load_encoder
 from hcm_hf.evaluation.tables import markdown_table
 from hcm_hf.evaluation.typed import plain
 from hcm_hf.generation.images import image_generator
-from hcm_hf.metrics.anatomy import LEFT, chamber_areas, wall_thickness
+from hcm_hf.metrics.anatomy import LEFT, chamber_areas, closed_wall_thickness
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model
 from hcm_hf.pipelines.conditions import Answers
 from hcm_hf.pipelines.pairs import WALL
@@ -115,14 +115,14 @@ def examine_walls(
     found: dict[str, dict[str, list[np.ndarray]]] = {group: {} for group in groups}
     pictures: dict[str, list[np.ndarray]] = {group: [] for group in groups}
     for one in tqdm(asked, desc="Walls", unit="request"):
-        images, masks = _draw(pipeline, one, num_images, seed)
+        images, masks = draw_pairs(pipeline, one, num_images, seed)
         measured = {
-            "mask": wall_thickness(masks, spacing),
+            "mask": closed_wall_thickness(masks, spacing),
             "left_cavity": chamber_areas(masks, spacing)[:, LEFT - 1],
             "brightness": images.mean((1, 2)),
         }
         if segmenter is not None:
-            measured["segmenter"] = wall_thickness(segmenter.predict(images).masks, spacing)
+            measured["segmenter"] = closed_wall_thickness(segmenter.predict(images).masks, spacing)
         for name, values in measured.items():
             found[one["group"]].setdefault(name, []).append(values)
         pictures[one["group"]].append(draw_masks(images[:SHOWN], masks[:SHOWN]))
@@ -198,8 +198,8 @@ def render_walls(result: dict[str, dict[str, Obedience]], record: dict) -> str:
     return f"# The wall on request\n\n{table}\n\n{below}\n"
 
 
-def _draw(pipeline: HCMPipeline, asked: dict, num_images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, H, W) in [0, 1] and masks (N, H, W) for one request."""
+def draw_pairs(pipeline: HCMPipeline, asked: Answers, num_images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, H, W) in [0, 1] and masks (N, H, W) for one request; image i comes from (seed, i)."""
     images, masks = [], []
     for start in range(0, num_images, _BATCH_SIZE):
         generators = [image_generator(seed, index) for index in range(start, min(start + _BATCH_SIZE, num_images))]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
-from hcm_hf.metrics.anatomy import valid_topology, wall_thickness
+from hcm_hf.metrics.anatomy import closed_wall_thickness
 from hcm_hf.pipelines.pairs import WALL
 
 
@@ -17,8 +17,8 @@ def _read(mask: np.ndarray) -> float:
     """The thickness of one mask (H, H)."""
     key = hashlib.blake2b(mask.tobytes(), digest_size=16).digest()
     if key not in _READ:
-        closed = mask.min() >= 0 and valid_topology(mask[None])[0]
-        _READ[key] = float(wall_thickness(mask[None], FIELD_OF_VIEW / len(mask))[0]) if closed else float("nan")
+        known = mask.min() >= 0
+        _READ[key] = float(closed_wall_thickness(mask[None], FIELD_OF_VIEW / len(mask))[0]) if known else float("nan")
     return _READ[key]
 
 
