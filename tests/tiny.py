@@ -37,6 +37,7 @@ TINY_RECIPES = {
     ("ddpm", "tuned"): {"unet": {"block_out_channels": (8, 8), "num_attention_levels": 1}},
     ("ddpm", "crisp"): {"unet": {"block_out_channels": (8, 8), "num_attention_levels": 1}},
     ("ddpm", "distilled"): {},
+    ("ddpm", "crisp_student"): {"discriminator": {"base_channels": 4, "max_channels": 8}},
 }
 # Every family with each of its recipes.
 MODELS = [(family, recipe) for family in FAMILIES for recipe in FAMILIES[family].recipes]

@@ -1,5 +1,6 @@
 """The noise schedules that diffusion models train with, and the samplers by name."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,15 @@ class FineDPMSolverScheduler(DPMSolverMultistepScheduler):
       the steps give.
     """
 
+    own_options = ("stochastic_floor", "last_sigma")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], **options: Any) -> Any:
+        """As diffusers', which does not know the two options and would say that they are ignored."""
+        scheduler = super().from_config(without_own_options(config), **options)
+        scheduler.register_to_config(**{name: config[name] for name in cls.own_options if name in config})
+        return scheduler
+
     @property
     def stochastic_floor(self) -> float:
         """The noise level below which steps are deterministic."""
@@ -101,6 +111,11 @@ class FineDPMSolverScheduler(DPMSolverMultistepScheduler):
             return super().step(model_output, timestep, sample, generator, variance_noise, return_dict)
         finally:
             self.register_to_config(algorithm_type=algorithm_type)
+
+
+def without_own_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's configuration without what only `FineDPMSolverScheduler` knows."""
+    return {name: value for name, value in config.items() if name not in FineDPMSolverScheduler.own_options}
 
 
 @dataclass(frozen=True)
@@ -148,5 +163,7 @@ def convert_scheduler(scheduler: SchedulerMixin, name: str) -> tuple[SchedulerMi
     """
     one_of("scheduler", name, SAMPLERS)
     sampler = SAMPLERS[name]
-    converted = sampler.scheduler.from_config(scheduler.config, timestep_spacing="trailing", **sampler.options)
+    fine = issubclass(sampler.scheduler, FineDPMSolverScheduler)
+    config = scheduler.config if fine else without_own_options(scheduler.config)
+    converted = sampler.scheduler.from_config(config, timestep_spacing="trailing", **sampler.options)
     return converted, sampler.num_inference_steps

@@ -30,6 +30,7 @@ from hcm_hf.models.unet import ConditionedUNet2DModel, build_paired_unet, build_
 from hcm_hf.pipelines.conditions import count_labels
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.objectives.acgan import ACGAN
+from hcm_hf.training.objectives.adversarial_matching import AdversarialMatching
 from hcm_hf.training.objectives.base import Objective
 from hcm_hf.training.objectives.crisp import CrispDiffusion, Crispness
 from hcm_hf.training.objectives.ddpm import Diffusion
@@ -37,8 +38,9 @@ from hcm_hf.training.objectives.distillation import MomentMatching, check_teache
 from hcm_hf.training.objectives.encoder import SliceRecognition
 from hcm_hf.training.objectives.gan import GAN, Game
 from hcm_hf.training.objectives.infogan import InfoGAN
+from hcm_hf.training.objectives.pair_game import PairGame
 from hcm_hf.training.objectives.paired import PairedDiffusion
-from hcm_hf.training.objectives.paired_acgan import PairedACGAN, PairGame
+from hcm_hf.training.objectives.paired_acgan import PairedACGAN
 from hcm_hf.training.objectives.vae import SigmaVAE, VariationalAutoencoder
 from hcm_hf.utils.arguments import at_least, one_of
 from hcm_hf.utils.errors import InputError
@@ -319,6 +321,21 @@ FAMILIES = {
                 lr_scheduler="linear",
                 relative_rates={"unet": 0.15},  # the auxiliary has to keep up with the student
                 taught_by="tuned",
+            ),
+            "crisp_student": Recipe(
+                AdversarialMatching,
+                {"discriminator": PairedACGANDiscriminator},
+                {"discriminator": {"answers": count_answers}},
+                losses=PAIRED | {"image_weight": Crispness.image_weight, "num_inference_steps": 1, "game": PairGame()},
+                groups="all",
+                num_epochs=100,
+                learning_rate=1e-3,
+                adam_betas=(0.0, 0.99),
+                patience=100,
+                ema_decay=0.999,
+                lr_scheduler="linear",
+                relative_rates={"unet": 0.1, "discriminator": 0.1},
+                taught_by="crisp",
             ),
         },
     ),

@@ -33,7 +33,7 @@ def test_v_is_its_closed_form_and_gives_the_pair_back():
     assert torch.allclose(velocity, alpha * noise - sigma * pairs, atol=1e-6)
     known = lambda noisy, timesteps, class_labels: SimpleNamespace(sample=velocity)  # noqa: E731
     noisy = scheduler.add_noise(pairs, noise, timesteps)
-    assert torch.allclose(predict_origin(scheduler, known, noisy, None, timesteps), pairs, atol=1e-5)
+    assert torch.allclose(predict_origin(scheduler, known, noisy, {"class_labels": None}, timesteps), pairs, atol=1e-5)
 
 
 def test_the_loss_is_its_closed_form(tuned, batch):

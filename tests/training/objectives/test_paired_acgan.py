@@ -7,7 +7,7 @@ from tiny import build_tiny
 
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.metrics.anatomy import LEFT, MYOCARDIUM, wall_thickness
-from hcm_hf.training.objectives.paired_acgan import NonSaturating, Relativistic
+from hcm_hf.training.objectives.pair_game import NonSaturating, PairGame, Relativistic
 from hcm_hf.training.objectives.walls import read_walls
 
 
@@ -110,11 +110,11 @@ def test_a_label_left_out_is_the_one_that_says_nothing():
 
 def test_masks_of_another_slice_are_a_kind_of_fake():
     """Where only the masks' fit tells real pairs from fake ones, the discriminator's loss depends on it."""
-    objective = build_tiny("acgan", recipe="paired")
     batch = some_batch()
     losses = {}
     for weight in (0.0, 1.0):
-        objective.game = type(objective.game)(mismatch_weight=weight, penalty=0.0, class_weight=0.0)
+        game = PairGame(mismatch_weight=weight, penalty=0.0, class_weight=0.0)
+        objective = build_tiny("acgan", recipe="paired", game=game)
         torch.manual_seed(0)
         name, loss = next(iter(objective.losses(batch)))
         losses[weight] = loss.item()

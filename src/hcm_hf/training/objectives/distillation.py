@@ -1,16 +1,18 @@
 """The losses of few-step students of a tuned diffusion model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
 
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
 
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.data.vocabulary import Vocabulary
-from hcm_hf.models.unet import use_plain_attention
+from hcm_hf.models.unet import join_pairs, use_plain_attention
 from hcm_hf.pipelines.paired import PairedDDPMPipeline
 from hcm_hf.training.objectives.gan import kernel_distance
 from hcm_hf.training.objectives.paired import PairedDiffusion, by_channel, find_labels
+from hcm_hf.training.objectives.walls import read_walls
 
 
 class MomentMatching(PairedDiffusion):
@@ -29,11 +31,14 @@ class MomentMatching(PairedDiffusion):
     z_s ~ q(z_s | x~) cover all noise from its end to the teacher's last timestep, including more noise than it starts
     from: there anatomy and brightness are decided, which the teacher takes as given at less noise.
 
+    The student predicts what its teacher predicts, v or the pair, and takes a wall thickness if its teacher does.
+
     Args:
         teacher: a diffusion model with many sampling steps.
         vocabulary: what the labels mean.
         num_inference_steps: the student's number of sampling steps.
         label_dropout, max_snr, image_weight, augmentation: as in `PairedDiffusion`.
+        wall_dropout: share of slices whose wall thickness is left open.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class MomentMatching(PairedDiffusion):
         max_snr: float,
         image_weight: float,
         augmentation: float,
+        wall_dropout: float = 0.3,
     ):
         super().__init__(
             copy_unet(teacher.unet),
@@ -56,15 +62,17 @@ class MomentMatching(PairedDiffusion):
             sampler="ddpm",
             num_inference_steps=num_inference_steps,
         )
+        self.scheduler.register_to_config(prediction_type=teacher.scheduler.config.prediction_type)
         self.teacher_scheduler = self.scheduler
         self.scheduler = cut_scheduler(self.scheduler, count_timesteps(self.scheduler, num_inference_steps))
         self.auxiliary = copy_unet(teacher.unet)
         self.teacher = teacher  # a pipeline is no module: it is neither trained nor saved here
+        self.wall_dropout = wall_dropout
         self.label_counts[:-1] = torch.tensor(teacher.config.frequencies)
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
         """Descend the auxiliary denoiser's error on the student's pairs, then update the student."""
-        pairs, labels = self.prepare(batch)
+        pairs, asked = self.draw_pairs(batch)
         scheduler, device = self.teacher_scheduler, pairs.device
         starts = batch.draw(lambda n: torch.randint(1, self.num_inference_steps + 1, (n,), device=device))
         places = batch.draw(lambda n: torch.rand(n, device=device))
@@ -77,14 +85,14 @@ class MomentMatching(PairedDiffusion):
         first = first[:, None, None, None]
         noise, fresh = self.draw_noise(batch, pairs), self.draw_noise(batch, pairs)
         noisy = torch.where(first, noise, scheduler.add_noise(pairs, noise, timesteps))
-        guess = predict_origin(scheduler, self.unet, noisy, labels, timesteps)
+        guess = predict_origin(scheduler, self.unet, noisy, asked, timesteps)
         within = torch.minimum(lower, timesteps - 1)
         again = posterior_sample(scheduler, noisy, guess.detach(), timesteps, within, fresh)
         again = torch.where(first, scheduler.add_noise(guess.detach(), fresh, lower), again)
         with torch.no_grad():
-            expected = predict_origin(scheduler, self.teacher.unet, again, labels, lower)
+            expected = predict_origin(scheduler, self.teacher.unet, again, asked, lower)
 
-        learnt = predict_origin(scheduler, self.auxiliary, again, labels, lower)
+        learnt = predict_origin(scheduler, self.auxiliary, again, asked, lower)
         alphas = scheduler.alphas_cumprod.to(device)[lower]
         weight = (1 / (1 - alphas)).clamp(max=self.max_snr)  # SNR + 1, so that errors of v count evenly
         error = (learnt - guess.detach()).square() + (learnt - expected).square()  # the second regularises
@@ -92,10 +100,47 @@ class MomentMatching(PairedDiffusion):
         yield "auxiliary", (weight * self.weigh(error, batch.masks)).mean()
 
         with torch.no_grad():
-            learnt = predict_origin(scheduler, self.auxiliary, again, labels, lower)
+            learnt = predict_origin(scheduler, self.auxiliary, again, asked, lower)
             distance = by_channel((guess - expected).abs()).mean((2, 3, 4), keepdim=True)
             direction = by_channel(learnt - expected) / distance.clamp(min=0.05)
+        yield from self.move(batch, pairs, asked, guess, direction)
+
+    def move(
+        self,
+        batch: SliceBatch,
+        pairs: torch.Tensor,
+        asked: Mapping[str, torch.Tensor],
+        guess: torch.Tensor,
+        direction: torch.Tensor,
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """Update the student, whose predictions are to go against a direction.
+
+        Args:
+            batch: the slices.
+            pairs: theirs, (B, C, H, W), with masks at the teacher's scale.
+            asked: what the networks were told of them.
+            guess: the student's predictions of clean pairs, alike.
+            direction: from what the teacher expects to what the student makes expect, (B, 4, P, H, W).
+        """
         yield "unet", self.weigh((by_channel(guess) * direction).mean((2, 3, 4)), batch.masks).mean()
+
+    def draw_pairs(self, batch: SliceBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Augmented pairs, and what the networks are told of them."""
+        images, masks, labels = self.prepare(batch)
+        pairs = join_pairs(images, masks, self.patch_size, self.teacher.config.mask_scale)
+        if not self.teacher.config.ranges:
+            return pairs, {"class_labels": labels}
+        dropped = batch.draw(lambda n: torch.rand(n, device=masks.device)) < self.wall_dropout
+        return pairs, {
+            "class_labels": labels,
+            "wall_thickness": read_walls(masks).masked_fill(dropped, torch.nan),
+        }
+
+    def pipeline(self) -> PairedDDPMPipeline:
+        """The student as a pipeline, for what its teacher can be asked."""
+        config, pipeline = self.teacher.config, super().pipeline()
+        pipeline.register_to_config(mask_scale=config.mask_scale, ranges=config.ranges)
+        return pipeline
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
         """Kernel distance between the student's images, for the held-out slices' labels, and these slices.
@@ -134,9 +179,7 @@ def check_teacher(teacher: DiffusionPipeline | None, sample_size: int, vocabular
 
 def copy_unet(unet: UNet2DModel) -> UNet2DModel:
     """The same network with weights of its own, to be trained."""
-    fresh = UNet2DModel.from_config(unet.config)
-    fresh.load_state_dict(unet.state_dict())
-    return use_plain_attention(fresh.float())
+    return use_plain_attention(deepcopy(unet).float().train().requires_grad_())
 
 
 def count_timesteps(scheduler: DDPMScheduler, calls: int) -> int:
@@ -165,11 +208,18 @@ def noise_levels(scheduler: DDPMScheduler, timesteps: torch.Tensor) -> tuple[tor
 
 
 def predict_origin(
-    scheduler: DDPMScheduler, unet: UNet2DModel, noisy: torch.Tensor, labels: torch.Tensor, timesteps: torch.Tensor
+    scheduler: DDPMScheduler,
+    unet: UNet2DModel,
+    noisy: torch.Tensor,
+    asked: Mapping[str, torch.Tensor],
+    timesteps: torch.Tensor,
 ) -> torch.Tensor:
-    """Predict the clean pair from a noisy one: alpha z - sigma v (papers/2202.00512, appendix D)."""
+    """Predict the clean pair from a noisy one; from v, alpha z - sigma v (papers/2202.00512, appendix D)."""
+    predicted = unet(noisy, timesteps, **asked).sample.float()
+    if scheduler.config.prediction_type == "sample":
+        return predicted
     alpha, sigma = noise_levels(scheduler, timesteps)
-    return alpha * noisy - sigma * unet(noisy, timesteps, class_labels=labels).sample.float()
+    return alpha * noisy - sigma * predicted
 
 
 def posterior_sample(

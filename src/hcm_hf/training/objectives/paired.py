@@ -65,17 +65,18 @@ class PairedDiffusion(Objective):
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
         """Descend the weighted error of v at timesteps that are spread over the batch."""
-        pairs, labels = self.prepare(batch)
+        images, masks, labels = self.prepare(batch)
+        pairs = join_pairs(images, masks, self.patch_size)
         yield "unet", self.loss(pairs, batch.masks, labels, self.draw_noise(batch, pairs), self.draw_timesteps(batch))
 
-    def prepare(self, batch: SliceBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return augmented pairs and their labels, some dropped; count the labels."""
+    def prepare(self, batch: SliceBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return augmented images and masks and their labels, some dropped; count the labels."""
         device = batch.images.device
         labels = find_labels(batch, self.vocabulary)
         self.label_counts += torch.bincount(batch.whole(labels), minlength=len(self.label_counts))
         dropped = batch.draw(lambda n: torch.rand(n, device=device)) < self.label_dropout
         images, masks = augment_batch(batch, self.augmentation)
-        return join_pairs(images, masks, self.patch_size), labels.masked_fill(dropped, self.null_label)
+        return images, masks, labels.masked_fill(dropped, self.null_label)
 
     def draw_timesteps(self, batch: SliceBatch) -> torch.Tensor:
         """Draw one timestep per slice, (B,): uniform, stratified over the batch (papers/2107.00630, I.1)."""
