@@ -71,6 +71,9 @@ COMMANDS = {
     "models": Command("hub.trained:list_models", "list the trained models that come with the package"),
     "verify": Command("hub.trained:verify", "check that trained models are whole and draw what they drew"),
     "pack": Command("hub.trained:pack", "write a trained model as a repository of the Hub", {"model": "{result}"}),
+    "methods": Command(
+        "hub.methods:methods", "write the methods section of a paper from a run's notes and its report"
+    ),
     "push": Command("hub.commands:push", "put a model, a dataset or a Space on the Hugging Face Hub"),
     "reproduce": Command("study.reproduction:reproduce", "run the whole study: dataset, models, reports, tables"),
     "sweep_steps": Command(
