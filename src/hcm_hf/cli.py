@@ -5,6 +5,7 @@ There is no scripts/inspect.py, which would hide Python's own module from the ot
 A command is a function of the package. Its signature and docstring are the flags, their defaults and their help.
 """
 
+import functools
 import os
 import re
 import signal
@@ -142,10 +143,37 @@ def main(name: str | None = None) -> None:
         name, *arguments = arguments
         program = f"hcm-hf {name}"
     with _exit_status():
-        command = COMMANDS.get(name.replace("-", "_"))
-        if command is None:
-            raise InputError(f"There is no command '{name}'; choose among {', '.join(COMMANDS)}.")
+        command = _find(name)
         _call(lazy(command.function), arguments, program, command.shows)
+
+
+def parse(name: str, arguments: Sequence[str]) -> functools.partial:
+    """Return the call that a command would make, without making it.
+
+    Args:
+        name: of the command.
+        arguments: its flags.
+
+    Raises:
+        InputError: if there is no such command.
+        SystemExit: if the flags are wrong, or ask for help.
+    """
+    return _parse(lazy(_find(name).function), arguments, f"hcm-hf {name}")
+
+
+def _find(name: str) -> Command:
+    command = COMMANDS.get(name.replace("-", "_"))
+    if command is None:
+        raise InputError(f"There is no command '{name}'; choose among {', '.join(COMMANDS)}.")
+    return command
+
+
+def _parse(function: Callable[..., object], arguments: Sequence[str], program: str | None) -> functools.partial:
+    import tyro  # not needed for `hcm-hf --help`
+
+    return tyro.cli(
+        deferred(function), prog=program, args=arguments, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True
+    )
 
 
 def run(function: Callable[..., object]) -> None:
@@ -169,11 +197,7 @@ def _call(
     shows: Mapping[str, str] | None = None,
 ) -> None:
     """Parse the arguments of a function, call it, and print what it made or returned."""
-    import tyro  # not needed for `hcm-hf --help`
-
-    call = tyro.cli(
-        deferred(function), prog=program, args=arguments, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True
-    )
+    call = _parse(function, arguments, program)
     given = arguments_of(call)
     try:
         result = call()
