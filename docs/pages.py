@@ -137,6 +137,23 @@ def seeds(path: str, setting: str, name: str, digits: int = 2, interval: bool = 
     return _shown(sum(values) / len(values), *(ends if interval else (None, None)), digits)
 
 
+def real(family: str, recipe: str, column: str, digits: int = 2, interval: bool = True) -> str:
+    """Return what real patients have in the place of a model of the trade-off."""
+    found = _entry(family, recipe).real[column]
+    assert found.value is not None
+    return _shown(found.value, *((found.low, found.high) if interval else (None, None)), digits)
+
+
+def planted(fault: str, name: str, digits: int = 2) -> str:
+    """Return a number of images with a known fault."""
+    return value("acdc-64-planted/planted.json", fault, name, "value", digits=digits)
+
+
+def encoder(name: str) -> str:
+    """Return how well the encoder of the published results does on held-out patients."""
+    return value("acdc-64-paper/table1.json", "encoder", "quality", name, "value", digits=3)
+
+
 def wall(group: str, by: str, key: str, digits: int = 2) -> str:
     """Return a number of `examine_walls` on the model that takes a wall thickness."""
     return value("acdc-64-pretrained/acgan/walls.json", "groups", group, by, key, digits=digits)
@@ -415,7 +432,7 @@ def parsed_only() -> str:
 # Rendering.
 
 _PUBLIC = (
-    *(value, number, scored, milliseconds, seeds, wall),
+    *(value, number, scored, real, milliseconds, seeds, planted, encoder, wall),
     *(
         families_table,
         tradeoff_table,
