@@ -1,8 +1,8 @@
 """What fills the pages: numbers from `docs/results`, tables of them, and references that are made from the code.
 
-MkDocs calls `on_page_markdown` for each page, which is a template of Jinja. A name, file or key that does not exist ends
-the build. README.md cannot be a template, as GitHub shows it as it is: there `<!--{{ ... }}-->` stands before what it
-gives and `<!---->` behind, a test compares both, and `python docs/pages.py README.md README.es.md` writes it anew.
+MkDocs calls `on_page_markdown` for each page, which is a template of Jinja. A name, file or key that does not exist
+ends the build. README.md cannot be a template, as GitHub shows it as it is: there `<!--{{ ... }}-->` stands before
+what it gives and `<!---->` behind, a test compares both, and `python docs/pages.py README.md README.es.md` writes it.
 """
 
 import contextlib
@@ -316,10 +316,8 @@ def commands() -> str:
     """Each command with its help."""
     blocks = []
     for name, command in cli.COMMANDS.items():
-        text = help_of(name)
-        blocks.append(
-            f"## {name.replace('_', '-')}\n\n{command.summary[0].upper()}{command.summary[1:]}.\n\n```text\n{text}\n```"
-        )
+        sentence = f"{command.summary[0].upper()}{command.summary[1:]}."
+        blocks.append(f"## {name.replace('_', '-')}\n\n{sentence}\n\n```text\n{help_of(name)}\n```")
     return "\n\n".join(blocks)
 
 
