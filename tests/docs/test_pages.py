@@ -24,7 +24,7 @@ TOLD = {
     "grain.md": {"0.5", "0.019", "0.97", "2.45"},  # the last two by hand, as the page says
     "memorisation.md": {"0.580", "0.014"},  # by hand, as the page says
     "numbers.md": {"0.5"},
-    "results.md": {"0.1.0"},
+    "results.md": {"1.5"},
     "study.md": {
         *("0.903", "0.972", "0.842", "0.940", "0.06", "0.39", "0.9", "0.1", "0.3", "0.65", "1.11", "0.5"),  # the study
         *("0.999", "0.02", "0.0256", "0.1", "4.3", "35.7", "99.5", "3.4", "0.9999"),  # settings
