@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -82,16 +83,20 @@ def value(path: str, *keys: str | int, digits: int = 2) -> str:
     return f"{found:,}" if isinstance(found, int) else f"{found:,.{digits}f}"
 
 
-def _shown(value: float, low: float | None, high: float | None, digits: int) -> str:
-    ends = "" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
-    return f"{value:.{digits}f}{ends}"
+def _cell(one: Number | dict | None, digits: int, interval: bool = True) -> str:
+    """A number as of a report, or as of its file, for reading; empty where there is none."""
+    if one is None:
+        return ""
+    found = vars(one) if isinstance(one, Number) else one
+    value, low, high = (found[key] for key in ("value", "low", "high"))
+    if value is None:
+        return "too few"
+    return f"{value:.{digits}f}" + (f" [{low:.{digits}f}, {high:.{digits}f}]" if interval else "")
 
 
 def number(folder: str, name: str, row: str = "generated", digits: int = 2, interval: bool = True) -> str:
     """Return a number of the report in a folder of `docs/results`, with its 95 % interval."""
-    found = _read(f"{folder}/report.json")["rows"][row][name]
-    ends = (found["low"], found["high"]) if interval else (None, None)
-    return _shown(found["value"], *ends, digits)
+    return _cell(_read(f"{folder}/report.json")["rows"][row][name], digits, interval)
 
 
 @cache
@@ -109,9 +114,7 @@ def scored(
     family: str, recipe: str, column: str, calls: int | None = None, digits: int = 2, interval: bool = True
 ) -> str:
     """Return a number of the trade-off: the mean over seeds, with the furthest ends of their 95 % intervals."""
-    found = _entry(family, recipe, calls).numbers[column]
-    assert found.value is not None
-    return _shown(found.value, *((found.low, found.high) if interval else (None, None)), digits)
+    return _cell(_entry(family, recipe, calls).numbers[column], digits, interval)
 
 
 def milliseconds(family: str, recipe: str, calls: int | None = None) -> str:
@@ -134,14 +137,12 @@ def seeds(path: str, setting: str, name: str, digits: int = 2, interval: bool = 
     numbers = [one[name] for one in (found if isinstance(found, list) else [found])]
     values = [one["value"] for one in numbers]
     ends = (min(values), max(values)) if len(values) > 1 else (numbers[0]["low"], numbers[0]["high"])
-    return _shown(sum(values) / len(values), *(ends if interval else (None, None)), digits)
+    return _cell(Number(sum(values) / len(values), *ends), digits, interval)
 
 
 def real(family: str, recipe: str, column: str, digits: int = 2, interval: bool = True) -> str:
     """Return what real patients have in the place of a model of the trade-off."""
-    found = _entry(family, recipe).real[column]
-    assert found.value is not None
-    return _shown(found.value, *((found.low, found.high) if interval else (None, None)), digits)
+    return _cell(_entry(family, recipe).real[column], digits, interval)
 
 
 def planted(fault: str, name: str, digits: int = 2) -> str:
@@ -154,11 +155,6 @@ def encoder(name: str) -> str:
     return value("acdc-64-paper/table1.json", "encoder", "quality", name, "value", digits=3)
 
 
-def wall(group: str, by: str, key: str, digits: int = 2) -> str:
-    """Return a number of `examine_walls` on the model that takes a wall thickness."""
-    return value("acdc-64-pretrained/acgan/walls.json", "groups", group, by, key, digits=digits)
-
-
 # Tables.
 
 _WORDS = {
@@ -169,17 +165,12 @@ _WORDS = {
 
 def families_table(language: str = "en") -> str:
     """The six families with the recipe `tuned`, and real patients in their place."""
-    (head, real), lines = _WORDS[language], []
-    columns = ("kid_acdc", "coverage_acdc", "copy_rate")
-    for family, name in _NAMES.items():
-        cells = [scored(family, "tuned", column, digits=3 if column == "copy_rate" else 2) for column in columns]
-        lines.append([name, milliseconds(family, "tuned"), *cells])
-    first = _entry("vae", "tuned").real
-    cells = [
-        _shown(first[column].value, first[column].low, first[column].high, 3 if column == "copy_rate" else 2)  # type: ignore[arg-type]
-        for column in columns
+    (head, label), columns = _WORDS[language], {"kid_acdc": 2, "coverage_acdc": 2, "copy_rate": 3}
+    lines = [
+        [name, milliseconds(family, "tuned"), *_cells(_entry(family, "tuned").numbers, columns)]
+        for family, name in _NAMES.items()
     ]
-    return markdown_table(head, [*lines, [real, "", *cells]])
+    return markdown_table(head, [*lines, [label, "", *_cells(_entry("vae", "tuned").real, columns)]])
 
 
 def tradeoff_table() -> str:
@@ -187,16 +178,15 @@ def tradeoff_table() -> str:
     columns = {"kid_acdc": 2, "coverage_acdc": 2, "spectrum_distance": 2, "copy_rate": 3, "thick_share_ed": 2}
     head = ["", "recipe", "calls", "ms per image", "KID", "coverage", "spectrum", "copies", "walls of 15 mm, ED"]
     lines = [
-        [_NAMES[one.family], f"`{one.recipe}`", str(one.calls), brief(one.milliseconds)]
-        + [
-            _shown(number.value, number.low, number.high, digits)
-            for number, digits in ((one.numbers[column], digits) for column, digits in columns.items())
-        ]  # type: ignore[arg-type]
+        [_NAMES[one.family], f"`{one.recipe}`", str(one.calls), brief(one.milliseconds), *_cells(one.numbers, columns)]
         for one in entries().values()
     ]
-    real = _entry("vae", "tuned").real
-    cells = [_shown(real[name].value, real[name].low, real[name].high, digits) for name, digits in columns.items()]  # type: ignore[arg-type]
-    return markdown_table(head, [*lines, ["**real patients**", "", "", "", *cells]])
+    return markdown_table(head, [*lines, [REAL, "", "", "", *_cells(_entry("vae", "tuned").real, columns)]])
+
+
+def _cells(numbers: Mapping[str, Number | dict], columns: Mapping[str, int]) -> list[str]:
+    """Numbers by the name of their column, with as many digits as that says."""
+    return [_cell(numbers.get(name), digits) for name, digits in columns.items()]
 
 
 _SIMILARITY = {
@@ -222,14 +212,12 @@ def study_table(folder: str = "acdc-64-paper") -> str:
     """The study's scores beside the same metrics with their protocol."""
     table, lines = _read(f"{folder}/table1.json"), []
     rows = {_NAMES[name]: one for name, one in table["families"].items()}
-    rows |= {"**real patients**": table["rows"]["real"], "the mean training image": table["rows"]["mean_image"]}
+    rows |= {REAL: table["rows"]["real"], "the mean training image": table["rows"]["mean_image"]}
     for label, one in rows.items():
-        study, artefact = one.get("study"), one["artefact"]
+        study = one.get("study")
         told = ", ".join(str(study[key]) for key in ("ssim", "cc", "mse")) if study else ""
-        cells = [_of_table(one["numbers"], name, 3) for name in _SIMILARITY.values()]
-        lines.append(
-            [label, told, *cells, _shown(artefact["value"], artefact["low"], artefact["high"], 3) if artefact else ""]
-        )
+        cells = _cells(one["numbers"], dict.fromkeys(_SIMILARITY.values(), 3))
+        lines.append([label, told, *cells, _cell(one["artefact"], 3)])
     return markdown_table(["", "study: SSIM, CC, MSE", *_SIMILARITY, "*SSIM, wrong range*"], lines)
 
 
@@ -237,20 +225,10 @@ def distribution_table(folder: str = "acdc-64-paper") -> str:
     """What the study's three metrics do not see."""
     table = _read(f"{folder}/table1.json")
     rows = {_NAMES[name]: one["numbers"] for name, one in table["families"].items()}
-    rows["**real patients**"] = table["rows"]["real"]["numbers"]
+    rows[REAL] = table["rows"]["real"]["numbers"]
     head = [f"{label}<br>`{name}`" for label, (name, _) in _DISTRIBUTION.items()]
-    lines = [
-        [label, *(_of_table(numbers, name, digits) for name, digits in _DISTRIBUTION.values())]
-        for label, numbers in rows.items()
-    ]
+    lines = [[label, *_cells(numbers, dict(_DISTRIBUTION.values()))] for label, numbers in rows.items()]
     return markdown_table(["", *head], lines)
-
-
-def _of_table(numbers: dict, name: str, digits: int) -> str:
-    if name not in numbers:
-        return ""
-    one = numbers[name]
-    return "too few" if one["value"] is None else _shown(one["value"], one["low"], one["high"], digits)
 
 
 _PAIRS = {
@@ -280,7 +258,7 @@ def codes_table() -> str:
     """Rank correlations of InfoGAN's codes."""
     columns = ("wall_thickness_ed", "lv_area_ed", "end_diastole", "position", "brightness")
     codes = _read("acdc-64-tuned/infogan-codes/codes.json")["codes"]
-    lines = [[name, *(_of_table(found, column, 2) for column in columns)] for name, found in codes.items()]
+    lines = [[name, *_cells(found, dict.fromkeys(columns, 2))] for name, found in codes.items()]
     return markdown_table(["code", *(column.replace("_", " ") for column in columns)], lines)
 
 
@@ -291,7 +269,7 @@ def walls_table() -> str:
         for by in ("mask", "segmenter"):
             one = found[by]
             lines.append(
-                [group, by, _shown(one["r"], one["low"], one["high"], 2), f"{one['slope']:.2f}", f"{one['error']:.1f}"]
+                [group, by, _cell(one | {"value": one["r"]}, 2), f"{one['slope']:.2f}", f"{one['error']:.1f}"]
             )
     return markdown_table(["group", "measured in", "r", "slope", "mean error, mm"], lines)
 
@@ -370,7 +348,7 @@ def _attributes(kind: type) -> dict[str, str]:
 
 
 def _comments(kind: object) -> dict[str, str]:
-    found = re.findall(r"^\s+\"?(\w+)\"?: .*?# (.+)$", inspect.getsource(kind), re.MULTILINE)  # type: ignore[arg-type]
+    found = re.findall(r"^\s+\"?(\w+)\"?: .*?# (.+)$", inspect.getsource(kind), re.MULTILINE)
     return dict(found)
 
 
@@ -430,7 +408,7 @@ def parsed_only() -> str:
 # Rendering.
 
 _PUBLIC = (
-    *(value, number, scored, real, milliseconds, seeds, planted, encoder, wall),
+    *(value, number, scored, real, milliseconds, seeds, planted, encoder),
     *(
         families_table,
         tradeoff_table,
