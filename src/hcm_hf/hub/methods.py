@@ -81,7 +81,8 @@ def render_methods(model: TrainedModel) -> tuple[str, list[str]]:
     pipeline = model.pipeline
     network = pipeline.components[pipeline.network_name]
     names = [name for name in GLANCE if report and name in report.rows["generated"]]
-    rows = {row: report.rows[row] for row in ("generated", "real") if row in report.rows} if report else {}
+    compared = report.rows if report else {}
+    rows = {name: row for name, row in compared.items() if name in ("generated", "real")}
     environment = training.get("environment")
     template = jinja2.Template(
         (TEMPLATES / "methods.md").read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined
