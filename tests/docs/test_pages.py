@@ -127,3 +127,14 @@ def test_the_references_of_formats_name_every_field():
 
 def test_pages_that_are_only_parsed_are_pages():
     assert all((ROOT / name).exists() or (ROOT / "docs" / name).exists() for name in pages.PARSED_ONLY)
+
+
+@pytest.mark.parametrize("path", [*READMES, *PAGES], ids=lambda path: path.name)
+def test_commands_named_in_a_sentence_exist(path):
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    for name in re.findall(r"`hcm-hf ([a-z][a-z_-]*)", text):
+        assert name.replace("-", "_") in cli.COMMANDS, name
+    for name in re.findall(r"`(?:python )?(?:scripts/)?(\w+)\.py\b", text):
+        assert (ROOT / "scripts" / f"{name}.py").is_file() or name in ("inspect", "NAME", "pages"), name
+    for target in re.findall(r"`make (\w+)", text):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
