@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-SOURCES := src scripts spaces tests
+SOURCES := src scripts spaces tests docs
 # accelerate gives a process one CPU thread unless told otherwise.
 RUN = $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $(shell $(BIN)/python -c 'from hcm_hf.utils.process import count_cores; print(count_cores())')
@@ -13,7 +13,7 @@ MODELS := pretrained
 RECIPE := paper
 ARGUMENTS :=
 
-.PHONY: demo space reproduce test style quality
+.PHONY: demo space reproduce test docs style quality
 
 # Pairs of a trained model that comes with the package; then synthetic patients to a scored DCGAN, to show how models
 # are made. Every step keeps what is done: a second call goes on where the first one stopped.
@@ -46,8 +46,15 @@ demo/dataset: | demo/cohort
 reproduce: $(INSTALLED)
 	$(BIN)/python scripts/reproduce.py $(if $(ACDC),--acdc "$(ACDC)") --recipe $(RECIPE) $(ARGUMENTS)
 
+# One process a core, one thread each. The notebook of the documentation runs too.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile  # one process a core, one thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --nbmake tests docs/tutorials
+
+# The documentation site, in site/.
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python docs/pages.py README.md README.es.md
+	$(BIN)/mkdocs build --strict
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -154,3 +154,12 @@ run(main)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (128 + number, "Interrupted; nothing is half-written.\n")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_command_is_parsed_without_running_it(tmp_path):
+    call = cli.parse("generate", ["--model", "nowhere", "--output_dir", str(tmp_path / "images"), "--num_images", "3"])
+    assert cli.arguments_of(call)["num_images"] == 3 and not (tmp_path / "images").exists()
+    with pytest.raises(InputError, match="There is no command 'draw'"):
+        cli.parse("draw", [])
+    with pytest.raises(SystemExit):
+        cli.parse("generate", ["--num_image", "3"])

@@ -142,3 +142,10 @@ def notes(**changes) -> dict:
         "dataset": "acdc-16",
         "train_patients": {"patient001": ["0123456789abcdef"]},
     } | changes
+
+
+def save_run(folder, objective, **written):
+    """A generator as a training run leaves it."""
+    objective.pipeline().save_pretrained(folder / "best")
+    (folder / "training_config.json").write_text(json.dumps(notes(**written)))
+    return folder

@@ -5,6 +5,7 @@ There is no scripts/inspect.py, which would hide Python's own module from the ot
 A command is a function of the package. Its signature and docstring are the flags, their defaults and their help.
 """
 
+import functools
 import os
 import re
 import signal
@@ -71,6 +72,9 @@ COMMANDS = {
     "models": Command("hub.trained:list_models", "list the trained models that come with the package"),
     "verify": Command("hub.trained:verify", "check that trained models are whole and draw what they drew"),
     "pack": Command("hub.trained:pack", "write a trained model as a repository of the Hub", {"model": "{result}"}),
+    "methods": Command(
+        "hub.methods:methods", "write the methods section of a paper from a run's notes and its report"
+    ),
     "push": Command("hub.commands:push", "put a model, a dataset or a Space on the Hugging Face Hub"),
     "reproduce": Command("study.reproduction:reproduce", "run the whole study: dataset, models, reports, tables"),
     "sweep_steps": Command(
@@ -143,10 +147,37 @@ def main(name: str | None = None) -> None:
         name, *arguments = arguments
         program = f"hcm-hf {name}"
     with _exit_status():
-        command = COMMANDS.get(name.replace("-", "_"))
-        if command is None:
-            raise InputError(f"There is no command '{name}'; choose among {', '.join(COMMANDS)}.")
+        command = _find(name)
         _call(lazy(command.function), arguments, program, command.shows)
+
+
+def parse(name: str, arguments: Sequence[str]) -> functools.partial:
+    """Return the call that a command would make, without making it.
+
+    Args:
+        name: of the command.
+        arguments: its flags.
+
+    Raises:
+        InputError: if there is no such command.
+        SystemExit: if the flags are wrong, or ask for help.
+    """
+    return _parse(lazy(_find(name).function), arguments, f"hcm-hf {name}")
+
+
+def _find(name: str) -> Command:
+    command = COMMANDS.get(name.replace("-", "_"))
+    if command is None:
+        raise InputError(f"There is no command '{name}'; choose among {', '.join(COMMANDS)}.")
+    return command
+
+
+def _parse(function: Callable[..., object], arguments: Sequence[str], program: str | None) -> functools.partial:
+    import tyro  # not needed for `hcm-hf --help`
+
+    return tyro.cli(
+        deferred(function), prog=program, args=arguments, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True
+    )
 
 
 def run(function: Callable[..., object]) -> None:
@@ -170,11 +201,7 @@ def _call(
     shows: Mapping[str, str] | None = None,
 ) -> None:
     """Parse the arguments of a function, call it, and print what it made or returned."""
-    import tyro  # not needed for `hcm-hf --help`
-
-    call = tyro.cli(
-        deferred(function), prog=program, args=arguments, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True
-    )
+    call = _parse(function, arguments, program)
     given = arguments_of(call)
     try:
         result = call()

@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from hcm_hf.utils.pictures import STRUCTURE_COLORS, draw_masks, image_grid, write_grid, write_rows
+from hcm_hf.utils.pictures import STRUCTURE_COLORS, draw_masks, image_grid, write_captions, write_grid, write_rows
 
 
 def test_grid_places_rows_and_columns():
@@ -47,3 +47,12 @@ def test_masks_are_outlined_in_the_colours_of_their_structures():
         assert (drawn[0, 12, left + 12 : left + 16] == 0.5).all()
     grid = image_grid([drawn, drawn], scale=1, gap=2)
     assert grid.mode == "RGB" and grid.size == (48, 50)
+
+
+def test_captions_stand_in_the_lower_left_corner():
+    images = np.full((2, 128, 128, 3), 0.5)
+    written = write_captions(images, ["16 mm", ""])
+    assert written.shape == images.shape and (written[1] == written[1, 0, 0]).all()
+    changed = np.argwhere((written[0] != written[1]).any(-1))
+    assert len(changed) and changed[:, 0].min() > 100 and changed[:, 1].max() < 64
+    assert written.max() > 0.9 and written.min() < 0.1  # white, outlined in black

@@ -35,6 +35,7 @@ from hcm_hf.data.schema import features
 from hcm_hf.data.splits import check_group_sizes, drop_copies, split_patients
 from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.utils.arguments import at_least
+from hcm_hf.utils.citations import ACDC_CITATION
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import explained, replacing, require_empty, write_text
 from hcm_hf.utils.process import map_processes
@@ -46,12 +47,6 @@ REPORT_FILE = "preparation.json"
 # By source; a model has the licence of its training data, generated slices that of their model. That of other patients
 # is for their owner to say.
 LICENSES = {"acdc": "cc-by-nc-sa-4.0", "synthetic": "apache-2.0", "generated": None, "other": None}
-
-ACDC_CITATION = (
-    "O. Bernard, A. Lalande, C. Zotti, F. Cervenansky, et al. Deep Learning Techniques for Automatic MRI Cardiac "
-    "Multi-structures Segmentation and Diagnosis: Is the Problem Solved? IEEE Transactions on Medical Imaging 37(11), "
-    "2514-2525, 2018, doi 10.1109/TMI.2018.2837502"
-)
 
 
 @dataclass

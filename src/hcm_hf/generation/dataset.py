@@ -9,7 +9,6 @@ from PIL import Image
 from hcm_hf.data.cohort import LEVELS, PHASES, Patient
 from hcm_hf.data.identity import hash_voxels
 from hcm_hf.data.preparation import (
-    ACDC_CITATION,
     LICENSES,
     PreparationReport,
     join_splits,
@@ -19,6 +18,7 @@ from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.data.splits import split_patients
 from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.pipelines.sampling import Sampling
+from hcm_hf.utils.citations import ACDC_CITATION
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.hub import parse_repository
 from hcm_hf.version import __version__

@@ -11,11 +11,12 @@ from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard,
 
 from hcm_hf.data.cohort import PHASES
 from hcm_hf.data.identity import count_patients
-from hcm_hf.data.preparation import ACDC_CITATION, LICENSES
+from hcm_hf.data.preparation import LICENSES
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.evaluation.definitions import DEFINITIONS, GLANCE, PROTOCOLS
 from hcm_hf.evaluation.report import Report
 from hcm_hf.evaluation.tables import markdown_table, number_table
+from hcm_hf.utils.citations import ACDC_CITATION
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.hub import read_name
 from hcm_hf.utils.names import TARGET_GROUP
@@ -27,7 +28,7 @@ DISEASE = "hypertrophic-cardiomyopathy"
 SYNTHETIC = "synthetic-data"
 TAGS = ("cardiac-mri", "medical-imaging", DISEASE, SYNTHETIC, "hcm_hf")
 LOSSES, SAMPLES = "losses.png", "samples.png"
-_TEMPLATES = Path(__file__).parents[1] / "model_cards"
+TEMPLATES = Path(__file__).parents[1] / "model_cards"
 _METRICS = ("ssim_random", "cc_random", "mse_random", *(name for name in GLANCE if name != "ssim_random"))
 # Of training_config.json, in the table of the recipe.
 _RECIPE = (
@@ -64,7 +65,7 @@ def render_card(
         report = Report.from_json(_plain(report.to_json()))
     family, version = training["family"], training["version"]
     target = training.get("target_group", TARGET_GROUP)
-    title, description = _description(family, training["recipe"], target, training["groups"])
+    title, description = describe_family(family, training["recipe"], target, training["groups"])
     source = training.get("dataset_source") or ("synthetic" if training["dataset"] == "synthetic" else "acdc")
     names = [name for name in _METRICS if report and name in report.rows["generated"]]
     remembered = [name for part in ("memorization", "membership") if report for name in report.parts.get(part, ())]
@@ -83,7 +84,7 @@ def render_card(
     )
     card = ModelCard.from_template(
         data,
-        template_str="---\n{{ card_data }}\n---\n\n" + (_TEMPLATES / "template.md").read_text(encoding="utf-8"),
+        template_str="---\n{{ card_data }}\n---\n\n" + (TEMPLATES / "template.md").read_text(encoding="utf-8"),
         title=title,
         description=description,
         axes_table=markdown_table(
@@ -108,10 +109,11 @@ def render_card(
         report=report,
         generated_with="; ".join(report.generator.settings()) if report else "",
         evaluation_table=number_table(report.rows, names) if report and names else "",
-        definitions=_protocols(report, names) + _definitions(names),
+        definitions=_protocols(report, names) + define(names),
         memorization_table=number_table(report.rows, remembered) if report and remembered else "",
-        memorization_definitions=_definitions(remembered),
-        environment=_environment(training.get("environment"), version),
+        memorization_definitions=define(remembered),
+        environment=describe_environment(training.get("environment"), version),
+        citation=ACDC_CITATION,
     )
     return str(card).rstrip() + "\n"
 
@@ -129,7 +131,7 @@ def render_encoder_card(repo_id: str, notes: Mapping[str, Mapping]) -> str:
     settings = ("num_train_slices", *_RECIPE, "version")
     rows = [["patients", *(str(count_patients(one["train_patients"])) for one in notes.values())]]
     rows += [
-        [name, *("" if one.get(name) in (None, {}) else _shown(one[name]) for one in notes.values())]
+        [name, *("" if one.get(name) in (None, {}) else shown(one[name]) for one in notes.values())]
         for name in settings
     ]
     card = ModelCard.from_template(
@@ -139,7 +141,7 @@ def render_encoder_card(repo_id: str, notes: Mapping[str, Mapping]) -> str:
             pipeline_tag="image-segmentation",
             tags=[tag for tag in TAGS if tag not in (DISEASE, SYNTHETIC)],
         ),
-        template_str="---\n{{ card_data }}\n---\n\n" + (_TEMPLATES / "encoder.md").read_text(encoding="utf-8"),
+        template_str="---\n{{ card_data }}\n---\n\n" + (TEMPLATES / "encoder.md").read_text(encoding="utf-8"),
         repo_id=repo_id,
         install=INSTALL,
         resolution=first["resolution"],
@@ -150,12 +152,12 @@ def render_encoder_card(repo_id: str, notes: Mapping[str, Mapping]) -> str:
     return str(card).rstrip() + "\n"
 
 
-def _description(family: str, recipe: str, target: str, groups: Sequence[str]) -> tuple[str, str]:
+def describe_family(family: str, recipe: str, target: str, groups: Sequence[str]) -> tuple[str, str]:
     """A family's title and paragraph, those of the recipe where it has its own: `ddpm-tuned.md` before `ddpm.md`.
 
     Examples in it name the `target` group, and another one of `groups`: the healthy where they have ACDC's name.
     """
-    paths = [_TEMPLATES / f"{name}.md" for name in (f"{family}-{recipe}", family)]
+    paths = [TEMPLATES / f"{name}.md" for name in (f"{family}-{recipe}", family)]
     found = next((path for path in paths if path.is_file()), None)
     if found is None:
         raise InputError(f"The family '{family}' has no paragraph in model_cards; add {paths[-1].name} there.")
@@ -197,7 +199,7 @@ def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.Dat
     columns = ("split", "group", "patients", "slices", *PHASES)
     card = DatasetCard.from_template(
         data,
-        template_str="---\n{{ card_data }}\n---\n\n" + (_TEMPLATES / "dataset.md").read_text(encoding="utf-8"),
+        template_str="---\n{{ card_data }}\n---\n\n" + (TEMPLATES / "dataset.md").read_text(encoding="utf-8"),
         repo_id=repo_id,
         install=INSTALL,
         report=preparation,
@@ -252,7 +254,7 @@ def _eval_results(training: Mapping, report: Report | None, names: list[str], so
     return results
 
 
-def _definitions(names: list[str]) -> str:
+def define(names: list[str]) -> str:
     """What the numbers mean, for those that are there: a definition's name is the beginning of theirs."""
     chosen = {
         key: text
@@ -269,7 +271,7 @@ def _protocols(report: Report | None, names: list[str]) -> str:
 
 
 def _recipe_table(training: Mapping) -> str:
-    lines = [[name, _shown(training[name])] for name in _RECIPE if training.get(name) not in (None, {})]
+    lines = [[name, shown(training[name])] for name in _RECIPE if training.get(name) not in (None, {})]
     if progress := training.get("progress"):
         best = progress["best_loss"]
         lines += [
@@ -280,15 +282,17 @@ def _recipe_table(training: Mapping) -> str:
     return markdown_table(["setting", "value"], lines)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return an entry of a run's notes for reading."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_shown(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {shown(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_shown, value))
+        return ", ".join(map(shown, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _environment(environment: Mapping | None, version: str) -> str:
+def describe_environment(environment: Mapping | None, version: str) -> str:
+    """Return versions and machine of a run, as it noted them, for reading."""
     if environment is None:
         return f"hcm_hf {version}; other versions were not written down."
     packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items())

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from hcm_hf.data.preparation import ACDC_CITATION, LICENSES
+from hcm_hf.data.preparation import LICENSES
 from hcm_hf.evaluation.encoder import load_encoder
 from hcm_hf.evaluation.report import Report
 from hcm_hf.evaluation.tables import cell, markdown_table
@@ -28,6 +28,7 @@ from hcm_hf.hub.push import OWN_MODEL_FILES, check_repository
 from hcm_hf.hub.repository import METRICS_FILE, find_model, model_files
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, read_training
 from hcm_hf.pipelines.notes import without_paths
+from hcm_hf.utils.citations import ACDC_CITATION
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import replacing, write_bytes, write_text
 from hcm_hf.utils.hub import checked_token

@@ -159,7 +159,7 @@ def _check_levels(sample_size: int, block_out_channels: Sequence[int], patch_siz
 def use_plain_attention(unet: UNet2DModel) -> UNet2DModel:
     """Set the network's attention to plain matrix products; on CPUs PyTorch's fused kernel is slow to train.
 
-    Its backward pass takes a fifth of a training step at these small sizes; see docs/costs.md.
+    Its backward pass takes a fifth of a training step at these small sizes; see docs/explanation/costs.md.
     """
     for module in unet.modules():
         if isinstance(module, Attention):

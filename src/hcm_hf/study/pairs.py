@@ -7,12 +7,14 @@ import numpy as np
 
 from hcm_hf.data.cohort import LEVELS, PHASES
 from hcm_hf.data.dataset import load_dataset
+from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.evaluation.images import THIRDS, read_split
 from hcm_hf.generation.images import image_generator
+from hcm_hf.metrics.anatomy import wall_thickness
 from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.pipelines.conditions import OPEN
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.pictures import draw_masks, write_rows
+from hcm_hf.utils.pictures import draw_masks, write_captions, write_rows
 
 
 def draw_pairs(
@@ -24,6 +26,8 @@ def draw_pairs(
     seed: int = 0,
 ) -> None:
     """Draw slices with their segmentations, real and generated, as rows of one figure.
+
+    The greatest radial thickness of the wall, in mm, stands in each segmentation that has a closed ring.
 
     Args:
         models: folders or repositories of models that make segmentations, or of their runs.
@@ -68,5 +72,7 @@ def draw_pairs(
 
 
 def _pair_rows(images: np.ndarray, masks: np.ndarray) -> list[np.ndarray]:
-    """Slices (N, H, W) in colour, without and with their segmentations."""
-    return [draw_masks(images, shown) for shown in (np.zeros_like(masks), masks)]
+    """Slices (N, H, W) in colour, without and with their segmentations and the walls measured in these."""
+    walls = wall_thickness(masks, FIELD_OF_VIEW / masks.shape[-1])
+    plain, outlined = (draw_masks(images, shown) for shown in (np.zeros_like(masks), masks))
+    return [plain, write_captions(outlined, ["" if np.isnan(wall) else f"{wall:.0f} mm" for wall in walls])]

@@ -9,7 +9,7 @@ import torch
 class AveragedWeights:
     """Exponential moving average of a network's parameters; buffers are copied.
 
-    Averaged or newly estimated statistics of batch normalisation made worse images (docs/tuning.md).
+    Averaged or newly estimated statistics of batch normalisation made worse images (docs/explanation/tuning.md).
 
     The decay is capped at (1 + step) / (10 + step), so that the first steps do not linger.
 

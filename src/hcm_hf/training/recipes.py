@@ -192,7 +192,7 @@ AUGMENTED = replace(STUDY, penalty_interval=4, augmentation=1.0)
 PAIRED_ACGAN = {"generator": PairedACGANGenerator, "discriminator": PairedACGANDiscriminator}
 PAIRED = {"label_dropout": 0.1, "max_snr": 100.0, "image_weight": 3.0, "augmentation": 0.5}
 
-# "paper": the study's settings where it gives them, the original papers' where it does not: docs/reproduction.md.
+# "paper": the study's settings where it gives them, the original papers' where it does not: docs/explanation/study.md.
 FAMILIES = {
     "vae": Family(
         "https://huggingface.co/papers/1312.6114",
@@ -343,7 +343,7 @@ FAMILIES = {
 
 # The two networks of the evaluation's encoder are trained by the same loop but are no families. The feature encoder's
 # training is short: longer ones overfit the training patients, and the features then separate these from others. The
-# segmenter's is long: docs/tuning.md.
+# segmenter's is long: docs/explanation/tuning.md.
 RECOGNITION = Recipe(
     SliceRecognition,
     {"encoder": SliceEncoder},

@@ -100,6 +100,27 @@ def draw_masks(images: np.ndarray, masks: np.ndarray, scale: int = 2) -> np.ndar
     return (1 - opacity) * np.clip(images, 0, 1)[..., None] + opacity * colors
 
 
+def write_captions(images: np.ndarray, captions: Sequence[str]) -> np.ndarray:
+    """Write a word into the lower left corner of each image.
+
+    Args:
+        images: (N, H, W, 3) in [0, 1].
+        captions: N words.
+
+    Returns:
+        As `images`, in steps of 1/255.
+    """
+    written = []
+    for image, caption in zip(images, captions, strict=True):
+        picture = Image.fromarray((image * 255).round().astype(np.uint8))
+        place = (image.shape[0] // 32, image.shape[0] - image.shape[0] // 32)
+        size = max(8, image.shape[0] // 9)
+        style = {"fill": "white", "stroke_fill": "black", "stroke_width": 1, "anchor": "ls", "font_size": size}
+        ImageDraw.Draw(picture).text(place, caption, **style)
+        written.append(np.asarray(picture) / 255)
+    return np.stack(written)
+
+
 def save_png(image: Image.Image, path: str | Path) -> None:
     """Save a picture as PNG, whole or not at all."""
     buffer = io.BytesIO()
