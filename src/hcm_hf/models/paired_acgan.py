@@ -20,6 +20,7 @@ from hcm_hf.models.conditioning import ConditionEmbedding
 from hcm_hf.models.dcgan import initialize, num_levels
 from hcm_hf.models.latent import LatentModel
 from hcm_hf.models.unet import PAIR_CHANNELS
+from hcm_hf.utils.arguments import one_of
 
 
 class PairedACGANGenerator(LatentModel):
@@ -31,7 +32,9 @@ class PairedACGANGenerator(LatentModel):
         latent_dim: length of a latent vector, standard normal.
         base_channels: width at the full size; it doubles at each level below, up to `max_channels`.
         max_channels: the greatest width.
-        smooth_from: pixels a side from which on a convolution follows each transposed one.
+        smooth_from: pixels a side from which on a convolution follows each block that doubles the size.
+        upsampling: how the size is doubled: "nearest", by repeating pixels before a convolution, which leaves no grid
+            (https://distill.pub/2016/deconv-checkerboard), or "transposed", by a transposed convolution.
         condition_dim: length of the vector that stands for what is asked for.
     """
 
@@ -45,8 +48,10 @@ class PairedACGANGenerator(LatentModel):
         max_channels: int = 256,
         smooth_from: int = 32,
         condition_dim: int = 64,
+        upsampling: str = "transposed",
     ):
         super().__init__()
+        one_of("upsampling", upsampling, UPSAMPLING)
         levels = num_levels(sample_size)
         widths = [min(base_channels * 2**level, max_channels) for level in reversed(range(levels + 1))]
         self.embed = ConditionEmbedding(num_labels, condition_dim)
@@ -54,7 +59,7 @@ class PairedACGANGenerator(LatentModel):
         self.norm = ConditionalNorm(widths[0], condition_dim)
         self.up_blocks = nn.ModuleList()
         for level, (wider, narrower) in enumerate(zip(widths, widths[1:], strict=False)):
-            self.up_blocks.append(Upsample(wider, narrower, condition_dim))
+            self.up_blocks.append(Upsample(wider, narrower, condition_dim, upsampling))
             if 8 * 2**level >= smooth_from:
                 self.up_blocks.append(Smooth(narrower, condition_dim))
         self.to_pair = nn.Conv2d(widths[-1], PAIR_CHANNELS, kernel_size=3, padding=1)
@@ -109,7 +114,8 @@ class PairVerdict(NamedTuple):
 class PairedACGANDiscriminator(ModelMixin, ConfigMixin):
     """Slices with their segmentations, and what they are said to show, to a `PairVerdict`.
 
-    It has no normalisation, so that the gradient penalties see each pair by itself.
+    It has no normalisation. How much the pairs of a batch differ is shown to its last layer, so that a generator that
+    draws the same again and again is found out (https://huggingface.co/papers/1710.10196, section 3).
 
     Args:
         answers: number of answers to each question that a label answers; their product is the number of labels.
@@ -134,7 +140,7 @@ class PairedACGANDiscriminator(ModelMixin, ConfigMixin):
             for narrower, wider in zip(widths, widths[1:], strict=False)
         )
         width = widths[-1]
-        self.mix = nn.Conv2d(width, width, kernel_size=4)
+        self.mix = nn.Conv2d(width + 1, width, kernel_size=4)
         for conv in (self.from_pair, *self.down_blocks, self.mix):  # nothing else keeps the signal's size
             nn.init.kaiming_normal_(conv.weight, a=0.2)
         self.to_logit = nn.Linear(width, 1, bias=False)  # a constant tells no pair from another
@@ -153,12 +159,18 @@ class PairedACGANDiscriminator(ModelMixin, ConfigMixin):
         hidden = F.leaky_relu(self.from_pair(pairs), 0.2)  # (B, C, H / 2, W / 2)
         for block in self.down_blocks:
             hidden = F.leaky_relu(block(hidden), 0.2)  # (B, 2 C, H / 2, W / 2)
-        features = F.leaky_relu(self.mix(hidden), 0.2).flatten(1)  # (B, C)
+        features = F.leaky_relu(self.mix(_with_spread(hidden)), 0.2).flatten(1)  # (B, C)
         condition = self.embed(class_labels, wall_thickness)  # (B, C)
         logits = self.to_logit(features).squeeze(1) + (features * condition).sum(1) / features.shape[1] ** 0.5
         return PairVerdict(
             logits, tuple(head(features) for head in self.to_answers), self.to_wall(features).squeeze(1)
         )
+
+
+def _with_spread(hidden: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) with one channel more: the mean standard deviation over the batch."""
+    spread = (hidden.var(dim=0, correction=0) + 1e-8).sqrt().mean()
+    return torch.cat([hidden, spread.expand_as(hidden[:, :1])], dim=1)
 
 
 class ConditionalNorm(nn.Module):
@@ -189,16 +201,30 @@ class Upsample(nn.Module):
         in_channels: width before.
         out_channels: width after.
         condition_dim: length of the vector that the normalisation depends on.
+        upsampling: how, one of `UPSAMPLING`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, condition_dim: int):
+    def __init__(self, in_channels: int, out_channels: int, condition_dim: int, upsampling: str):
         super().__init__()
-        self.conv = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=False)
+        self.conv = UPSAMPLING[upsampling](in_channels, out_channels)
         self.norm = ConditionalNorm(out_channels, condition_dim)
 
     def forward(self, hidden: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """Twice the size."""
         return F.relu(self.norm(self.conv(hidden), condition))
+
+
+def _transposed(in_channels: int, out_channels: int) -> nn.Module:
+    return nn.ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=False)
+
+
+def _nearest(in_channels: int, out_channels: int) -> nn.Module:
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
+    return nn.Sequential(nn.Upsample(scale_factor=2), conv)
+
+
+# Features (B, in_channels, H, W) to (B, out_channels, 2 H, 2 W).
+UPSAMPLING = {"transposed": _transposed, "nearest": _nearest}
 
 
 class Smooth(nn.Module):

@@ -253,7 +253,7 @@ FAMILIES = {
                 PairedACGAN,
                 PAIRED_ACGAN,
                 {
-                    "generator": {"num_labels": count_conditions},
+                    "generator": {"num_labels": count_conditions, "upsampling": "nearest", "smooth_from": 128},
                     "discriminator": {"answers": count_answers},
                 },
                 losses={"game": PairGame()},
