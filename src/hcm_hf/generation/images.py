@@ -27,7 +27,7 @@ from hcm_hf.pipelines.sampling import DEFAULT_SAMPLING, OF_DIFFUSION, Sampling
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.devices import autocast, find_device, make_accelerator
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import replacing, require_empty, write_bytes, write_text
+from hcm_hf.utils.files import read_json, replacing, require_empty, write_bytes, write_text
 from hcm_hf.version import __version__
 
 
@@ -235,7 +235,7 @@ def _check(output_dir: Path, settings: dict) -> None:
     if not path.exists():
         require_empty(output_dir, "output_dir")
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = read_json(path)
     for name in ("model_hash", "seed", "class", *OF_DIFFUSION, "mixed_precision", "version"):
         if before.get(name) != settings.get(name):
             raise InputError(

@@ -21,10 +21,10 @@ from hcm_hf.models.latent import Generators
 from hcm_hf.pipelines.conditions import Conditions
 from hcm_hf.pipelines.notes import check_training, without_paths
 from hcm_hf.pipelines.sampling import Sampling, one_of
-from hcm_hf.pipelines.saved import check_options, load_network, read_json
+from hcm_hf.pipelines.saved import check_options, load_network
 from hcm_hf.utils.devices import find_device
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import write_text
+from hcm_hf.utils.files import read_json, write_text
 from hcm_hf.utils.hub import download, first_line, parse_repository
 from hcm_hf.utils.names import CONFIG_FILE
 from hcm_hf.utils.shipped import find_shipped

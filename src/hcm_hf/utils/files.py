@@ -39,6 +39,7 @@ _DAMAGE = (
     *(EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile),
     *(UnicodeDecodeError, json.JSONDecodeError, SafetensorError),
 )
+MOST_JSON_BYTES = 8 * 2**20
 _PREVIOUS = "*previous"  # ending of a folder's name between the two renames that replace it
 _LONGEST = 100  # most bytes of a name to keep in that of a hidden sibling; some file systems allow 143 in all
 
@@ -58,6 +59,45 @@ def explained(path: str | Path | zipfile.Path | None = None, doing: str = "read"
         if (sentence := _explain(error, path, doing)) is None:
             raise
         raise InputError(sentence) from error
+
+
+def read_json(path: Path) -> dict:
+    """The object that a JSON file of bounded size holds.
+
+    Raises:
+        InputError: if it cannot be read, or holds something else.
+    """
+    with explained(path), open(path, "rb") as file:
+        data = file.read(MOST_JSON_BYTES + 1)
+    if len(data) > MOST_JSON_BYTES:
+        raise InputError(f"{path} is larger than {MOST_JSON_BYTES / 2**20:g} MiB; copy it again.")
+    return _parse(data, str(path))
+
+
+def read_json_lines(path: Path) -> list[dict]:
+    """The objects that a file of JSON lines holds, which may have any number of them.
+
+    A last line without its end is left out: whatever wrote it was killed.
+
+    Raises:
+        InputError: if it cannot be read, or a line holds something else; names the line.
+    """
+    with explained(path):
+        lines = path.read_bytes().split(b"\n")[:-1]
+    return [_parse(line, f"{path}, line {number},") for number, line in enumerate(lines, 1)]
+
+
+def _parse(data: bytes, name: str) -> dict:
+    """The object in JSON; an `InputError` that names it if it is none, or holds text that no file can hold."""
+    try:
+        value = json.loads(data)
+        if b"\\u" in data:  # half of a pair of surrogates
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"Cannot read {name} ({error}); it is damaged: copy it again.") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{name} holds no JSON object; it is damaged: copy it again.")
+    return value
 
 
 @contextmanager
