@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.generation.dataset import check_labels, plan_dataset, write_dataset
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model
+from hcm_hf.pipelines.notes import check_notes
 from hcm_hf.pipelines.sampling import DEFAULT_SAMPLING, OF_DIFFUSION, Sampling
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.devices import autocast, find_device, make_accelerator
@@ -155,6 +156,16 @@ def image_generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
+def read_settings(folder: Path) -> dict:
+    """What a folder of generated images says of their model and settings; empty for images from elsewhere.
+
+    Raises:
+        InputError: if it is damaged; names the file.
+    """
+    path = folder / SETTINGS_FILE
+    return check_notes(read_json(path), path) if path.is_file() else {}
+
+
 def find_images(folder: Path) -> list[Path]:
     """The PNG files in `folder` that are images, in order of their names."""
     return sorted(path for path in folder.glob("*.png") if not path.name.endswith(MASK_SUFFIX))
@@ -231,11 +242,10 @@ def _encode(output: BaseOutput, place: int, suffix: str) -> bytes:
 
 def _check(output_dir: Path, settings: dict) -> None:
     """Raise an `InputError` unless images of these settings may go into `output_dir`."""
-    path = output_dir / SETTINGS_FILE
-    if not path.exists():
+    if not (output_dir / SETTINGS_FILE).exists():
         require_empty(output_dir, "output_dir")
         return
-    before = read_json(path)
+    before = read_settings(output_dir)
     for name in ("model_hash", "seed", "class", *OF_DIFFUSION, "mixed_precision", "version"):
         if before.get(name) != settings.get(name):
             raise InputError(

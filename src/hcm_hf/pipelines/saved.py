@@ -41,12 +41,8 @@ _LARGEST_OTHER = 1000
 _UNBOUNDED = ("lambda_min_clipped",)  # minus infinity by default
 # The largest number of values in a list, by its name.
 _LONGEST = {
-    "class_names": 1000,
-    "groups": 1000,
-    "axes": 1000,
-    "defaults": 1000,
-    "trained_betas": 10_000,
-    "frequencies": 10_000,
+    **dict.fromkeys(("class_names", "groups", "axes", "defaults"), 1000),
+    **dict.fromkeys(("trained_betas", "frequencies"), 10_000),
 }
 _LONGEST_OTHER = 10
 _FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors calls them

@@ -1,7 +1,9 @@
 """The whole state of a training run, in one safetensors file."""
 
+import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,8 +62,9 @@ class TrainingState:
             for index, values in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{network}.{index}.{key}": tensor for key, tensor in values.items()}
         scaler = self.scaler.state_dict() if self.scaler else None
-        metadata = {"progress": json.dumps(vars(self.progress)), "scaler": json.dumps(scaler)}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        metadata = {"progress": json.dumps(vars(self.progress)), "scaler": json.dumps(scaler)}
+        metadata["sha256"] = _digest(tensors, metadata)
         folder.mkdir(parents=True, exist_ok=True)
         safetensors.torch.save_file(tensors, folder / STATE_FILE, metadata)
 
@@ -76,6 +79,8 @@ class TrainingState:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata()
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
+            if metadata.pop("sha256", None) not in (None, _digest(tensors, metadata)):  # earlier versions wrote none
+                raise ValueError("its content has changed")
             self.objective.load_state_dict(_below("objective.", tensors))
             device = next(self.objective.parameters()).device
             average = _below("average.", tensors)
@@ -87,10 +92,19 @@ class TrainingState:
                     state.setdefault(int(index), {})[key] = tensor
                 optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
             self.progress = Progress(**json.loads(metadata["progress"]))
-        except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+            if self.scaler:
+                self.scaler.load_state_dict(json.loads(metadata["scaler"]))
+        except (OSError, SafetensorError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path} is damaged or of another model; delete {folder} to train anew.") from error
-        if self.scaler:
-            self.scaler.load_state_dict(json.loads(metadata["scaler"]))
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    """The SHA-256 of names, values and metadata."""
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

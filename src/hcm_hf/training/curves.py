@@ -44,9 +44,8 @@ def read_metrics(path: Path) -> list[dict]:
     records = read_json_lines(path)
     for number, record in enumerate(records, 1):
         numbers = all(isinstance(value, int | float) and abs(value) <= _LARGEST for value in record.values())
-        if not numbers or not all(
-            isinstance(record.get(name), int) and record[name] >= 1 for name in ("step", "epoch")
-        ):
+        counts = [record.get(name) for name in ("step", "epoch")]
+        if not numbers or not all(isinstance(count, int) and count >= 1 for count in counts):
             raise InputError(f"{path}, line {number}, is no record of losses; it is damaged: remove that line.")
     return records
 
