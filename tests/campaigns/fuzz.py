@@ -109,21 +109,36 @@ def _nifti(folder: Path) -> Reader:
     patient = find_cohort(cohort).patients[0]
     path = cohort / patient.scans[0].image
     rng = np.random.default_rng(0)
-    image = nibabel.Nifti1Image(rng.integers(0, 900, (12, 10, 3), np.int16), np.diag([-10.0, -10.0, 10.0, 1.0]))
-    mask = np.zeros((12, 10, 3), np.uint8)
-    mask[3:8, 3:8] = 2
-    mask[4:7, 4:7] = 3
+    image = nibabel.Nifti1Image(rng.integers(0, 900, (24, 20, 3), np.int16), np.diag([-4.0, -4.0, 10.0, 1.0]))
+    mask = np.zeros((24, 20, 3), np.uint8)
+    mask[6:16, 6:16] = 2
+    mask[8:14, 8:14] = 3
     for scan in patient.scans:
         nibabel.save(image, cohort / scan.image)
         if scan.mask:
             nibabel.save(nibabel.Nifti1Image(mask, image.affine), cohort / scan.mask)
     good = image.to_bytes()
-    fields = (*range(40, 58), 70, 71, 72, 73, *range(76, 112), 112, 116, 123, *range(252, 328), 344, 347)
-    raw = edited_bytes(good, fields)
+    raw = st.one_of(_edited_header(good), _edited_header(good), edited_bytes(good))
     packed = gzip.compress(good)
     inputs = st.one_of(raw, raw.map(gzip.compress), edited_bytes(packed), st.binary(max_size=600))
     one = replace(patient, scans=tuple(scan for scan in patient.scans if scan.phase))
     return Reader(inputs, _file(path, lambda: (list(read_volumes(one, True)), prepare_patient(one, 16, True, None))))
+
+
+@st.composite
+def _edited_header(draw: Any, data: bytes) -> bytes:
+    """A NIfTI file with one to three numbers of its header set to odd ones."""
+    header = np.frombuffer(data[:348], nibabel.nifti1.header_dtype).copy()
+    names = [name for name in header.dtype.names if header.dtype[name].base.kind in "iuf"]
+    for name in draw(st.lists(st.sampled_from([*names, "dim", "pixdim", "srow_x"]), min_size=1, max_size=3)):
+        values = header[name].reshape(-1)
+        place = draw(st.integers(0, values.size - 1))
+        if values.dtype.kind == "f":
+            values[place] = draw(st.one_of(st.floats(width=32), st.sampled_from([-1.0, 1e-30, 1e-6, 1e30, 0.0])))
+        else:
+            limits = np.iinfo(values.dtype)
+            values[place] = draw(st.one_of(st.integers(limits.min, limits.max), st.integers(0, min(64, limits.max))))
+    return header.tobytes() + data[348:]
 
 
 def _info(folder: Path) -> Reader:
@@ -292,19 +307,18 @@ def _conditions(family: str, recipe: str) -> Callable[[Path], Reader]:
         asked = st.one_of(st.dictionaries(names, answers, max_size=4), st.none(), odd_values())
         labels = st.one_of(st.lists(st.sampled_from(words), max_size=3).map(" ".join), st.integers(-2, 40), asked)
         many = st.one_of(labels, st.lists(labels, max_size=3), st.lists(st.integers(-1, 40)).map(np.array))
-        calls = st.fixed_dictionaries(
-            {"batch_size": st.integers(-1, 3)},
-            optional={"conditions": many, "class_labels": many, "output_type": st.sampled_from(["np", "pt", "pt!"])},
+        others = {"batch_size": st.sampled_from([1, 1, 2, 3, 0, -1]), "output_type": st.sampled_from(["np", "pt"])}
+        calls = st.one_of(
+            *(st.fixed_dictionaries(others, optional={name: many}) for name in ("conditions", "class_labels"))
         )
         samplings = st.builds(
             Sampling,
             conditions=st.one_of(asked, st.none()),
-            class_labels=st.one_of(st.none(), labels),
             scheduler=st.sampled_from([None, "ddim", "ddpm", "sde-dpmsolver++", "unipc", "euler"]),
-            num_inference_steps=st.one_of(st.just(1), st.none(), odd_values()),
-            guidance_scale=st.one_of(st.none(), st.floats(), odd_values()),
-            stochastic_floor=st.one_of(st.none(), st.floats()),
-            last_sigma=st.one_of(st.none(), st.floats()),
+            num_inference_steps=st.one_of(st.sampled_from([1, 2]), st.none(), odd_values()),
+            guidance_scale=st.one_of(st.none(), st.sampled_from([0, 1, 2.0]), st.floats(), odd_values()),
+            stochastic_floor=st.one_of(st.none(), st.none(), st.floats()),
+            last_sigma=st.one_of(st.none(), st.none(), st.floats()),
         )
 
         def read(value: dict | Sampling) -> None:
