@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,22 +53,27 @@ class Reader:
     read: Read
 
 
-def fuzz(folder: Path, tries: int = 1000, of: tuple[str, ...] = (), random_seed: int = 0) -> Outcomes:
+def fuzz(
+    folder: Path, tries: int = 1000, seconds: float = 3600, of: tuple[str, ...] = (), random_seed: int = 0
+) -> Outcomes:
     """Give every reader many inputs.
 
     Args:
         folder: an empty one to work in.
         tries: inputs for each reader.
+        seconds: for all readers together; whichever is over first.
         of: the readers; by default all.
         random_seed: of the inputs.
     """
     outcomes = Outcomes()
-    for name in of or READERS:
-        _feed(READERS[name](folder / "reader" / name), name, outcomes, tries, random_seed)
+    names = of or tuple(READERS)
+    for name in names:
+        reader = READERS[name](folder / "reader" / name)
+        _feed(reader, name, outcomes, tries, time.monotonic() + seconds / len(names), random_seed)
     return outcomes
 
 
-def _feed(reader: Reader, name: str, outcomes: Outcomes, tries: int, random_seed: int) -> None:
+def _feed(reader: Reader, name: str, outcomes: Outcomes, tries: int, deadline: float, random_seed: int) -> None:
     @settings(
         max_examples=tries,
         database=None,
@@ -78,7 +84,8 @@ def _feed(reader: Reader, name: str, outcomes: Outcomes, tries: int, random_seed
     @seed(random_seed)
     @given(reader.inputs)
     def attempt(value: Any) -> None:
-        outcomes.record(name, lambda: reader.read(value), value)
+        if time.monotonic() < deadline:
+            outcomes.record(name, lambda: reader.read(value), value)
 
     attempt()
 

@@ -36,7 +36,7 @@ from hcm_hf.data.splits import check_group_sizes, drop_copies, split_patients
 from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import explained, replacing, require_empty, write_text
+from hcm_hf.utils.files import explained, replacing, require_empty, write_sums, write_text
 from hcm_hf.utils.process import map_processes
 from hcm_hf.version import __version__
 
@@ -156,6 +156,7 @@ def save_splits(splits: datasets.DatasetDict, report: PreparationReport, output_
     with replacing(output_dir) as temporary:
         splits.save_to_disk(temporary)
         write_text(temporary / REPORT_FILE, json.dumps(asdict(report), indent=2) + "\n")
+        write_sums(temporary)
 
 
 def prepare_dataset(

@@ -22,7 +22,7 @@ from hcm_hf.metrics.ranking import roc_auc
 from hcm_hf.models import SliceEncoder
 from hcm_hf.pipelines.saved import load_network
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import read_json
+from hcm_hf.utils.files import check_sums, read_json
 from hcm_hf.utils.hub import download, first_line, parse_repository
 from hcm_hf.utils.names import CONFIG_FILE, INSTRUMENT_FOLDERS
 from hcm_hf.utils.shipped import find_shipped
@@ -151,6 +151,7 @@ def _load_instrument(folder: Path, name: str, device: str | torch.device) -> Ins
             f"encoder {folder} holds no encoder: it has no network in '{name}'; train both with "
             "scripts/train_encoder.py."
         )
+    check_sums(found)
     try:
         written, kind = read_json(found / CONFIG_FILE), read_json(found / "config.json")["_class_name"]
         if kind == SliceEncoder.__name__:

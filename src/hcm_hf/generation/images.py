@@ -16,7 +16,7 @@ import nibabel
 import numpy as np
 import torch
 from diffusers.utils import BaseOutput
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm.auto import tqdm
 
@@ -28,7 +28,7 @@ from hcm_hf.pipelines.sampling import DEFAULT_SAMPLING, OF_DIFFUSION, Sampling
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.devices import autocast, find_device, make_accelerator
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import read_json, replacing, require_empty, write_bytes, write_text
+from hcm_hf.utils.files import read_json, replacing, require_empty, sync, write_bytes, write_text
 from hcm_hf.version import __version__
 
 
@@ -128,9 +128,11 @@ def generate_images(
                 write_text(output_dir / SETTINGS_FILE, json.dumps(settings | seen, indent=2) + "\n")
             for place, index in enumerate(indices):
                 for suffix in suffixes:
-                    write_bytes(_path(output_dir, index, suffix), _encode(output, place, suffix))
+                    write_bytes(_path(output_dir, index, suffix), _encode(output, place, suffix), lasting=False)
             bar.update(mine.index(indices[-1]) + 1 - bar.n)
         bar.update(len(mine) - bar.n)
+    for path in (_path(output_dir, index, suffix) for index in mine for suffix in suffixes):
+        sync(path)  # all at the end, which takes a fraction of the time
     state.wait_for_everyone()
 
     if state.is_main_process:
@@ -209,19 +211,31 @@ def _entries(folder: Path, num_images: int, masked: bool) -> Iterator[dict]:
 
 
 def _is_made(folder: Path, index: int, suffixes: Sequence[str]) -> bool:
-    """Whether an image has all of its files, and says what it shows if it has a segmentation."""
-    if not all(_path(folder, index, suffix).exists() for suffix in suffixes):
+    """Whether an image has all of its files, whole, and says what it shows if it has a segmentation."""
+    if not all(_is_whole(_path(folder, index, suffix)) for suffix in suffixes):
         return False
     return MASK_SUFFIX not in suffixes or bool(_read_shown(_path(folder, index, ".png")))
 
 
-def _read_shown(path: Path) -> dict:
-    """What an image with a segmentation shows; empty if it does not say, or cannot be read."""
+def _is_whole(path: Path) -> bool:
+    """Whether a picture or array is there, and not cut short or changed, as a power cut or a bad disk leaves it."""
+    if not path.exists():
+        return False
     try:
-        with Image.open(path) as image:
-            return json.loads(image.info.get(_SHOWN, "{}"))
-    except UnidentifiedImageError:
-        return {}
+        if path.suffix == ".npy":
+            np.load(path, mmap_mode="r")
+        else:
+            with Image.open(path) as image:
+                image.verify()
+    except (OSError, SyntaxError, ValueError, EOFError):  # Pillow's SyntaxError: a broken chunk
+        return False
+    return True
+
+
+def _read_shown(path: Path) -> dict:
+    """What an image with a segmentation shows; empty if it does not say."""
+    with Image.open(path) as image:
+        return json.loads(image.info.get(_SHOWN, "{}"))
 
 
 def _encode(output: BaseOutput, place: int, suffix: str) -> bytes:

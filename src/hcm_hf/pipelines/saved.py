@@ -4,7 +4,6 @@ A configuration may ask for any size. So every number has a bound, the network i
 `meta` device, which takes no memory, and the header of the weights has to fit it before the weights are read.
 """
 
-import hashlib
 import inspect
 import os
 import re
@@ -22,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hcm_hf.schedulers import SAMPLERS, convert_scheduler
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import explained, read_json
+from hcm_hf.utils.files import explained, hash_file, read_json
 
 
 MOST_HEADER_BYTES = 4 * 2**20  # of a file of weights
@@ -159,11 +158,7 @@ def _check_hash(path: Path) -> None:
             break
     else:
         return
-    digest = hashlib.sha256()
-    with explained(path), open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    if digest.hexdigest() != path.name:
+    if hash_file(path) != path.name:
         raise InputError(
             f"{path.resolve()} is damaged: its SHA-256 is not the one that the Hub gives; delete that file and load "
             "the model again."

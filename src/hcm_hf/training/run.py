@@ -20,7 +20,7 @@ from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.curves import loss_curves, read_metrics
 from hcm_hf.utils.devices import describe_environment
 from hcm_hf.utils.errors import Diverged, InputError
-from hcm_hf.utils.files import explained, read_json, replacing, require_empty, restore, write_text
+from hcm_hf.utils.files import explained, read_json, replacing, require_empty, restore, sync, write_sums, write_text
 from hcm_hf.utils.hub import parse_repository
 from hcm_hf.utils.names import CONFIG_FILE, TARGET_GROUP
 from hcm_hf.utils.pictures import image_grid, save_png
@@ -165,6 +165,8 @@ class Run:
                 self._note_progress(temporary)
                 if with_state:
                     self.state.save(temporary)
+                    sync(self.output_dir / METRICS_FILE)
+                write_sums(temporary)
         self.accelerator.wait_for_everyone()
 
     def finish(self) -> None:
