@@ -111,9 +111,8 @@ def _make(folder: Path) -> dict[str, Kept]:
 
     def go_on(place: Path) -> object:
         again = train(TrainingConfig(output_dir=str(place), **settings | {"num_epochs": 2}))
-        return [
-            HCMPipeline.from_pretrained(again / "last").network.state_dict()[name].numpy() for name in _names(again)
-        ]
+        state = HCMPipeline.from_pretrained(again / "last").network.state_dict()
+        return [state[name].numpy() for name in sorted(state)]
 
     def draw(place: Path) -> object:
         pipeline = HCMPipeline.from_pretrained(place)
