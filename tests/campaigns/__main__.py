@@ -7,27 +7,35 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from hub_server import HubServer, environment
 
-# Progress bars of the work itself would hide the table; what reads the environment is imported afterwards.
-os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+
+# What reads the environment is imported afterwards; progress bars would hide the table.
+HUB = HubServer()
+HOME = TemporaryDirectory(prefix="hcm_hf-campaign-")
+os.environ |= environment(HUB.url, HOME.name, token="ada-writes") | {"TQDM_DISABLE": "1"}
 
 import torch  # noqa: E402
 import tyro  # noqa: E402
 
 from campaigns.damage import damage  # noqa: E402
+from campaigns.disk import disk  # noqa: E402
 from campaigns.fuzz import fuzz  # noqa: E402
+from campaigns.kill import kill  # noqa: E402
 from hcm_hf.utils.calls import deferred  # noqa: E402
 
 
-CAMPAIGNS = {"fuzz": fuzz, "damage": damage}
+CAMPAIGNS = {"fuzz": fuzz, "damage": damage, "disk": disk, "kill": kill}
 
 
 def main() -> None:
+    HUB.start()
     torch.set_num_threads(1)
-    commands = {name: deferred(function, without=("folder",)) for name, function in CAMPAIGNS.items()}
+    commands = {name: deferred(function, without=("folder", "hub")) for name, function in CAMPAIGNS.items()}
     campaign: partial = tyro.extras.subcommand_cli_from_dict(commands, use_underscores=True)
+    hub = {"hub": HUB} if campaign.func is kill else {}
     with TemporaryDirectory() as folder, redirect_stdout(sys.stderr):  # what the work says is not the table
-        outcomes = campaign(Path(folder))
+        outcomes = campaign(folder=Path(folder), **hub)
     print(outcomes.table())
     sys.exit(any(outcomes.failures.values()))
 

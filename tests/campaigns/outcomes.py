@@ -5,7 +5,7 @@ import signal
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from hcm_hf.evaluation.tables import markdown_table
@@ -34,10 +34,13 @@ class Outcomes:
     harmless: Counter[str] = field(default_factory=Counter)
     failures: dict[str, dict[str, list[str]]] = field(default_factory=lambda: defaultdict(dict))
 
-    def record(self, fault: str, attempt: Callable[[], object], tried: object = "") -> None:
-        """Run one try: it may return, or raise an `InputError` of one sentence; anything else is a failure."""
+    def record(self, fault: str, attempt: Callable[[], object], tried: object = "", limits: bool = True) -> None:
+        """Run one try: it may return, or raise an `InputError` of one sentence; anything else is a failure.
+
+        Without `limits` it may take time and memory, as one may that other processes work for.
+        """
         try:
-            with limited():
+            with limited() if limits else nullcontext():
                 attempt()
         except InputError as error:
             sentence = str(error)

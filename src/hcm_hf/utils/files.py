@@ -163,7 +163,7 @@ def restore(path: str | Path) -> None:
     path = Path(path).resolve()
     for stale in _siblings(path, "*.tmp"):
         _remove(stale)
-    previous = _siblings(path, _PREVIOUS)
+    previous = sorted(_siblings(path, _PREVIOUS), key=_number)
     if previous and not path.exists():
         previous.pop().rename(path)
     for stale in previous:
@@ -249,13 +249,20 @@ def _siblings(path: Path, ending: str) -> list[Path]:
     return sorted(hidden.parent.glob(glob.escape(hidden.name) + ending))
 
 
+def _number(previous: Path) -> int:
+    """When a folder gave way, from its name."""
+    middle = previous.suffixes[-2][1:] if len(previous.suffixes) > 1 else ""
+    return int(middle) if middle.isdigit() else 0
+
+
 def _exchange(temporary: Path, path: Path, lasting: bool) -> None:
     if path.is_dir() and not any(path.iterdir()):
         path.rmdir()
     if not path.is_dir():  # a file, or nothing: one atomic call
         os.replace(temporary, path)
     else:
-        previous = _sibling(path, f"{time.time_ns()}.previous")  # its own name: an earlier one may still stand
+        number = 1 + max([time.time_ns(), *map(_number, _siblings(path, _PREVIOUS))])  # though a clock be set back
+        previous = _sibling(path, f"{number}.previous")  # its own name: an earlier one may still stand
         path.rename(previous)
         try:
             temporary.rename(path)
