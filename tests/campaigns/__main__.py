@@ -12,6 +12,7 @@ from hub_server import HubServer, environment
 
 # What reads the environment is imported afterwards; progress bars would hide the table.
 HUB = HubServer()
+HUB.start()
 HOME = TemporaryDirectory(prefix="hcm_hf-campaign-")
 os.environ |= environment(HUB.url, HOME.name, token="ada-writes") | {"TQDM_DISABLE": "1"}
 
@@ -29,7 +30,6 @@ CAMPAIGNS = {"fuzz": fuzz, "damage": damage, "disk": disk, "kill": kill}
 
 
 def main() -> None:
-    HUB.start()
     torch.set_num_threads(1)
     commands = {name: deferred(function, without=("folder", "hub")) for name, function in CAMPAIGNS.items()}
     campaign: partial = tyro.extras.subcommand_cli_from_dict(commands, use_underscores=True)

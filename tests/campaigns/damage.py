@@ -96,7 +96,7 @@ def _equal(one: object, other: object) -> bool:
 
 def _make(folder: Path) -> dict[str, Kept]:
     """A dataset, a run, a packed pair of models and images, each tiny."""
-    write_cohort(folder / "cohort", num_patients_per_group=4, groups=("HCM", "NOR"))
+    write_cohort(folder / "cohort", num_patients_per_group=4, groups=("HCM", "NOR"), num_proc=1)
     prepare_dataset(folder / "cohort", folder / "dataset", 16)
     settings = {"groups": ("HCM",), "num_epochs": 1, "train_batch_size": 16, "dataset": str(folder / "dataset")}
     run = train(TrainingConfig(output_dir=str(folder / "run"), **settings))

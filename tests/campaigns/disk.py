@@ -53,7 +53,9 @@ def disk(folder: Path, tries: int = 5, of: tuple[str, ...] = (), random_seed: in
                 _clear(place, mounted)
                 moment = source.randrange(len(moments))
 
-                def attempt(happen: Fault = happen, moment: int = moment, name: str = name) -> None:
+                def attempt(
+                    happen: Fault = happen, moment: int = moment, name: str = name, expected: dict = expected
+                ) -> None:
                     refusal = None
                     try:
                         with _noticing(place, lambda: happen(place), moment):

@@ -48,7 +48,7 @@ class Work:
 
 def make_inputs(folder: Path) -> Path:
     """A cohort, a dataset, a run and images, for the commands to work from."""
-    write_cohort(folder / "cohort", num_patients_per_group=4, groups=("HCM", "NOR"))
+    write_cohort(folder / "cohort", num_patients_per_group=4, groups=("HCM", "NOR"), num_proc=1)
     prepare_dataset(folder / "cohort", folder / "dataset", 16)
     _train(folder, folder / "trained")
     _generate(folder, folder / "generated")
