@@ -12,7 +12,7 @@ ACDC :=
 RECIPE := paper
 ARGUMENTS :=
 
-.PHONY: demo space reproduce test style quality
+.PHONY: demo space reproduce test campaign style quality
 
 # Synthetic patients to a scored DCGAN. Every step keeps what is done: a second call goes on where the first one stopped.
 demo: $(INSTALLED) demo/dataset
@@ -43,6 +43,11 @@ reproduce: $(INSTALLED)
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile  # one process a core, one thread each
+
+# Thousands of damaged files, full disks and kills, counted: make campaign ARGUMENTS='fuzz --tries 1000'; --help lists
+# them. `disk` fills disks of its own where `unshare --map-root-user --mount make campaign ...` may mount them.
+campaign: $(INSTALLED)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m campaigns $(ARGUMENTS)
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix $(SOURCES)
