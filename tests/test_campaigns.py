@@ -18,7 +18,8 @@ QUICK = tuple(name for name in READERS if not name.startswith(("model_index", "c
 
 
 def test_readers_take_anything_and_answer_in_one_sentence(tmp_path):
-    outcomes = fuzz(tmp_path, tries=4, of=(*QUICK, "config.json, AC-GAN", "conditions, paired AC-GAN"))
+    outcomes = Outcomes()
+    fuzz(tmp_path, outcomes, tries=4, of=(*QUICK, "config.json, AC-GAN", "conditions, paired AC-GAN"))
     outcomes.check()
     assert outcomes.tries == 4 * (len(QUICK) + 2)
 
@@ -26,7 +27,9 @@ def test_readers_take_anything_and_answer_in_one_sentence(tmp_path):
 def test_damaged_files_are_refused_or_harmless(tmp_path, monkeypatch):
     for name, family in FAMILIES.items():  # the campaign makes them tiny; they come back afterwards
         monkeypatch.setitem(FAMILIES, name, family)
-    damage(tmp_path, tries=2).check()
+    outcomes = Outcomes()
+    damage(tmp_path, outcomes, tries=2)
+    outcomes.check()
 
 
 def test_a_failure_is_counted_and_shown(tmp_path):

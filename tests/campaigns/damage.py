@@ -40,16 +40,17 @@ class Kept:
     use: Callable[[Path], object]
 
 
-def damage(folder: Path, tries: int = 300, random_seed: int = 0) -> Outcomes:
+def damage(folder: Path, outcomes: Outcomes, tries: int = 300, random_seed: int = 0) -> None:
     """Flip bits of, cut short, empty and remove files of a dataset, a run, a model and a folder of images.
 
     Args:
         folder: an empty one to work in.
+        outcomes: get what becomes of the tries.
         tries: for each of them.
         random_seed: of the places.
     """
     FAMILIES.update(tiny_families())
-    outcomes, source = Outcomes(), random.Random(random_seed)
+    source = random.Random(random_seed)
     for name, kept in _make(folder).items():
         expected = kept.use(shutil.copytree(kept.folder, folder / "copy"))
         shutil.rmtree(folder / "copy")
@@ -63,7 +64,6 @@ def damage(folder: Path, tries: int = 300, random_seed: int = 0) -> Outcomes:
 
             outcomes.record(f"{name}: {fault}", attempt, tried)
             shutil.rmtree(copy)
-    return outcomes
 
 
 def _spoil(folder: Path, source: random.Random) -> tuple[str, str]:

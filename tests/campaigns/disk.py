@@ -25,17 +25,18 @@ Fault = Callable[[Path], object]
 _watched: list[Callable[[str, tuple], None]] = []
 
 
-def disk(folder: Path, tries: int = 5, of: tuple[str, ...] = (), random_seed: int = 0) -> Outcomes:
+def disk(folder: Path, outcomes: Outcomes, tries: int = 5, of: tuple[str, ...] = (), random_seed: int = 0) -> None:
     """Disturb each command, then take the fault away and run it again.
 
     Args:
         folder: an empty one to work in.
+        outcomes: get what becomes of the tries.
         tries: for each command and fault.
         of: the commands; by default all.
         random_seed: of the moments.
     """
     sys.addaudithook(lambda event, arguments: [watch(event, arguments) for watch in _watched] and None)
-    outcomes, source = Outcomes(), random.Random(random_seed)
+    source = random.Random(random_seed)
     inputs, place = make_inputs(folder / "inputs"), folder / "disk"
     faults: dict[str, Fault] = {"folder vanishes": _vanish, "clock set back": _set_back}
     if mounted := _mount(place):
@@ -75,7 +76,6 @@ def disk(folder: Path, tries: int = 5, of: tuple[str, ...] = (), random_seed: in
         _clear(place, mounted)
     if mounted:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
-    return outcomes
 
 
 @contextmanager

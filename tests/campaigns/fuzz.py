@@ -54,23 +54,27 @@ class Reader:
 
 
 def fuzz(
-    folder: Path, tries: int = 1000, seconds: float = 3600, of: tuple[str, ...] = (), random_seed: int = 0
-) -> Outcomes:
+    folder: Path,
+    outcomes: Outcomes,
+    tries: int = 1000,
+    seconds: float = 3600,
+    of: tuple[str, ...] = (),
+    random_seed: int = 0,
+) -> None:
     """Give every reader many inputs.
 
     Args:
         folder: an empty one to work in.
+        outcomes: get what becomes of the tries.
         tries: inputs for each reader.
         seconds: for all readers together; whichever is over first.
         of: the readers; by default all.
         random_seed: of the inputs.
     """
-    outcomes = Outcomes()
     names = of or tuple(READERS)
     for name in names:
         reader = READERS[name](folder / "reader" / name)
         _feed(reader, name, outcomes, tries, time.monotonic() + seconds / len(names), random_seed)
-    return outcomes
 
 
 def _feed(reader: Reader, name: str, outcomes: Outcomes, tries: int, deadline: float, random_seed: int) -> None:

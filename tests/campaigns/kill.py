@@ -12,17 +12,20 @@ from campaigns.outcomes import Outcomes
 from campaigns.work import REPOSITORY, WORKS, make_inputs, work
 
 
-def kill(folder: Path, hub: HubServer, tries: int = 5, of: tuple[str, ...] = (), random_seed: int = 0) -> Outcomes:
+def kill(
+    folder: Path, outcomes: Outcomes, hub: HubServer, tries: int = 5, of: tuple[str, ...] = (), random_seed: int = 0
+) -> None:
     """Kill each command at random moments, up to three times in a row, and run it to its end.
 
     Args:
         folder: an empty one to work in.
+        outcomes: get what becomes of the tries.
         hub: that of the tests, to push to.
         tries: for each command.
         of: the commands; by default all.
         random_seed: of the moments.
     """
-    outcomes, source = Outcomes(), random.Random(random_seed)
+    source = random.Random(random_seed)
     inputs = make_inputs(folder / "inputs")
     context = multiprocessing.get_context("forkserver")  # a process that has imported everything, and run nothing
     context.set_forkserver_preload(["campaigns.work"])
@@ -67,7 +70,6 @@ def kill(folder: Path, hub: HubServer, tries: int = 5, of: tuple[str, ...] = (),
             outcomes.record(f"SIGKILL of {name}", attempt, moments, limits=False)
             shutil.rmtree(folder / "killed", ignore_errors=True)
         shutil.rmtree(folder / "whole", ignore_errors=True)
-    return outcomes
 
 
 def _reset(hub: HubServer) -> None:

@@ -164,6 +164,8 @@ def test_an_interrupted_run_continues(reference, model, tmp_path, monkeypatch):
     assert len(pictures(tmp_path / "images")) == 6 and not (tmp_path / "images/manifest.jsonl").exists()
     generate_images(model, tmp_path / "images", num_images=11)
     assert pictures(tmp_path / "images") == pictures(reference)
+    generate_images(model, tmp_path / "images", num_images=11, save_nifti=True)
+    assert (tmp_path / "images" / "images.nii.gz").read_bytes() == (reference / "images.nii.gz").read_bytes()
 
 
 @pytest.mark.parametrize("left", [lambda data: b"", lambda data: data[:60], lambda data: bytes(len(data))])

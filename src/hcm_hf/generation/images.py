@@ -188,7 +188,12 @@ def write_stack(image_dir: Path, num_images: int, path: Path, suffix: str = ".pn
     header.set_qform(affine, _ALIGNED)
     header.set_xyzt_units("mm")
     header["descrip"] = f"hcm_hf {__version__}, synthetic"
-    with replacing(path) as temporary, gzip.open(temporary, "wb") as file:
+    # Without its name and the time the same pictures make the same file.
+    with (
+        replacing(path) as temporary,
+        open(temporary, "wb") as packed,
+        gzip.GzipFile("", "wb", fileobj=packed, mtime=0) as file,
+    ):
         header.write_to(file)
         for index in range(num_images):
             with Image.open(_path(image_dir, index, suffix)) as image:
