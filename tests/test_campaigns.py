@@ -13,22 +13,25 @@ from hcm_hf.training.recipes import FAMILIES  # noqa: E402
 from hcm_hf.utils.errors import InputError  # noqa: E402
 
 
-# Of those that take a second an input or more, a part stands for the others.
-QUICK = tuple(name for name in READERS if not name.startswith(("model_index", "config", "conditions", "scheduler")))
+# One reader of each kind; `make campaign` gives far more to all.
+FEW = (
+    *("NIfTI", "Info.cfg", "cohort.csv", "report.json", "training_config.json", "preparation.json", "metrics.jsonl"),
+    *("config.json, AC-GAN", "weights' header", "conditions, paired AC-GAN"),
+)
 
 
 def test_readers_take_anything_and_answer_in_one_sentence(tmp_path):
     outcomes = Outcomes()
-    fuzz(tmp_path, outcomes, tries=4, of=(*QUICK, "config.json, AC-GAN", "conditions, paired AC-GAN"))
+    fuzz(tmp_path, outcomes, tries=5, of=FEW)
     outcomes.check()
-    assert outcomes.tries == 4 * (len(QUICK) + 2)
+    assert outcomes.tries == 5 * len(FEW) and set(FEW) <= set(READERS)
 
 
 def test_damaged_files_are_refused_or_harmless(tmp_path, monkeypatch):
     for name, family in FAMILIES.items():  # the campaign makes them tiny; they come back afterwards
         monkeypatch.setitem(FAMILIES, name, family)
     outcomes = Outcomes()
-    damage(tmp_path, outcomes, tries=2)
+    damage(tmp_path, outcomes, tries=6, of=("dataset", "GAN"))
     outcomes.check()
 
 

@@ -25,6 +25,8 @@ from hcm_hf.training.recipes import FAMILIES
 
 
 FEW = 2  # images of a try
+_OF_PAIRS = ("diffusion model", "images that are scored", "images that are added to")
+KINDS = ("dataset", "run that goes on", "GAN", *_OF_PAIRS)
 
 
 @dataclass(frozen=True)
@@ -40,18 +42,19 @@ class Kept:
     use: Callable[[Path], object]
 
 
-def damage(folder: Path, outcomes: Outcomes, tries: int = 300, random_seed: int = 0) -> None:
+def damage(folder: Path, outcomes: Outcomes, tries: int = 300, of: tuple[str, ...] = (), random_seed: int = 0) -> None:
     """Flip bits of, cut short, empty and remove files of a dataset, a run, a model and a folder of images.
 
     Args:
         folder: an empty one to work in.
         outcomes: get what becomes of the tries.
         tries: for each of them.
+        of: the folders; by default all.
         random_seed: of the places.
     """
     FAMILIES.update(tiny_families())
     source = random.Random(random_seed)
-    for name, kept in _make(folder).items():
+    for name, kept in _make(folder, of or KINDS).items():
         expected = kept.use(shutil.copytree(kept.folder, folder / "copy"))
         shutil.rmtree(folder / "copy")
         for _ in range(tries):
@@ -94,15 +97,17 @@ def _equal(one: object, other: object) -> bool:
     return np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
 
 
-def _make(folder: Path) -> dict[str, Kept]:
-    """A dataset, a run, a packed pair of models and images, each tiny."""
+def _make(folder: Path, of: tuple[str, ...]) -> dict[str, Kept]:
+    """Some of a dataset, a run, two models and images, each tiny."""
     write_cohort(folder / "cohort", num_patients_per_group=4, groups=("HCM", "NOR"), num_proc=1)
     prepare_dataset(folder / "cohort", folder / "dataset", 16)
     settings = {"groups": ("HCM",), "num_epochs": 1, "train_batch_size": 16, "dataset": str(folder / "dataset")}
-    run = train(TrainingConfig(output_dir=str(folder / "run"), **settings))
-    pairs = train(TrainingConfig("ddpm", "tuned", output_dir=str(folder / "pairs"), **settings))
+    run, pairs, images = folder / "run", folder / "pairs", folder / "images"
+    train(TrainingConfig(output_dir=str(run), **settings))
     sampling = Sampling(num_inference_steps=2)
-    images = generate_images(pairs, folder / "images", FEW, sampling=sampling)
+    if set(of) & set(_OF_PAIRS):
+        train(TrainingConfig("ddpm", "tuned", output_dir=str(pairs), **settings))
+        generate_images(pairs, images, FEW, sampling=sampling)
 
     def slices(place: Path) -> object:
         splits = load_dataset(place)
@@ -127,7 +132,7 @@ def _make(folder: Path) -> dict[str, Kept]:
     def add(place: Path) -> object:
         return read(generate_images(pairs, place, FEW, sampling=sampling))
 
-    return {
+    kinds = {
         "dataset": Kept(folder / "dataset", slices),
         "run that goes on": Kept(run, go_on),
         "GAN": Kept(run / "best", draw),
@@ -135,3 +140,4 @@ def _make(folder: Path) -> dict[str, Kept]:
         "images that are scored": Kept(images, read),
         "images that are added to": Kept(images, add),
     }
+    return {name: kinds[name] for name in of}

@@ -111,7 +111,7 @@ def _file(path: Path, read: Callable[[], object]) -> Read:
 
 def _cohort(folder: Path) -> Path:
     """Two synthetic patients in the layout of ACDC, small volumes."""
-    write_cohort(folder, num_patients_per_group=1, groups=("HCM", "NOR"))
+    write_cohort(folder, num_patients_per_group=1, groups=("HCM", "NOR"), num_proc=1)
     return folder
 
 
@@ -173,7 +173,7 @@ def _table(folder: Path) -> Reader:
 
 def _challenge(find: Callable, layout: str) -> Callable[[Path], Reader]:
     def make(folder: Path) -> Reader:
-        write_cohort(folder, num_patients_per_group=1, groups=("HCM", "NOR"), layout=layout)
+        write_cohort(folder, num_patients_per_group=1, groups=("HCM", "NOR"), num_proc=1, layout=layout)
         path = next(folder.rglob("*nformation*.csv"))
         return Reader(edited_table(path.read_text()), _file(path, lambda: find(folder)))
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hcm_hf.utils.errors import InputError
 
@@ -124,7 +124,7 @@ DEFAULT_SAMPLING = Sampling()
 
 
 def _is_amount(value: object) -> bool:
-    return isinstance(value, Real) and 0 <= value <= sys.float_info.max
+    return isinstance(value, Real) and 0 <= cast(float, value) <= sys.float_info.max
 
 
 def one_of(**values: Any) -> Any:

@@ -211,7 +211,7 @@ def _average_gradients(network: torch.nn.Module, accelerator: Accelerator) -> No
     There is no wrapper such as DistributedDataParallel: an objective may call any method of its networks.
     """
     if accelerator.num_processes > 1:
-        gradients = [parameter.grad for parameter in network.parameters()]
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
         together = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
         for gradient, averaged in zip(gradients, together.split([one.numel() for one in gradients]), strict=True):
             gradient.copy_(averaged.view_as(gradient))
