@@ -168,6 +168,17 @@ def test_an_interrupted_run_continues(reference, model, tmp_path, monkeypatch):
     assert (tmp_path / "images" / "images.nii.gz").read_bytes() == (reference / "images.nii.gz").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "data", [b"", b"[1]", b"\xff", b'{"model_hash": ', b'{"groups": 7}', b'{"train_patients": {"a": 1}}']
+)
+def test_damaged_settings_of_a_folder_are_named_and_it_stays(data, reference, model, tmp_path):
+    folder = shutil.copytree(reference, tmp_path / "images")
+    (folder / "generation.json").write_bytes(data)
+    with pytest.raises(InputError, match="generation.json"):
+        generate_images(model, folder, num_images=12)
+    assert pictures(folder) == pictures(reference)
+
+
 @pytest.mark.parametrize("left", [lambda data: b"", lambda data: data[:60], lambda data: bytes(len(data))])
 @pytest.mark.parametrize("name", ["000003.png", "000003.npy"])
 def test_what_a_power_cut_left_is_made_again(name, left, reference, model, tmp_path):

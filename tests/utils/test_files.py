@@ -286,3 +286,30 @@ def test_lines_of_json_are_read_up_to_where_a_writer_was_killed(tmp_path, data, 
         return
     with pytest.raises(InputError, match=message):
         read_json_lines(tmp_path / "lines")
+
+
+def test_of_two_folders_that_gave_way_the_later_one_comes_back_though_the_clock_was_set_back(tmp_path, monkeypatch):
+    with replacing(tmp_path / "last") as temporary:
+        temporary.mkdir()
+        (temporary / "state").write_text("newer")
+    old = tmp_path / ".last.1800000000000000000.previous"  # of next year, and nobody could remove it
+    old.mkdir()
+    (old / "state").write_text("older")
+    monkeypatch.setattr("hcm_hf.utils.files._remove", lambda path: None)
+    with pytest.raises(InputError), replacing(tmp_path / "last") as temporary:
+        temporary.mkdir()
+        monkeypatch.setattr("hcm_hf.utils.files.time.time_ns", lambda: 10**18)
+        rename = Path.rename
+
+        def cut(one, other):  # the power goes between the two renames
+            rename(one, other)
+            monkeypatch.setattr(Path, "rename", lambda one, other: fail())
+
+        monkeypatch.setattr(Path, "rename", cut)
+    monkeypatch.undo()
+    restore(tmp_path / "last")
+    assert (tmp_path / "last" / "state").read_text() == "newer"
+
+
+def fail():
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
