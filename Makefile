@@ -13,7 +13,7 @@ MODELS := pretrained
 RECIPE := paper
 ARGUMENTS :=
 
-.PHONY: demo space reproduce test docs style quality
+.PHONY: demo space reproduce test docs campaign style quality
 
 # Pairs of a trained model that comes with the package; then synthetic patients to a scored DCGAN, to show how models
 # are made. Every step keeps what is done: a second call goes on where the first one stopped.
@@ -55,6 +55,11 @@ docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python docs/pages.py README.md README.es.md
 	$(BIN)/mkdocs build --strict
+
+# Thousands of damaged files, full disks and kills, counted: make campaign ARGUMENTS='fuzz --tries 1000'; --help lists
+# them. `disk` fills disks of its own where `unshare --map-root-user --mount make campaign ...` may mount them.
+campaign: $(INSTALLED)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m campaigns $(ARGUMENTS)
 
 style: $(INSTALLED)
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -59,7 +59,8 @@ def test_from_patients_to_a_report(tmp_path, script_here):
     assert report["n_generated"] == 20 and set(report["rows"]) == {"generated", "real", "mean_image"}
     other = tmp_path / "other"
     shutil.copytree(tmp_path / "report" / "images", other)
-    (other / "manifest.jsonl").unlink()
+    for name in ("manifest.jsonl", "generation.json"):  # images from elsewhere
+        (other / name).unlink()
     result = script_here("score.py", "--images", other, *arguments[:4])
     assert result.returncode == 2 and "holds the report of" in result.stderr
     with Image.open(tmp_path / "report" / "grid.png") as grid:

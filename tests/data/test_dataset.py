@@ -261,6 +261,9 @@ def test_load_dataset_names_what_is_wrong(dataset_dir, tmp_path):
     shutil.copytree(dataset_dir, tmp_path / "cut")
     arrow = next((tmp_path / "cut" / "test").glob("*.arrow"))
     arrow.write_bytes(arrow.read_bytes()[:500])
+    with pytest.raises(InputError, match=f"{arrow} has changed since it was written .* copy it again"):
+        load_dataset(tmp_path / "cut")
+    (tmp_path / "cut" / "SHA256SUMS").unlink()  # as earlier versions left it
     with pytest.raises(InputError, match="cut is not a dataset"):
         load_dataset(tmp_path / "cut")
 

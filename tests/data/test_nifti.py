@@ -1,5 +1,6 @@
 import gzip
 import shutil
+import tracemalloc
 import zipfile
 
 import nibabel
@@ -117,6 +118,20 @@ def test_a_bomb_is_not_unpacked(file, monkeypatch):
     with_(lambda data: data + bytes(2**23))(file)
     with pytest.raises(InputError, match="it holds much more than its header announces"):
         read_nifti(file, ndim=3)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bytes])
+def test_what_is_announced_and_not_there_takes_no_memory(file, pack):
+    """The header of 1.9 GiB, and no voxels."""
+    data = bytearray(gzip.decompress(file.read_bytes())[:352])
+    data[42:48] = np.array([1000, 1000, 1000], "<i2").tobytes()
+    file.write_bytes(pack(bytes(data)))
+    tracemalloc.start()
+    with pytest.raises(InputError, match="it ends after 352 of 2000000352 bytes"):
+        read_nifti(file, ndim=3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**23
 
 
 def test_an_archive_that_python_cannot_unpack_is_named(tmp_path, file):

@@ -72,10 +72,19 @@ def without(folder, key):
     save_file(weights, folder / WEIGHTS, {"format": "pt"})
 
 
+def asks(folder, **options):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | options))
+
+
 DAMAGE = {
     "cut weights": lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-9]),
     "no weights": lambda folder: (folder / WEIGHTS).unlink(),
     "a weight is missing": lambda folder: without(folder, "to_mask.weight"),
+    "a buffer under another name": lambda folder: without(folder, "down_blocks.0.1.num_batches_tracked"),
+    "a thousand layers": lambda folder: asks(folder, block_out_channels=[2] * 1000),
+    "layers that no memory holds": lambda folder: asks(folder, block_out_channels=[2, 10**12]),
+    "groups that are no names": lambda folder: asks(folder, groups=list(range(len(GROUPS)))),
     "half a configuration": lambda folder: (folder / "config.json").write_text('{"_class_name": "Slice'),
     "no configuration": lambda folder: (folder / "config.json").write_text("[]"),
     "patients unknown": lambda folder: (folder / "training_config.json").write_text('{"version": "1"}'),

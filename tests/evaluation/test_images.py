@@ -249,6 +249,14 @@ def test_what_is_no_name_of_a_group_is_not_known(tmp_path, group):
     assert read_pairs(write_pairs(tmp_path / "images", group=group)).groups.tolist() == ["HCM", "", ""]
 
 
+def test_images_whose_generation_did_not_end_are_not_taken_for_those_of_somebody_else(tmp_path):
+    folder = write_images(tmp_path / "images")
+    (folder / "generation.json").write_text("{}")
+    (folder / "manifest.jsonl").unlink()
+    with pytest.raises(InputError, match=f"{folder} lacks its manifest.jsonl; generate its images to the end"):
+        read_images(folder)
+
+
 def test_masks_are_no_images(tmp_path):
     folder = write_pairs(tmp_path / "images")
     (folder / "manifest.jsonl").unlink()

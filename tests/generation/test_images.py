@@ -1,6 +1,7 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -152,10 +153,10 @@ def test_a_rerun_makes_what_is_missing_and_nothing_else(reference, model, tmp_pa
 def test_an_interrupted_run_continues(reference, model, tmp_path, monkeypatch):
     write, count = generation.write_bytes, iter(range(100))
 
-    def interrupted(path, data):
+    def interrupted(path, data, lasting):
         if next(count) == 6:
             raise KeyboardInterrupt
-        write(path, data)
+        write(path, data, lasting)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(generation, "write_bytes", interrupted)
@@ -163,6 +164,30 @@ def test_an_interrupted_run_continues(reference, model, tmp_path, monkeypatch):
     assert len(pictures(tmp_path / "images")) == 6 and not (tmp_path / "images/manifest.jsonl").exists()
     generate_images(model, tmp_path / "images", num_images=11)
     assert pictures(tmp_path / "images") == pictures(reference)
+    generate_images(model, tmp_path / "images", num_images=11, save_nifti=True)
+    assert (tmp_path / "images" / "images.nii.gz").read_bytes() == (reference / "images.nii.gz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[1]", b"\xff", b'{"model_hash": ', b'{"groups": 7}', b'{"train_patients": {"a": 1}}']
+)
+def test_damaged_settings_of_a_folder_are_named_and_it_stays(data, reference, model, tmp_path):
+    folder = shutil.copytree(reference, tmp_path / "images")
+    (folder / "generation.json").write_bytes(data)
+    with pytest.raises(InputError, match="generation.json"):
+        generate_images(model, folder, num_images=12)
+    assert pictures(folder) == pictures(reference)
+
+
+@pytest.mark.parametrize("left", [lambda data: b"", lambda data: data[:60], lambda data: bytes(len(data))])
+@pytest.mark.parametrize("name", ["000003.png", "000003.npy"])
+def test_what_a_power_cut_left_is_made_again(name, left, reference, model, tmp_path):
+    """Images are not waited for one by one, so a power cut in the middle leaves empty or half-written ones."""
+    folder = shutil.copytree(reference, tmp_path / "images")
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(left(whole))
+    generate_images(model, folder, num_images=11, save_npy=True)
+    assert (folder / name).read_bytes() == whole
 
 
 def test_another_seed_makes_other_images(reference, model, tmp_path):
@@ -318,10 +343,10 @@ def test_what_is_asked_for_is_shown_and_goes_into_the_settings(paired_model, tmp
 def test_an_interrupted_run_keeps_masks_and_labels_right(pairs, paired_model, tmp_path, monkeypatch):
     write, count = generation.write_bytes, iter(range(100))
 
-    def interrupted(path, data):
+    def interrupted(path, data, lasting):
         if next(count) == 5:  # between a mask and its image
             raise KeyboardInterrupt
-        write(path, data)
+        write(path, data, lasting)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(generation, "write_bytes", interrupted)

@@ -10,13 +10,14 @@ from tiny import tiny_families
 
 from hcm_hf.evaluation.encoder import load_encoder
 from hcm_hf.evaluation.scoring import score
-from hcm_hf.hub.trained import LICENSE_FILE, OUTPUTS_FILE, SUMS_FILE, _sums, list_models, pack, push_trained, verify
+from hcm_hf.hub.trained import LICENSE_FILE, OUTPUTS_FILE, list_models, pack, push_trained, verify
 from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.encoder import train_encoder
 from hcm_hf.training.loop import train
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.files import SUMS_FILE, write_sums
 from hcm_hf.utils.shipped import VARIABLE, shipped_folder
 
 
@@ -121,7 +122,7 @@ def test_other_machines_may_differ_by_a_little_and_no_more(levels, outcome, copi
     images = stored["images"].astype("int64")
     images[0, 0, 0] += levels if images[0, 0, 0] < 2**15 else -levels
     save_file(stored | {"images": images.astype("uint16")}, model / OUTPUTS_FILE, metadata={"sha256": "of another"})
-    (model / SUMS_FILE).write_text(_sums(model))
+    write_sums(model)
     try:
         said = verify(model)
     except InputError as error:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hcm_hf.pipelines.conditions import Conditions, count_labels, join_labels
+from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.utils.errors import InputError
 
 
@@ -130,3 +131,10 @@ def test_a_model_without_amounts_does_not_know_them(conditions, measured):
 def test_a_range_that_is_none_is_refused(conditions, ends):
     with pytest.raises(InputError, match="its range of wall_thickness"):
         replace(conditions, ranges={"wall_thickness": ends}).check()
+
+
+@pytest.mark.parametrize("value", ["high", [1.0], -1, float("nan"), float("inf"), 10**400])
+@pytest.mark.parametrize("name", ["guidance_scale", "stochastic_floor", "last_sigma"])
+def test_a_setting_that_is_no_amount_is_refused_by_name(name, value):
+    with pytest.raises(InputError, match=f"{name} is "):
+        Sampling(num_inference_steps=2, **{name: value}).check(10)

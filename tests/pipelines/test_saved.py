@@ -18,8 +18,8 @@ from hcm_hf.generation.images import generate_images
 from hcm_hf.hub.push import push_model
 from hcm_hf.models import LATENT_MODELS, MixtureVAE
 from hcm_hf.pipelines.auto import HCMPipeline
-from hcm_hf.pipelines.saved import MOST_JSON_BYTES, read_json
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.files import MOST_JSON_BYTES, read_json
 
 
 INDEX, SCHEDULER = "model_index.json", "scheduler/scheduler_config.json"

@@ -93,6 +93,7 @@ def test_real_patients_on_this_machine_need_the_operators_word(app, dataset_dir,
     for name, source in (("drawn", "synthetic"), ("real", "acdc")):
         shutil.copytree(dataset_dir, tmp_path / name)
         report = tmp_path / name / "preparation.json"
+        (tmp_path / name / "SHA256SUMS").unlink()
         report.write_text(json.dumps(json.loads(report.read_text()) | {"source": source}))
         save_model(tmp_path / "runs" / name, "dcgan", notes=NOTES | {"dataset": str(tmp_path / name)})
     generators, _ = app["find_generators"](tmp_path / "runs")

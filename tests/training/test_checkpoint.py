@@ -1,10 +1,12 @@
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import build_tiny
 
 from hcm_hf.training.checkpoint import STATE_FILE, Progress, TrainingState
 from hcm_hf.training.ema import AveragedWeights
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.files import write_sums
 
 
 def state(seed):
@@ -42,4 +44,32 @@ def test_damaged_state_is_named(tmp_path):
     path = tmp_path / "last" / STATE_FILE
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=f"{STATE_FILE} is damaged or of another model"):
+        before.load(tmp_path / "last")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        *({}, {"progress": "{", "scaler": "null"}, {"progress": "[]", "scaler": "null"}),
+        {"progress": '{"step": 1, "moon": 2}', "scaler": "null"},
+    ],
+)
+def test_a_state_that_does_not_say_where_it_stands_is_named(tmp_path, metadata):
+    before = state(seed=1)
+    before.save(tmp_path / "last")
+    path = tmp_path / "last" / STATE_FILE
+    save_file(load_file(path), path, metadata)
+    with pytest.raises(InputError, match=f"{STATE_FILE} is damaged or of another model"):
+        before.load(tmp_path / "last")
+
+
+def test_a_state_with_one_bit_flipped_is_not_gone_on_from(tmp_path):
+    before = state(seed=1)
+    before.save(tmp_path / "last")
+    write_sums(tmp_path / "last")
+    path = tmp_path / "last" / STATE_FILE
+    data = bytearray(path.read_bytes())
+    data[-7] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=f"{STATE_FILE} has changed since it was written"):
         before.load(tmp_path / "last")

@@ -35,3 +35,28 @@ def test_no_losses_is_an_error(tmp_path):
     with pytest.raises(InputError, match="metrics.jsonl holds no training loss"):
         loss_curves(tmp_path / "metrics.jsonl", tmp_path / "losses.png")
     assert not (tmp_path / "losses.png").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *('{"epoch": 1, "a_loss": 1.0}', '{"step": 1.5, "epoch": 1, "a_loss": 1.0}', '{"step": 0, "epoch": 0}'),
+        *('{"step": 1, "epoch": 1, "a_loss": "low"}', '{"step": 1, "epoch": 1, "a_loss": NaN}', "[1]", "nonsense"),
+        '{"step": 1, "epoch": 1, "a_loss": 1%s}' % ("0" * 400),
+    ],
+)
+def test_a_damaged_record_is_named_by_its_line(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps(TRAINING[0]) + "\n" + line + "\n")
+    with pytest.raises(InputError, match=r"metrics.jsonl, line 2,.* damaged"):
+        loss_curves(path, tmp_path / "losses.png")
+    assert not (tmp_path / "losses.png").exists()
+
+
+def test_a_run_that_a_later_version_went_on_with_is_drawn(tmp_path):
+    """It may log more than the version before."""
+    later = [record | {"c_loss": 1.0, "wall_error": 2.0} for record in (*TRAINING[8:], *VALIDATION[2:])]
+    records = [*TRAINING[:8], *VALIDATION[:2], *later]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    loss_curves(tmp_path / "metrics.jsonl", tmp_path / "losses.png")
+    assert (tmp_path / "losses.png").is_file()

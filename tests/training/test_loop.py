@@ -529,11 +529,15 @@ from hcm_hf.utils.devices import make_accelerator
 from hcm_hf.training.loop import _agreed, _average_gradients
 accelerator = make_accelerator()
 assert accelerator.num_processes == 2
-network = torch.nn.Linear(2, 1)
+network = torch.nn.Linear(2, 3)
 for parameter in network.parameters():
-    parameter.grad = torch.full_like(parameter, 4.0 * accelerator.process_index)
+    parameter.grad = (4.0 * accelerator.process_index + torch.arange(parameter.numel())).reshape(parameter.shape)
+reduce, messages = accelerator.reduce, []
+accelerator.reduce = lambda tensor, how: messages.append(tensor.shape) or reduce(tensor, how)
 _average_gradients(network, accelerator)
-assert (network.weight.grad == 2).all() and (network.bias.grad == 2).all()
+assert torch.equal(network.weight.grad, 2 + torch.arange(6.0).reshape(3, 2))
+assert torch.equal(network.bias.grad, 2 + torch.arange(3.0))
+assert len(messages) == 1  # of all parameters together
 assert _agreed(15 * accelerator.process_index, accelerator) == 15
 """
     (tmp_path / "check.py").write_text(code)

@@ -4,13 +4,24 @@ import json
 import os
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import explained, replacing, require_empty, restore, write_bytes, write_text
+from hcm_hf.utils.files import (
+    check_sums,
+    explained,
+    read_json_lines,
+    replacing,
+    require_empty,
+    restore,
+    write_bytes,
+    write_sums,
+    write_text,
+)
 
 
 def test_file_and_folder_are_replaced_whole(tmp_path):
@@ -217,3 +228,88 @@ def test_a_name_that_is_no_text_is_refused_before_the_work(tmp_path):
     path = os.fsdecode(os.fsencode(str(tmp_path)) + b"/m\xfcller/d")
     with pytest.raises(InputError, match=r"--output_dir '.*m\\udcfcller/d' has a name that is not UTF-8"):
         require_empty(path, "--output_dir")
+
+
+def test_what_is_replaced_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
+    """Else a power cut leaves a whole name with an empty file."""
+    done = []
+    waited, replaced, renamed = os.fsync, os.replace, Path.rename
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: done.append(os.readlink(f"/proc/self/fd/{descriptor}")) or waited(descriptor)
+    )
+    monkeypatch.setattr(os, "replace", lambda one, other: done.append("renamed") or replaced(one, other))
+    monkeypatch.setattr(Path, "rename", lambda one, other: done.append("renamed") or renamed(one, other))
+    write_text(tmp_path / "note.txt", "one")
+    written, name, folder = done
+    assert written.endswith(".tmp") and (name, folder) == ("renamed", str(tmp_path))
+    for _ in range(2):  # a new folder, and one in the place of another
+        done.clear()
+        with replacing(tmp_path / "folder") as temporary:
+            (temporary / "below").mkdir(parents=True)
+            (temporary / "below" / "note.txt").write_text("two")
+        before = done[: done.index("renamed")]
+        assert sorted(path.rpartition(".tmp")[2] for path in before) == ["", "/below", "/below/note.txt"]
+        assert done[-1] == str(tmp_path)
+
+
+def test_a_file_that_has_changed_since_is_named(tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "a.txt").write_text("one")
+    (tmp_path / "b.txt").write_text("two")
+    check_sums(tmp_path)  # nothing is known yet
+    write_sums(tmp_path)
+    check_sums(tmp_path)
+    (tmp_path / "new.txt").write_text("three")
+    (tmp_path / "below" / "a.txt").write_text("One")
+    check_sums(tmp_path, "b.txt", "new.txt")
+    for names in ((), ("below/a.txt",)):
+        with pytest.raises(
+            InputError, match=f"{tmp_path}/below/a.txt has changed since it was written .* copy it again"
+        ):
+            check_sums(tmp_path, *names)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"a": 1}\n{"a": 2}\n{"a":', None),
+        (b'{"a": 1}\n{"a": \n', "line 2, .*damaged"),
+        (b'{"a": 1}\n[]\n', "line 2, holds no JSON object"),
+        (b'{"a": "\\ud800"}\n', "line 1, .*damaged"),
+        (b"\xff\n", "line 1, .*damaged"),
+    ],
+)
+def test_lines_of_json_are_read_up_to_where_a_writer_was_killed(tmp_path, data, message):
+    (tmp_path / "lines").write_bytes(data)
+    if message is None:
+        assert read_json_lines(tmp_path / "lines") == [{"a": 1}, {"a": 2}]
+        return
+    with pytest.raises(InputError, match=message):
+        read_json_lines(tmp_path / "lines")
+
+
+def test_of_two_folders_that_gave_way_the_later_one_comes_back_though_the_clock_was_set_back(tmp_path, monkeypatch):
+    with replacing(tmp_path / "last") as temporary:
+        temporary.mkdir()
+        (temporary / "state").write_text("newer")
+    old = tmp_path / ".last.1800000000000000000.previous"  # of next year, and nobody could remove it
+    old.mkdir()
+    (old / "state").write_text("older")
+    monkeypatch.setattr("hcm_hf.utils.files._remove", lambda path: None)
+    with pytest.raises(InputError), replacing(tmp_path / "last") as temporary:
+        temporary.mkdir()
+        monkeypatch.setattr("hcm_hf.utils.files.time.time_ns", lambda: 10**18)
+        rename = Path.rename
+
+        def cut(one, other):  # the power goes between the two renames
+            rename(one, other)
+            monkeypatch.setattr(Path, "rename", lambda one, other: fail())
+
+        monkeypatch.setattr(Path, "rename", cut)
+    monkeypatch.undo()
+    restore(tmp_path / "last")
+    assert (tmp_path / "last" / "state").read_text() == "newer"
+
+
+def fail():
+    raise OSError(errno.EIO, os.strerror(errno.EIO))

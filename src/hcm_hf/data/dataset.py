@@ -1,6 +1,5 @@
 """Open a prepared dataset: a folder, a repository of the Hub, or the synthetic cohort."""
 
-import json
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +14,7 @@ from hcm_hf.data import phantom
 from hcm_hf.data.preparation import REPORT_FILE, build_dataset, prepare_dataset
 from hcm_hf.data.schema import SPLITS, check_preparation, check_splits
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import check_name, explained
+from hcm_hf.utils.files import check_name, check_sums, read_json
 from hcm_hf.utils.hub import download, parse_repository
 from hcm_hf.version import __version__
 
@@ -40,6 +39,8 @@ def load_dataset(dataset: str | Path | None, resolution: int | None = None) -> d
     repository = parse_repository(dataset)
     if repository is None and not Path(dataset).is_dir():
         raise InputError(f"dataset {dataset} does not exist; make it with scripts/prepare_dataset.py.")
+    if repository is None:
+        check_sums(Path(dataset))
     try:
         splits = datasets.load_from_disk(dataset) if repository is None else _from_hub(*repository)
         splits = check_splits(splits, f"dataset {dataset}")
@@ -61,8 +62,7 @@ def read_preparation(dataset: str | Path | None) -> dict:
     path = (Path(dataset) if repository is None else _snapshot(*repository)) / REPORT_FILE
     if not path.is_file():
         return {}
-    with explained(path):
-        return check_preparation(json.loads(path.read_text(encoding="utf-8")), str(path))
+    return check_preparation(read_json(path), str(path))
 
 
 def _snapshot(repo_id: str, revision: str | None) -> Path:

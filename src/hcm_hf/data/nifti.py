@@ -91,13 +91,13 @@ def _load(stream: Any) -> nibabel.Nifti1Image:
     """Read the image in a buffered stream; keep no more of it than the header announces."""
     compressed = stream.peek(len(_GZIP)).startswith(_GZIP)
     content = gzip.GzipFile(fileobj=stream) if compressed else stream
-    data = content.read(4)
+    data = _read(content, 4)
     sizes = {int.from_bytes(data, order) for order in ("little", "big")} & set(_KINDS)
     if not sizes:
         raise ValueError("its header is of another kind")
     size = sizes.pop()
     kind = _KINDS[size]
-    data += content.read(size - 4)
+    data += _read(content, size - 4)
     header = kind.header_class(data)
     shape = [int(length) for length in header.get_data_shape()]  # Python integers, as numpy's would overflow
     if any(length < 0 for length in shape):
@@ -107,11 +107,20 @@ def _load(stream: Any) -> nibabel.Nifti1Image:
         raise ValueError(
             f"its header announces {needed / 2**30:.0f} GiB, and {MOST_BYTES // 2**30} GiB are read at most"
         )
-    data += content.read(max(0, needed - size))
+    data += _read(content, needed - size)
     if len(data) < needed:
         raise ValueError(f"it ends after {len(data)} of {needed} bytes")
     _check_end(content)
     return kind.from_bytes(data)
+
+
+def _read(content: Any, count: int) -> bytes:
+    """So many bytes, or as many as there are; asked for at once, they would take memory whether there or not."""
+    chunks = []
+    while count > 0 and (chunk := content.read(min(count, _CHUNK))):
+        chunks.append(chunk)
+        count -= len(chunk)
+    return b"".join(chunks)
 
 
 def _check_end(content: Any) -> None:

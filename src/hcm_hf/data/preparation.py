@@ -37,7 +37,7 @@ from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.citations import ACDC_CITATION
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import explained, replacing, require_empty, write_text
+from hcm_hf.utils.files import explained, replacing, require_empty, write_sums, write_text
 from hcm_hf.utils.process import map_processes
 from hcm_hf.version import __version__
 
@@ -151,6 +151,7 @@ def save_splits(splits: datasets.DatasetDict, report: PreparationReport, output_
     with replacing(output_dir) as temporary:
         splits.save_to_disk(temporary)
         write_text(temporary / REPORT_FILE, json.dumps(asdict(report), indent=2) + "\n")
+        write_sums(temporary)
 
 
 def prepare_dataset(

@@ -5,7 +5,6 @@ patients differ from those of others. The segmenter gives every number of anatom
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,10 @@ from hcm_hf.metrics.anatomy import dice
 from hcm_hf.metrics.bootstrap import Number, bootstrap_draws, mean_over_pairs, resample
 from hcm_hf.metrics.ranking import roc_auc
 from hcm_hf.models import SliceEncoder
+from hcm_hf.pipelines.saved import load_network
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.hub import download, parse_repository
+from hcm_hf.utils.files import check_sums, read_json
+from hcm_hf.utils.hub import download, first_line, parse_repository
 from hcm_hf.utils.names import CONFIG_FILE, INSTRUMENT_FOLDERS
 from hcm_hf.utils.shipped import find_shipped
 
@@ -150,19 +151,26 @@ def _load_instrument(folder: Path, name: str, device: str | torch.device) -> Ins
             f"encoder {folder} holds no encoder: it has no network in '{name}'; train both with "
             "scripts/train_encoder.py."
         )
+    check_sums(found)
     try:
-        written = json.loads((found / CONFIG_FILE).read_text(encoding="utf-8"))
-        kind = json.loads((found / "config.json").read_text(encoding="utf-8"))["_class_name"]
-        digest = hashlib.sha256((found / "config.json").read_bytes() + (found / _WEIGHTS).read_bytes())
+        written, kind = read_json(found / CONFIG_FILE), read_json(found / "config.json")["_class_name"]
         if kind == SliceEncoder.__name__:
-            network = SliceEncoder.from_pretrained(found, use_safetensors=True).to(device).eval()
+            network = load_network(SliceEncoder, found / _WEIGHTS, _segment_once, torch.float32).to(device)
+        digest = hashlib.sha256((found / "config.json").read_bytes() + (found / _WEIGHTS).read_bytes())
         patients, version = written["train_patients"], written["version"]
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"The encoder in {found} is damaged; train it again.") from error
+    except Exception as error:  # an odd option ends in any kind of error where the network is built
+        raise InputError(f"The encoder in {found} is damaged; train it again ({first_line(error)}).") from error
     if kind != SliceEncoder.__name__:
         raise InputError(f"encoder {folder} holds another model; train one with scripts/train_encoder.py.")
+    if not isinstance(version, str) or not all(isinstance(name, str) for name in network.config.groups):
+        raise InputError(f"The encoder in {found} is damaged; train it again.")
     known = read_identities(patients, f"encoder {folder}")
     return Instrument(network, version, digest.hexdigest()[:16], known, device)
+
+
+def _segment_once(network: SliceEncoder) -> torch.Tensor:
+    size = network.config.sample_size
+    return network(torch.zeros(1, 1, size, size)).mask_logits
 
 
 def check_encoder(encoder: Encoder, training: RealSlices, heldout: RealSlices) -> None:

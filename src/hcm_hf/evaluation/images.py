@@ -15,7 +15,7 @@ from hcm_hf.data.slices import Slices
 from hcm_hf.data.vocabulary import check_groups, is_word
 from hcm_hf.evaluation.report import Source
 from hcm_hf.evaluation.typed import read_typed
-from hcm_hf.generation.images import MANIFEST_FILE, find_images
+from hcm_hf.generation.images import MANIFEST_FILE, SETTINGS_FILE, find_images
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import explained
 from hcm_hf.utils.pictures import read_picture
@@ -173,13 +173,16 @@ def read_images(folder: str | Path) -> tuple[np.ndarray, Source]:
         float32 (N, H, W) in [0, 1], and what made them.
 
     Raises:
-        InputError: if the folder holds no images, images of several models or sizes, or what cannot be read.
+        InputError: if the folder holds no images, images of several models or sizes, or what cannot be read, or its
+            generation has not come to its end.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"The folder of images {folder} does not exist.")
     if (folder / MANIFEST_FILE).is_file():
         entries = _read_manifest(folder / MANIFEST_FILE)
+    elif (folder / SETTINGS_FILE).is_file():
+        raise InputError(f"{folder} lacks its {MANIFEST_FILE}; generate its images to the end, with the same command.")
     else:
         entries = [{"file": path.name, "model": folder.resolve().name} for path in find_images(folder)]
     if not entries:

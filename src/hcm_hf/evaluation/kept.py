@@ -4,6 +4,8 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,17 @@ import numpy as np
 from hcm_hf.evaluation.comparison import Comparison
 from hcm_hf.evaluation.report import Report, Rows
 from hcm_hf.evaluation.typed import plain, read_typed
-from hcm_hf.utils.files import write_text
+from hcm_hf.utils.files import read_json, write_text
 
 
 PARTS_FOLDER = ".parts"
+
+
+@dataclass(frozen=True)
+class _Kept:
+    key: str
+    figures: list[str]
+    rows: Rows
 
 
 class KeptParts:
@@ -48,13 +57,14 @@ class KeptParts:
             return assess(None)
         path = self.folder / f"{name}.json"
         if path.is_file():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept["key"] == self.key and kept["figures"] == [figure.name for figure in self.figures(name)]:
-                return read_typed(Rows, kept["rows"])
+            with suppress(ValueError):  # what is damaged is done again
+                kept = read_typed(_Kept, read_json(path))
+                if kept.key == self.key and kept.figures == [figure.name for figure in self.figures(name)]:
+                    return kept.rows
         shutil.rmtree(self.folder / name, ignore_errors=True)
         rows = assess(self.folder / name)
         figures = [figure.name for figure in self.figures(name)]
-        write_text(path, json.dumps({"key": self.key, "figures": figures, "rows": plain(rows)}))
+        write_text(path, json.dumps(plain(_Kept(self.key, figures, rows))))
         return rows
 
     def figures(self, name: str) -> list[Path]:

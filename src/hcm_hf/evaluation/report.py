@@ -23,9 +23,8 @@ from hcm_hf.evaluation.definitions import (
 from hcm_hf.evaluation.tables import brief, cell, markdown_table, number_table
 from hcm_hf.evaluation.typed import plain, read_typed
 from hcm_hf.metrics.bootstrap import Number
-from hcm_hf.pipelines.saved import read_json
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import write_text
+from hcm_hf.utils.files import read_json, write_text
 
 
 REPORT_FILE = "report.json"

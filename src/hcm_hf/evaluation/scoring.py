@@ -5,7 +5,6 @@ decides which real image a generated one is compared with; the other parts measu
 number stands what other real patients score.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +28,7 @@ from hcm_hf.evaluation.parts import PARTS
 from hcm_hf.evaluation.parts.masks import asked_groups, check_pairs
 from hcm_hf.evaluation.parts.similarity import similarity_rows
 from hcm_hf.evaluation.report import REPORT_FILE, Artefact, EncoderInfo, Report, Rows, Source, Speed
-from hcm_hf.generation.images import SETTINGS_FILE, TRAINED_IN, generate_images
+from hcm_hf.generation.images import TRAINED_IN, generate_images, read_settings
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, read_training
 from hcm_hf.pipelines.sampling import DEFAULT_SAMPLING, OF_DIFFUSION, Sampling
 from hcm_hf.utils.arguments import at_least
@@ -95,7 +94,10 @@ def score(
     at_least("seed", seed, 0)
     where = find_device(device)
     folder = None if model is None else find_pipeline(model)
-    noted, training_notes = {} if images is None else _noted(Path(images)), read_training(folder) if folder else {}
+    noted, training_notes = (
+        {} if images is None else read_settings(Path(images)),
+        read_training(folder) if folder else {},
+    )
     written = noted or training_notes
     splits = load_dataset(dataset)
     vocabulary = Vocabulary.of(splits, target_group or written.get("target_group", TARGET_GROUP))
@@ -131,7 +133,7 @@ def score(
         seed=seed,
         output_dir=output_dir,
     )
-    noted = _noted(Path(images))
+    noted = read_settings(Path(images))
     report.training_precision = noted.get(TRAINED_IN, training_notes.get("mixed_precision"))
     if not known:
         report.left_out["patients"] = (
@@ -179,7 +181,7 @@ def _seen_patients(images: Path, model: Path | None, source: Source) -> Identiti
 
     The images carry a note of it. The model's own counts where it is given, never what lies at the path where it was.
     """
-    notes = {str(images): _noted(images)} | ({} if model is None else {str(source.model): read_training(model)})
+    notes = {str(images): read_settings(images)} | ({} if model is None else {str(source.model): read_training(model)})
     known = [read_identities(note["train_patients"], name) for name, note in notes.items() if "train_patients" in note]
     return {f"{index}:{name}": volumes for index, one in enumerate(known) for name, volumes in one.items()} or None
 
@@ -203,12 +205,6 @@ def _seen_groups(notes: Mapping, vocabulary: Vocabulary) -> tuple[str, ...] | No
             f"{', '.join(vocabulary.groups)}; name the `dataset` that it was trained on."
         )
     return common
-
-
-def _noted(images: Path) -> dict:
-    """What generated images say of their model's training; nothing for images from elsewhere."""
-    path = images / SETTINGS_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def measure_speed(pipeline: HCMPipeline, source: Source, batch_size: int = 8, calls: int = 5) -> Speed:

@@ -16,18 +16,19 @@ import nibabel
 import numpy as np
 import torch
 from diffusers.utils import BaseOutput
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm.auto import tqdm
 
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.generation.dataset import check_labels, plan_dataset, write_dataset
 from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model
+from hcm_hf.pipelines.notes import check_notes
 from hcm_hf.pipelines.sampling import DEFAULT_SAMPLING, OF_DIFFUSION, Sampling
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.devices import autocast, find_device, make_accelerator
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import replacing, require_empty, write_bytes, write_text
+from hcm_hf.utils.files import read_json, replacing, require_empty, sync, write_bytes, write_text
 from hcm_hf.version import __version__
 
 
@@ -127,9 +128,11 @@ def generate_images(
                 write_text(output_dir / SETTINGS_FILE, json.dumps(settings | seen, indent=2) + "\n")
             for place, index in enumerate(indices):
                 for suffix in suffixes:
-                    write_bytes(_path(output_dir, index, suffix), _encode(output, place, suffix))
+                    write_bytes(_path(output_dir, index, suffix), _encode(output, place, suffix), lasting=False)
             bar.update(mine.index(indices[-1]) + 1 - bar.n)
         bar.update(len(mine) - bar.n)
+    for path in (_path(output_dir, index, suffix) for index in mine for suffix in suffixes):
+        sync(path)  # all at the end, which takes a fraction of the time
     state.wait_for_everyone()
 
     if state.is_main_process:
@@ -155,6 +158,16 @@ def image_generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
+def read_settings(folder: Path) -> dict:
+    """What a folder of generated images says of their model and settings; empty for images from elsewhere.
+
+    Raises:
+        InputError: if it is damaged; names the file.
+    """
+    path = folder / SETTINGS_FILE
+    return check_notes(read_json(path), path) if path.is_file() else {}
+
+
 def find_images(folder: Path) -> list[Path]:
     """The PNG files in `folder` that are images, in order of their names."""
     return sorted(path for path in folder.glob("*.png") if not path.name.endswith(MASK_SUFFIX))
@@ -175,7 +188,12 @@ def write_stack(image_dir: Path, num_images: int, path: Path, suffix: str = ".pn
     header.set_qform(affine, _ALIGNED)
     header.set_xyzt_units("mm")
     header["descrip"] = f"hcm_hf {__version__}, synthetic"
-    with replacing(path) as temporary, gzip.open(temporary, "wb") as file:
+    # Without its name and the time the same pictures make the same file.
+    with (
+        replacing(path) as temporary,
+        open(temporary, "wb") as packed,
+        gzip.GzipFile("", "wb", fileobj=packed, mtime=0) as file,
+    ):
         header.write_to(file)
         for index in range(num_images):
             with Image.open(_path(image_dir, index, suffix)) as image:
@@ -198,19 +216,31 @@ def _entries(folder: Path, num_images: int, masked: bool) -> Iterator[dict]:
 
 
 def _is_made(folder: Path, index: int, suffixes: Sequence[str]) -> bool:
-    """Whether an image has all of its files, and says what it shows if it has a segmentation."""
-    if not all(_path(folder, index, suffix).exists() for suffix in suffixes):
+    """Whether an image has all of its files, whole, and says what it shows if it has a segmentation."""
+    if not all(_is_whole(_path(folder, index, suffix)) for suffix in suffixes):
         return False
     return MASK_SUFFIX not in suffixes or bool(_read_shown(_path(folder, index, ".png")))
 
 
-def _read_shown(path: Path) -> dict:
-    """What an image with a segmentation shows; empty if it does not say, or cannot be read."""
+def _is_whole(path: Path) -> bool:
+    """Whether a picture or array is there, and not cut short or changed, as a power cut or a bad disk leaves it."""
+    if not path.exists():
+        return False
     try:
-        with Image.open(path) as image:
-            return json.loads(image.info.get(_SHOWN, "{}"))
-    except UnidentifiedImageError:
-        return {}
+        if path.suffix == ".npy":
+            np.load(path, mmap_mode="r")
+        else:
+            with Image.open(path) as image:
+                image.verify()
+    except (OSError, SyntaxError, ValueError, EOFError):  # Pillow's SyntaxError: a broken chunk
+        return False
+    return True
+
+
+def _read_shown(path: Path) -> dict:
+    """What an image with a segmentation shows; empty if it does not say."""
+    with Image.open(path) as image:
+        return json.loads(image.info.get(_SHOWN, "{}"))
 
 
 def _encode(output: BaseOutput, place: int, suffix: str) -> bytes:
@@ -231,11 +261,10 @@ def _encode(output: BaseOutput, place: int, suffix: str) -> bytes:
 
 def _check(output_dir: Path, settings: dict) -> None:
     """Raise an `InputError` unless images of these settings may go into `output_dir`."""
-    path = output_dir / SETTINGS_FILE
-    if not path.exists():
+    if not (output_dir / SETTINGS_FILE).exists():
         require_empty(output_dir, "output_dir")
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = read_settings(output_dir)
     for name in ("model_hash", "seed", "class", *OF_DIFFUSION, "mixed_precision", "version"):
         if before.get(name) != settings.get(name):
             raise InputError(

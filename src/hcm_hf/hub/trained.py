@@ -30,13 +30,13 @@ from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, read_training
 from hcm_hf.pipelines.notes import without_paths
 from hcm_hf.utils.citations import ACDC_CITATION
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import replacing, write_bytes, write_text
+from hcm_hf.utils.files import SUMS_FILE, hash_file, replacing, write_bytes, write_sums, write_text
 from hcm_hf.utils.hub import checked_token
 from hcm_hf.utils.names import CONFIG_FILE, INSTRUMENT_FOLDERS
 from hcm_hf.utils.shipped import find_shipped, shipped_folder
 
 
-SUMS_FILE, OUTPUTS_FILE, LICENSE_FILE = "SHA256SUMS", "verification.safetensors", "LICENSE"
+OUTPUTS_FILE, LICENSE_FILE = "verification.safetensors", "LICENSE"
 NUM_OUTPUTS = 8
 TOLERANCE = 1e-4  # of a pixel in [0, 1], between machines
 _OTHER_PIXELS = 1e-3  # share of a segmentation that may differ between machines
@@ -70,7 +70,7 @@ def pack(model: Path, output_dir: Path, report: Path | None = None) -> Path:
     Raises:
         InputError: if there is no such model, the report is about another, or `output_dir` holds something else.
     """
-    if output_dir.exists() and not (output_dir / SUMS_FILE).is_file():
+    if output_dir.exists() and not _is_packed(output_dir):
         raise InputError(f"output_dir {output_dir} exists and is no packed model; name a new folder.")
     with replacing(output_dir) as temporary:
         if _is_encoder(model):
@@ -82,8 +82,12 @@ def pack(model: Path, output_dir: Path, report: Path | None = None) -> Path:
         if training.get("dataset_license") == LICENSES["acdc"]:
             write_text(temporary / LICENSE_FILE, _LICENSE)
         _write_outputs(temporary)
-        write_text(temporary / SUMS_FILE, _sums(temporary))
+        write_sums(temporary)
     return output_dir
+
+
+def _is_packed(folder: Path) -> bool:
+    return (folder / SUMS_FILE).is_file() and (folder / OUTPUTS_FILE).is_file()
 
 
 def _is_encoder(folder: Path) -> bool:
@@ -161,14 +165,6 @@ def _write_outputs(folder: Path) -> None:
     save_file(stored, folder / OUTPUTS_FILE, metadata={"sha256": _digest(arrays), "made_by": made_by})
 
 
-def _sums(folder: Path) -> str:
-    """The SHA-256 of each file of a packed model, as `sha256sum` writes and checks them; that of the sums is not."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS_FILE)
-    return "".join(
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n" for path in paths
-    )
-
-
 def verify(folder: tyro.conf.Positional[Path | None] = None) -> str:
     """Check trained models: their files' hashes, that they load, and that they draw what they drew when packed.
 
@@ -191,9 +187,9 @@ def _packed(folder: Path | None) -> list[Path]:
     if folder is None:
         find_shipped("", "model")  # says where to get them
         return []
-    if (folder / SUMS_FILE).is_file():
+    if _is_packed(folder):
         return [folder]
-    found = sorted(path.parent for path in folder.glob(f"*/{SUMS_FILE}"))
+    found = sorted(path for path in folder.glob("*") if _is_packed(path))
     if not found:
         raise InputError(
             f"folder {folder} holds no trained model with its {SUMS_FILE}; name pretrained/ or one of its folders."
@@ -210,7 +206,7 @@ def _verify(folder: Path) -> str:
     for name, digest in expected.items():
         if not (folder / name).is_file():
             raise InputError(f"{folder / name} is missing; copy the model again.")
-        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+        if hash_file(folder / name) != digest:
             raise InputError(f"{folder / name} is not the file that was packed; copy the model again.")
     if OUTPUTS_FILE not in expected:
         raise InputError(f"{folder / SUMS_FILE} does not name {OUTPUTS_FILE}; copy the model again.")

@@ -21,10 +21,10 @@ from hcm_hf.models.latent import Generators
 from hcm_hf.pipelines.conditions import Conditions
 from hcm_hf.pipelines.notes import check_training, without_paths
 from hcm_hf.pipelines.sampling import Sampling, one_of
-from hcm_hf.pipelines.saved import check_options, load_network, read_json
+from hcm_hf.pipelines.saved import check_options, load_network
 from hcm_hf.utils.devices import find_device
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import write_text
+from hcm_hf.utils.files import check_sums, read_json, write_text
 from hcm_hf.utils.hub import download, first_line, parse_repository
 from hcm_hf.utils.names import CONFIG_FILE
 from hcm_hf.utils.shipped import find_shipped
@@ -181,6 +181,7 @@ class HCMPipeline(DiffusionPipeline):
         if not any(weights.parent.glob("*.safetensors")):
             raise InputError(f"The model in {name} has no safetensors weights; others, as pickles, are not loaded.")
         try:
+            check_sums(folder, *(path.relative_to(folder).as_posix() for path in pipeline_files(folder, name)))
             index = dict(kind.later_options) | index
             check_options({option: index[option] for option in kind.saved_options}, INDEX_FILE)
             network = load_network(network_class, weights, kind._call_once, _dtype_of(dtype, kind.network_name))
@@ -292,6 +293,7 @@ def read_training(folder: str | Path) -> dict:
     places = (folder, folder / "best", *([folder.parent] if folder.name == "best" else []))
     for path in (place / CONFIG_FILE for place in places):
         if path.is_file():
+            check_sums(path.parent, CONFIG_FILE)
             return check_training(read_json(path), path)
     return {}
 
@@ -302,8 +304,7 @@ def hash_model(model: str | Path) -> str:
     index, kind, _ = _read_index(folder, model)
     options = (json.dumps(index[name], sort_keys=True) for name in kind.saved_options if name in index)
     digest = hashlib.sha256("".join(options).encode())
-    parts = [path for pattern in pipeline_patterns(folder, model) for path in folder.glob(pattern)]
-    for path in sorted(parts, key=lambda path: path.relative_to(folder).as_posix()):
+    for path in sorted(pipeline_files(folder, model), key=lambda path: path.relative_to(folder).as_posix()):
         if path.parent != folder and (path.suffix == ".safetensors" or path.name.endswith("config.json")):
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -320,6 +321,11 @@ def _download(repo_id: str, revision: str | None, options: Mapping) -> Path:
     patterns += [ROOT_CONFIG, CONFIG_FILE]
     root = download(repo_id, patterns, revision=root.name, **options)  # the same commit, whatever came in between
     return root / place
+
+
+def pipeline_files(folder: Path, name: str | Path) -> list[Path]:
+    """The files of the pipeline saved in a folder, `name` to the user."""
+    return [path for pattern in pipeline_patterns(folder, name) for path in folder.glob(pattern)]
 
 
 def pipeline_patterns(folder: Path, name: str | Path) -> list[str]:

@@ -24,9 +24,20 @@ def check_training(training: Mapping, path: Path) -> dict:
     for name in _NEEDED:
         if name not in training:
             raise InputError(f"{path} lacks '{name}'; it is damaged or half-empty: copy the model's run again.")
+    return check_notes(training, path)
+
+
+def check_notes(training: Mapping, path: Path) -> dict:
+    """The same of notes that need not be complete, such as those that go with generated images.
+
+    Raises:
+        InputError: names the file, and the first entry of another kind.
+    """
     if (odd := _odd(training, _NEEDED | _OPTIONAL)) is not None:
         raise InputError(f"{path} is damaged: its '{odd}' makes no sense; copy the model's run again.")
-    return dict(training) | {"train_patients": read_identities(training["train_patients"], str(path))}
+    if "train_patients" in training:
+        read_identities(training["train_patients"], str(path))
+    return dict(training)
 
 
 def without_paths(training: Mapping) -> dict:
@@ -111,7 +122,8 @@ _NEEDED: dict[str, Check] = {
 _OPTIONAL: dict[str, Check] = {
     **dict.fromkeys(("dataset_repository", "dataset_source", "dataset_license"), _or_none(_is_text)),
     **dict.fromkeys(("dataset_fingerprint", "teacher", "teacher_hash", "output_dir"), _or_none(_is_text)),
-    **{"mixed_precision": _or_none(_is_word), "target_group": _is_text},
+    **dict.fromkeys(("mixed_precision", "training_precision"), _or_none(_is_word)),
+    **{"target_group": _is_text},
     **dict.fromkeys(("num_epochs", "train_batch_size", "num_processes", "patience", "seed"), _is_whole),
     **{
         "num_train_slices": _is_whole,

@@ -1,11 +1,11 @@
 """How images are sampled: settings that travel as one, whatever the family."""
 
-import math
+import sys
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
-from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, cast
 
 from hcm_hf.utils.errors import InputError
 
@@ -65,9 +65,10 @@ class Sampling:
         converted, usual = convert_scheduler(pipeline.scheduler, name)
         steps = own.num_inference_steps if name == own.scheduler else usual
         steps = steps if self.num_inference_steps is None else self.num_inference_steps
-        scale = own.guidance_scale if self.guidance_scale is None else float(self.guidance_scale)
+        scale = own.guidance_scale if self.guidance_scale is None else self.guidance_scale
         full = replace(full, scheduler=name, num_inference_steps=steps, guidance_scale=scale)
         full.check(converted.config.num_train_timesteps)
+        full = replace(full, guidance_scale=None if scale is None else float(scale))
         fine = {name: vars(self)[name] for name in FINE if vars(self)[name] is not None}
         if fine and not isinstance(converted, FineDPMSolverScheduler):
             raise InputError(f"{next(iter(fine))} is for the scheduler sde-dpmsolver++, not {name}; leave it out.")
@@ -81,10 +82,10 @@ class Sampling:
         steps, most = self.num_inference_steps, num_train_timesteps
         if not isinstance(steps, Integral) or not 1 <= steps <= most:
             raise InputError(f"num_inference_steps is {steps}; choose from 1 to {most}.")
-        if self.guidance_scale is not None and not 0 <= self.guidance_scale < math.inf:
+        if self.guidance_scale is not None and not _is_amount(self.guidance_scale):
             raise InputError(f"guidance_scale is {self.guidance_scale}; give 0 or more, 1 for none.")
         for name in FINE:
-            if vars(self)[name] is not None and not 0 <= vars(self)[name] < math.inf:
+            if vars(self)[name] is not None and not _is_amount(vars(self)[name]):
                 raise InputError(f"{name} is {vars(self)[name]}; give 0 for none, or more.")
 
     def _with_conditions(self, pipeline: "HCMPipeline") -> "Sampling":
@@ -120,6 +121,10 @@ class Sampling:
 
 
 DEFAULT_SAMPLING = Sampling()
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, Real) and 0 <= cast(float, value) <= sys.float_info.max
 
 
 def one_of(**values: Any) -> Any:

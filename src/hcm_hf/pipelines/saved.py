@@ -4,9 +4,7 @@ A configuration may ask for any size. So every number has a bound, the network i
 `meta` device, which takes no memory, and the header of the weights has to fit it before the weights are read.
 """
 
-import hashlib
 import inspect
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -23,10 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hcm_hf.schedulers import SAMPLERS, convert_scheduler
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import explained
+from hcm_hf.utils.files import explained, hash_file, read_json
 
 
-MOST_JSON_BYTES = 8 * 2**20
 MOST_HEADER_BYTES = 4 * 2**20  # of a file of weights
 MOST_OPERATIONS = 1e12  # floating-point operations of one call for one image; 64 px take 1e9
 MOST_NUMBERS = 2**28  # in any tensor that a call makes for one image; as float32 1 GiB
@@ -36,35 +33,19 @@ LARGEST = {
     **{"latent_dim": 4096, "hidden_dim": 16_384, "base_channels": 1024, "num_components": 1000},
     **{"max_channels": 4096, "num_labels": 10_000, "condition_dim": 4096},
     **{"block_out_channels": 4096, "layers_per_block": 8, "attention_head_dim": 4096, "norm_num_groups": 4096},
-    **{"attn_norm_num_groups": 4096, "time_embedding_dim": 16_384, "num_class_embeds": 10_001},
+    **{"attn_norm_num_groups": 4096, "dropout": 1, "time_embedding_dim": 16_384, "num_class_embeds": 10_001},
     **{"num_train_timesteps": 10_000, "num_inference_steps": 10_000, "trained_betas": 1, "frequencies": 1e15},
 }
 _LARGEST_OTHER = 1000
 _UNBOUNDED = ("lambda_min_clipped",)  # minus infinity by default
 # The largest number of values in a list, by its name.
-_LONGEST = {"class_names": 1000, "axes": 1000, "defaults": 1000, "trained_betas": 10_000, "frequencies": 10_000}
+_LONGEST = {
+    **dict.fromkeys(("class_names", "groups", "axes", "defaults"), 1000),
+    **dict.fromkeys(("trained_betas", "frequencies"), 10_000),
+}
 _LONGEST_OTHER = 10
 _FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors calls them
 _SHA256 = re.compile("[0-9a-f]{64}")
-
-
-def read_json(path: Path) -> dict:
-    """The object that a JSON file of bounded size holds.
-
-    Raises:
-        InputError: if it cannot be read, or holds something else.
-    """
-    with explained(path), open(path, "rb") as file:
-        data = file.read(MOST_JSON_BYTES + 1)
-    if len(data) > MOST_JSON_BYTES:
-        raise InputError(f"{path} is larger than {MOST_JSON_BYTES / 2**20:g} MiB; copy it again.")
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"Cannot read {path} ({error}); it is damaged: copy it again.") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} holds no JSON object; it is damaged: copy it again.")
-    return value
 
 
 def check_options(options: Mapping, file: str) -> None:
@@ -177,11 +158,7 @@ def _check_hash(path: Path) -> None:
             break
     else:
         return
-    digest = hashlib.sha256()
-    with explained(path), open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    if digest.hexdigest() != path.name:
+    if hash_file(path) != path.name:
         raise InputError(
             f"{path.resolve()} is damaged: its SHA-256 is not the one that the Hub gives; delete that file and load "
             "the model again."

@@ -13,7 +13,7 @@ from hcm_hf.data.phantom import write_cohort
 from hcm_hf.data.preparation import REPORT_FILE as PREPARATION_FILE
 from hcm_hf.data.slices import Slices
 from hcm_hf.data.vocabulary import Chosen, Vocabulary
-from hcm_hf.pipelines import saved
+from hcm_hf.utils import files
 from hcm_hf.utils.devices import describe_environment
 from hcm_hf.utils.files import write_text
 
@@ -90,4 +90,4 @@ class Plan:
 
 def read_json(path: Path) -> dict:
     """Return the content of a JSON file; empty if there is none."""
-    return saved.read_json(path) if path.is_file() else {}
+    return files.read_json(path) if path.is_file() else {}

@@ -29,7 +29,7 @@ from hcm_hf.training.loop import train
 from hcm_hf.training.objectives.base import Objective
 from hcm_hf.training.recipes import find_family
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import write_text
+from hcm_hf.utils.files import read_json_lines, write_text
 from hcm_hf.utils.names import CONFIG_FILE, INSTRUMENT_FOLDERS
 from hcm_hf.version import __version__
 
@@ -219,8 +219,8 @@ class Family(Training):
 
     def _manifest(self) -> list[str]:
         path = self.image_dir / MANIFEST_FILE
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        return [json.loads(line)["file"] for line in lines]
+        lines = read_json_lines(path) if path.is_file() else []
+        return [str(line["file"]) for line in lines if "file" in line]
 
     def generate(self) -> None:
         """Generate what is missing; images of another model are removed first."""

@@ -18,12 +18,11 @@ from hcm_hf.evaluation.report import REPORT_FILE, Report, Speed
 from hcm_hf.evaluation.tables import brief, cell, markdown_table
 from hcm_hf.evaluation.typed import read_typed
 from hcm_hf.metrics.bootstrap import Number
-from hcm_hf.pipelines.saved import read_json
 from hcm_hf.study.sweep import REAL
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.figures import new_figure
-from hcm_hf.utils.files import write_text
+from hcm_hf.utils.files import read_json, write_text
 from hcm_hf.utils.pictures import save_png
 
 

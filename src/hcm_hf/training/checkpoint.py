@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from hcm_hf.training.ema import AveragedWeights
 from hcm_hf.training.objectives.base import Objective
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.files import check_sums
 
 
 STATE_FILE = "training_state.safetensors"
@@ -60,8 +61,8 @@ class TrainingState:
             for index, values in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{network}.{index}.{key}": tensor for key, tensor in values.items()}
         scaler = self.scaler.state_dict() if self.scaler else None
-        metadata = {"progress": json.dumps(vars(self.progress)), "scaler": json.dumps(scaler)}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        metadata = {"progress": json.dumps(vars(self.progress)), "scaler": json.dumps(scaler)}
         folder.mkdir(parents=True, exist_ok=True)
         safetensors.torch.save_file(tensors, folder / STATE_FILE, metadata)
 
@@ -72,6 +73,7 @@ class TrainingState:
             InputError: if the file is damaged or of other networks.
         """
         path = folder / STATE_FILE
+        check_sums(folder, STATE_FILE)
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata()
@@ -87,10 +89,10 @@ class TrainingState:
                     state.setdefault(int(index), {})[key] = tensor
                 optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
             self.progress = Progress(**json.loads(metadata["progress"]))
-        except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+            if self.scaler:
+                self.scaler.load_state_dict(json.loads(metadata["scaler"]))
+        except (OSError, SafetensorError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path} is damaged or of another model; delete {folder} to train anew.") from error
-        if self.scaler:
-            self.scaler.load_state_dict(json.loads(metadata["scaler"]))
 
 
 def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

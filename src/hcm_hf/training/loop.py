@@ -206,10 +206,15 @@ def _next(losses: Iterator[tuple[str, torch.Tensor]], accelerator: Accelerator) 
 
 
 def _average_gradients(network: torch.nn.Module, accelerator: Accelerator) -> None:
-    """Average gradients over processes, without a wrapper: an objective may call any method of its networks."""
+    """Average gradients over processes in one message, not one for each parameter.
+
+    There is no wrapper such as DistributedDataParallel: an objective may call any method of its networks.
+    """
     if accelerator.num_processes > 1:
-        for parameter in network.parameters():
-            parameter.grad = accelerator.reduce(parameter.grad, "mean")
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        together = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
+        for gradient, averaged in zip(gradients, together.split([one.numel() for one in gradients]), strict=True):
+            gradient.copy_(averaged.view_as(gradient))
 
 
 def _agreed(signal_number: int, accelerator: Accelerator) -> int:

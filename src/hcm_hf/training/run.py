@@ -17,10 +17,10 @@ from hcm_hf.data.identity import Identities, read_identities
 from hcm_hf.data.slices import SliceBatch, Slices
 from hcm_hf.training.checkpoint import STATE_FILE, TrainingState
 from hcm_hf.training.config import TrainingConfig
-from hcm_hf.training.curves import loss_curves
+from hcm_hf.training.curves import loss_curves, read_metrics
 from hcm_hf.utils.devices import describe_environment
 from hcm_hf.utils.errors import Diverged, InputError
-from hcm_hf.utils.files import explained, replacing, require_empty, restore, write_text
+from hcm_hf.utils.files import explained, read_json, replacing, require_empty, restore, sync, write_sums, write_text
 from hcm_hf.utils.hub import parse_repository
 from hcm_hf.utils.names import CONFIG_FILE, TARGET_GROUP
 from hcm_hf.utils.pictures import image_grid, save_png
@@ -83,10 +83,11 @@ class Run:
     def _check(self) -> None:
         path = self.output_dir / CONFIG_FILE
         with explained(path):
-            before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        if before is None:
+            there = path.exists()
+        if not there:
             require_empty(self.output_dir, "output_dir", besides=LOCK_FILE)
             return
+        before = read_json(path)
         if "target_group" not in before:  # it was always this one, and the sizes followed from the recipe alone
             before |= {"target_group": TARGET_GROUP, "sizes": self.written["sizes"]}
         for name, value in self.written.items():
@@ -164,6 +165,8 @@ class Run:
                 self._note_progress(temporary)
                 if with_state:
                     self.state.save(temporary)
+                    sync(self.output_dir / METRICS_FILE)
+                write_sums(temporary)
         self.accelerator.wait_for_everyone()
 
     def finish(self) -> None:
@@ -229,6 +232,5 @@ def _behind(dataset: str | None) -> Identities:
 def _cut_metrics(path: Path, step: int) -> None:
     """Drop the records after `step`, which will be computed again."""
     if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        write_text(path, "".join(f"{line}\n" for line in kept))
+        kept = [record for record in read_metrics(path) if record["step"] <= step]
+        write_text(path, "".join(f"{json.dumps(record)}\n" for record in kept))

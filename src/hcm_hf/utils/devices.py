@@ -2,6 +2,7 @@
 
 import atexit
 import importlib.metadata
+import os
 import platform
 import random
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,15 @@ PACKAGES = (
     *("torch", "diffusers", "accelerate", "datasets", "evaluate", "safetensors", "numpy", "scipy", "pillow"),
     *("nibabel", "matplotlib"),
 )
+# Variables by which `accelerate launch` passes on what nothing here uses: the flag, and the value that leaves it out.
+_UNUSED = {
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("gradient_accumulation_steps", "1"),
+    "ACCELERATE_DYNAMO_BACKEND": ("dynamo_backend", "no"),
+    "ACCELERATE_USE_DEEPSPEED": ("use_deepspeed", "false"),
+    "ACCELERATE_USE_FSDP": ("use_fsdp", "false"),
+    "ACCELERATE_USE_MEGATRON_LM": ("use_megatron_lm", "false"),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": ("use_parallelism_config", "false"),
+}
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}  # by accelerate's name of a mixed precision
 
 
@@ -85,8 +95,14 @@ def make_accelerator(
         project_dir: folder of the trackers' logs.
 
     Raises:
-        InputError: if the device does not support the precision.
+        InputError: if the device does not support the precision, or `accelerate launch` was given what is not used.
     """
+    for variable, (flag, without) in _UNUSED.items():
+        if (value := os.environ.get(variable, without)).lower() != without:
+            raise InputError(
+                f"`accelerate launch` has {flag} at {value.lower()}, which is not used here and would change nothing; "
+                "leave it out, also in the file of `accelerate config`."
+            )
     AcceleratorState._shared_state = {}
     try:
         accelerator = Accelerator(
@@ -95,10 +111,16 @@ def make_accelerator(
             log_with=list(log_with) or None,
             project_dir=project_dir,
         )
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
+        mixed_precision = mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION")
         if mixed_precision is None:
             raise
         raise InputError(f"mixed_precision {mixed_precision} does not work here: {error}") from error
+    if accelerator.mixed_precision not in ("no", *AUTOCAST):
+        raise InputError(
+            f"mixed_precision is {accelerator.mixed_precision}; choose among no, {', '.join(AUTOCAST)}, also in "
+            "`accelerate launch`."
+        )
     if accelerator.num_processes > 1:
         atexit.unregister(_leave)
         atexit.register(_leave)

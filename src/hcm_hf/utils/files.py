@@ -39,6 +39,8 @@ _DAMAGE = (
     *(EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile),
     *(UnicodeDecodeError, json.JSONDecodeError, SafetensorError),
 )
+SUMS_FILE = "SHA256SUMS"
+MOST_JSON_BYTES = 8 * 2**20
 _PREVIOUS = "*previous"  # ending of a folder's name between the two renames that replace it
 _LONGEST = 100  # most bytes of a name to keep in that of a hidden sibling; some file systems allow 143 in all
 
@@ -60,13 +62,55 @@ def explained(path: str | Path | zipfile.Path | None = None, doing: str = "read"
         raise InputError(sentence) from error
 
 
+def read_json(path: Path) -> dict:
+    """The object that a JSON file of bounded size holds.
+
+    Raises:
+        InputError: if it cannot be read, or holds something else.
+    """
+    with explained(path), open(path, "rb") as file:
+        data = file.read(MOST_JSON_BYTES + 1)
+    if len(data) > MOST_JSON_BYTES:
+        raise InputError(f"{path} is larger than {MOST_JSON_BYTES / 2**20:g} MiB; copy it again.")
+    return _parse(data, str(path))
+
+
+def read_json_lines(path: Path) -> list[dict]:
+    """The objects that a file of JSON lines holds, which may have any number of them.
+
+    A last line without its end is left out: whatever wrote it was killed.
+
+    Raises:
+        InputError: if it cannot be read, or a line holds something else; names the line.
+    """
+    with explained(path):
+        lines = path.read_bytes().split(b"\n")[:-1]
+    return [_parse(line, f"{path}, line {number},") for number, line in enumerate(lines, 1)]
+
+
+def _parse(data: bytes, name: str) -> dict:
+    """The object in JSON; an `InputError` that names it if it is none, or holds text that no file can hold."""
+    try:
+        value = json.loads(data)
+        if b"\\u" in data:  # half of a pair of surrogates
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"Cannot read {name} ({error}); it is damaged: copy it again.") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{name} holds no JSON object; it is damaged: copy it again.")
+    return value
+
+
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, lasting: bool = True) -> Iterator[Path]:
     """Yield a temporary sibling of `path` to write a file or a folder at; rename it to `path` when the block ends.
 
     An existing `path` is replaced only when its successor is complete. If the block fails, the temporary is removed
     and `path` stays as it was. All files get the permissions of new files. Old files that cannot be removed, because
     another machine holds them open for example, are left for the next call.
+
+    What stands at `path` when the block ends outlives a power cut, which costs about a millisecond a file. One of many
+    small files, which is checked before it is relied on, need not be `lasting`.
 
     Raises:
         InputError: if `path` cannot be written (disk full, no permission).
@@ -78,17 +122,34 @@ def replacing(path: str | Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             _give_rights(temporary)
-            _exchange(temporary, path)
+            if lasting:
+                for written in (temporary, *(temporary.rglob("*") if temporary.is_dir() else ())):
+                    sync(written)
+            _exchange(temporary, path, lasting)
     finally:
         _remove(temporary)
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write `data` at `path`, whole or not at all.
+def sync(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk and outlive a power cut."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows keeps names by itself, and opens no folder
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: str | Path, data: bytes, lasting: bool = True) -> None:
+    """Write `data` at `path`, whole or not at all; `lasting` is that of `replacing`.
 
     Pictures and arrays are written here too, because numpy and Pillow do not report every failure.
     """
-    with replacing(path) as temporary:
+    with replacing(path, lasting) as temporary:
         temporary.write_bytes(data)
 
 
@@ -102,11 +163,47 @@ def restore(path: str | Path) -> None:
     path = Path(path).resolve()
     for stale in _siblings(path, "*.tmp"):
         _remove(stale)
-    previous = _siblings(path, _PREVIOUS)
+    previous = sorted(_siblings(path, _PREVIOUS), key=_number)
     if previous and not path.exists():
         previous.pop().rename(path)
     for stale in previous:
         _remove(stale)
+
+
+def write_sums(folder: Path) -> None:
+    """Write the SHA-256 of each file of a folder into its `SHA256SUMS`, as `sha256sum` does, to be checked by it."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS_FILE)
+    lines = (f"{hash_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths)
+    write_text(folder / SUMS_FILE, "".join(lines))
+
+
+def check_sums(folder: Path, *names: str) -> None:
+    """Compare files of a folder with its `SHA256SUMS`, by default all; of one that it does not name nothing is known.
+
+    Raises:
+        InputError: if a file has changed since; names it.
+    """
+    path = folder / SUMS_FILE
+    with explained(path):
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    if digests and not names:
+        names = tuple(one.relative_to(folder).as_posix() for one in sorted(folder.rglob("*")))
+    for name in names:
+        if name in digests and (folder / name).is_file() and hash_file(folder / name) != digests[name]:
+            raise InputError(
+                f"{folder / name} has changed since it was written (its SHA-256 is not that of {SUMS_FILE}); copy it "
+                f"again, or delete {SUMS_FILE} if it was changed on purpose."
+            )
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file's content, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with explained(path), open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def require_empty(path: str | Path, argument: str, besides: str | None = None) -> None:
@@ -152,20 +249,29 @@ def _siblings(path: Path, ending: str) -> list[Path]:
     return sorted(hidden.parent.glob(glob.escape(hidden.name) + ending))
 
 
-def _exchange(temporary: Path, path: Path) -> None:
+def _number(previous: Path) -> int:
+    """When a folder gave way, from its name."""
+    middle = previous.suffixes[-2][1:] if len(previous.suffixes) > 1 else ""
+    return int(middle) if middle.isdigit() else 0
+
+
+def _exchange(temporary: Path, path: Path, lasting: bool) -> None:
     if path.is_dir() and not any(path.iterdir()):
         path.rmdir()
     if not path.is_dir():  # a file, or nothing: one atomic call
         os.replace(temporary, path)
-        return
-    previous = _sibling(path, f"{time.time_ns()}.previous")  # its own name: an earlier one may still stand
-    path.rename(previous)
-    try:
-        temporary.rename(path)
-    except OSError:
-        previous.rename(path)
-        raise
-    for stale in _siblings(path, _PREVIOUS):
+    else:
+        number = 1 + max([time.time_ns(), *map(_number, _siblings(path, _PREVIOUS))])  # though a clock be set back
+        previous = _sibling(path, f"{number}.previous")  # its own name: an earlier one may still stand
+        path.rename(previous)
+        try:
+            temporary.rename(path)
+        except OSError:
+            previous.rename(path)
+            raise
+    if lasting:
+        sync(path.parent)
+    for stale in _siblings(path, _PREVIOUS) if path.is_dir() else ():
         _remove(stale)
 
 

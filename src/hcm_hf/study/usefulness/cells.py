@@ -26,7 +26,7 @@ from hcm_hf.training.loop import train
 from hcm_hf.training.recipes import find_family
 from hcm_hf.utils.devices import find_device
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import explained, write_text
+from hcm_hf.utils.files import read_json, write_text
 from hcm_hf.version import __version__
 
 
@@ -130,8 +130,7 @@ class Experiment:
         path = self.path(cell)
         if not path.is_file():
             return None
-        with explained(path):
-            written = json.loads(path.read_text(encoding="utf-8"))
+        written = read_json(path)
         try:
             result: CellResult = read_typed(CellResult, written)
         except ValueError as error:

@@ -12,7 +12,7 @@ from hcm_hf.evaluation.typed import plain, read_typed
 from hcm_hf.study.usefulness.arms import ARMS, BASELINE, PRIMARY
 from hcm_hf.utils.arguments import at_least, one_of
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import explained, write_text
+from hcm_hf.utils.files import read_json, write_text
 
 
 PLAN_FILE = "plan.json"
@@ -205,8 +205,7 @@ def keep_plan(plan: Plan, output_dir: Path) -> None:
     if not path.is_file():
         write_text(path, json.dumps(plain(plan) | {"hash": plan.hash}, indent=2) + "\n")
         return
-    with explained(path):
-        written = json.loads(path.read_text(encoding="utf-8"))
+    written = read_json(path)
     try:
         before = read_typed(Plan, written)
     except ValueError as error:
