@@ -34,6 +34,10 @@ TINY_RECIPES = {
         "generator": {"latent_dim": 6, "base_channels": 4, "max_channels": 8, "condition_dim": 4},
         "discriminator": {"base_channels": 4, "max_channels": 8},
     },
+    ("acgan", "crisp"): {
+        "generator": {"latent_dim": 6, "base_channels": 4, "max_channels": 8, "condition_dim": 4},
+        "discriminator": {"base_channels": 4, "max_channels": 8},
+    },
     ("ddpm", "tuned"): {"unet": {"block_out_channels": (8, 8), "num_attention_levels": 1}},
     ("ddpm", "crisp"): {"unet": {"block_out_channels": (8, 8), "num_attention_levels": 1}},
     ("ddpm", "distilled"): {},

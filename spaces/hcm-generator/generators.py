@@ -312,15 +312,16 @@ def _draw_once(
     pipeline: HCMPipeline, request: Request, generators: list[torch.Generator], sampling: Sampling
 ) -> Drawing:
     """Images of a network that is called once, with their segmentations if it makes them."""
-    arguments, network = sampling.arguments, pipeline.network
-    if (request.category, request.continuous) != (None, None):
-        latents = network.sample_latents(len(generators), generators)
-        arguments["latents"] = network.set_codes(latents, request.category, request.continuous)
-    output = pipeline(len(generators), generators, output_type="np", **arguments)
+    count, network, known = len(generators), pipeline.network, pipeline.conditions
     if pipeline.makes_masks:
+        output = pipeline(count, generators, output_type="np", **sampling.arguments)
         return Drawing(output.images[..., 0], masks=output.masks, conditions=output.conditions)
-    shown = [sampling.conditions] * len(generators) if sampling.conditions else ()
-    return Drawing(output.images[..., 0], conditions=shown)
+    latents = network.set_codes(network.sample_latents(count, generators), request.category, request.continuous)
+    labels = known.draw(sampling.conditions, count, generators) if known.axes else None  # as the pipeline draws them
+    images = pipeline(latents=latents, class_labels=labels, output_type="np").images
+    return Drawing(
+        images[..., 0], conditions=[known.describe(label) for label in labels.tolist()] if known.axes else ()
+    )
 
 
 def _start(

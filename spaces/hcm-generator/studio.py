@@ -143,7 +143,7 @@ class Studio:
         """Four images of each generator."""
         for generator in self.generators.values():
             given = generator.denoises and not generator.has_own_sampling
-            steps = (scheduler, whole(num_inference_steps)) if given else (None, None)
+            steps = (scheduler, whole(num_inference_steps) or None) if given else (None, None)
             request = Request(generator.name, COMPARED, whole(seed), generator.ask({}), None, None, *steps)
             generator.check(request)
             *_, drawing = draw(generator.key, request)

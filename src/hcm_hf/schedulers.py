@@ -63,11 +63,11 @@ class FineDPMSolverScheduler(DPMSolverMultistepScheduler):
     own_options = ("stochastic_floor", "last_sigma")
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], **options: Any) -> Any:
+    def from_config(cls, config: Mapping[str, Any], return_unused_kwargs: bool = False, **options: Any) -> Any:
         """As diffusers', which does not know the two options and would say that they are ignored."""
-        scheduler = super().from_config(without_own_options(config), **options)
+        scheduler, unused = super().from_config(without_own_options(config), return_unused_kwargs=True, **options)
         scheduler.register_to_config(**{name: config[name] for name in cls.own_options if name in config})
-        return scheduler
+        return (scheduler, unused) if return_unused_kwargs else scheduler
 
     @property
     def stochastic_floor(self) -> float:

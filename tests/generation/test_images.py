@@ -190,6 +190,12 @@ def test_what_a_power_cut_left_is_made_again(name, left, reference, model, tmp_p
     assert (folder / name).read_bytes() == whole
 
 
+def test_a_seed_of_many_digits_goes_on(model, tmp_path):
+    for number in (2, 3):
+        generate_images(model, tmp_path / "images", num_images=number, seed=20240101123456789)
+    assert len(find_images(tmp_path / "images")) == 3
+
+
 def test_another_seed_makes_other_images(reference, model, tmp_path):
     folder = generate_images(model, tmp_path / "images", num_images=3, seed=1)
     assert not set(pictures(folder).values()) & set(pictures(reference).values())

@@ -94,6 +94,12 @@ def test_what_cannot_be_packed_is_named_and_what_is_there_stays(trained, tmp_pat
     assert not (tmp_path / "new").exists()
 
 
+def test_a_model_that_lost_its_stored_outputs_is_not_passed_over(copied):
+    (copied / "hcm-tiny" / OUTPUTS_FILE).unlink()
+    with pytest.raises(InputError, match="hcm-tiny/verification.safetensors is missing; copy the model again"):
+        verify(copied)
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [

@@ -19,7 +19,7 @@ from hcm_hf.hub.push import push_model
 from hcm_hf.models import LATENT_MODELS, MixtureVAE
 from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import MOST_JSON_BYTES, read_json
+from hcm_hf.utils.files import MOST_JSON_BYTES, read_json, write_sums
 
 
 INDEX, SCHEDULER = "model_index.json", "scheduler/scheduler_config.json"
@@ -209,6 +209,17 @@ def test_what_is_loaded_is_what_was_saved_and_costs_no_randomness(kind, saved):
         for name, value in network.config.items()
         if name[0] != "_"
     }
+
+
+def test_a_model_is_saved_over_one_whose_hashes_are_known(saved, tmp_path):
+    shutil.copytree(saved / "dcgan", tmp_path / "model")
+    write_sums(tmp_path / "model")
+    pipeline = HCMPipeline.from_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        next(pipeline.network.parameters()).add_(1)
+    pipeline.save_pretrained(tmp_path / "model")
+    again = HCMPipeline.from_pretrained(tmp_path / "model")
+    assert torch.equal(next(again.network.parameters()), next(pipeline.network.parameters()))
 
 
 def test_weights_come_in_the_type_that_is_asked_for(model):

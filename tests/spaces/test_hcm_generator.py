@@ -488,6 +488,7 @@ def test_a_student_takes_its_own_number_of_calls(app, tmp_path):
     *_, again = generator.draw(app["Request"]("student", 2))
     np.testing.assert_array_equal(again.images, drawing.images)
     assert len(list(handlers.compare(0, "unipc", 2000, progress=lambda _: None))) == 1  # they are for other models
+    assert len(list(handlers.compare(0, "ddim", 0, progress=lambda _: None))) == 1
     free, guided = (app["Request"]("student", 2, guidance_scale=scale) for scale in (None, 3))
     assert app["seconds_needed"](generator.key, guided) == 2 * app["seconds_needed"](generator.key, free)
 
@@ -500,6 +501,16 @@ def test_nothing_is_drawn_for_a_visitor_who_has_left(app, runs):
     assert next(drawings).done == 1 / 8
     drawings.close()  # waits for the step that is on its way
     assert 100 <= len(calls) < 800 and generator.load().scheduler is own
+
+
+def test_what_was_drawn_for_any_group_is_said(app, runs):
+    generator = app["find_generators"](runs / "acgan")[0]["acgan"]
+    (drawing,) = generator.draw(app["Request"]("acgan", 12, conditions=generator.ask({"group": "any"})))
+    shown = [one["group"] for one in drawing.conditions]
+    assert len(set(shown)) > 1 and "any" not in shown
+    for index, group in enumerate(shown[:3]):
+        (asked,) = generator.draw(app["Request"]("acgan", 3, conditions=generator.ask({"group": group})))
+        np.testing.assert_allclose(asked.images[index], drawing.images[index], atol=1e-6)
 
 
 def test_what_is_left_open_is_said_as_generate_takes_it(app, runs):

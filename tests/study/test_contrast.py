@@ -8,7 +8,7 @@ from tiny import build_tiny
 from hcm_hf.metrics.anatomy import closed_wall_thickness
 from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.study.contrast import Contrast, contrast_groups
-from hcm_hf.study.walls import draw_pairs
+from hcm_hf.study.walls import draw_request
 from hcm_hf.utils.errors import InputError
 
 
@@ -23,7 +23,7 @@ def test_walls_are_those_of_the_pairs_that_the_model_draws(model, tmp_path):
     contrast = contrast_groups(tmp_path / "out", model, ("NOR", "DCM"), num_images=10, seed=3)
     pipeline = HCMPipeline.from_pretrained(model)
     for group, walls in contrast.walls.items():
-        _, masks = draw_pairs(pipeline, {"group": group, "phase": "ED", "level": "mid"}, 10, 3)
+        _, masks = draw_request(pipeline, {"group": group, "phase": "ED", "level": "mid"}, 10, 3)
         np.testing.assert_array_equal(walls, closed_wall_thickness(masks, 8.0))
     rows = list(csv.DictReader(contrast.table.read_text().splitlines()))
     assert [row["group"] for row in rows] == ["NOR"] * 10 + ["DCM"] * 10

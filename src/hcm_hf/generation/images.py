@@ -165,7 +165,7 @@ def read_settings(folder: Path) -> dict:
         InputError: if it is damaged; names the file.
     """
     path = folder / SETTINGS_FILE
-    return check_notes(read_json(path), path) if path.is_file() else {}
+    return check_notes(read_json(path), path, "generate the images again") if path.is_file() else {}
 
 
 def find_images(folder: Path) -> list[Path]:

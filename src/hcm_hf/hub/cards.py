@@ -66,7 +66,7 @@ def render_card(
     family, version = training["family"], training["version"]
     target = training.get("target_group", TARGET_GROUP)
     title, description = describe_family(family, training["recipe"], target, training["groups"])
-    source = training.get("dataset_source") or ("synthetic" if training["dataset"] == "synthetic" else "acdc")
+    source = source_of(training)
     names = [name for name in _METRICS if report and name in report.rows["generated"]]
     remembered = [name for part in ("memorization", "membership") if report for name in report.parts.get(part, ())]
     results = _eval_results(training, report, names, source)
@@ -150,6 +150,11 @@ def render_encoder_card(repo_id: str, notes: Mapping[str, Mapping]) -> str:
         citation=ACDC_CITATION,
     )
     return str(card).rstrip() + "\n"
+
+
+def source_of(training: Mapping) -> str:
+    """Where a model's training slices are from, as in a preparation's report; older notes do not say it."""
+    return training.get("dataset_source") or ("synthetic" if training["dataset"] == "synthetic" else "acdc")
 
 
 def describe_family(family: str, recipe: str, target: str, groups: Sequence[str]) -> tuple[str, str]:

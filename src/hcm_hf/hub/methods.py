@@ -9,9 +9,10 @@ from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.evaluation.definitions import FEW_PATIENTS, GLANCE
 from hcm_hf.evaluation.report import precision_name
 from hcm_hf.evaluation.tables import number_table
-from hcm_hf.hub.cards import TEMPLATES, define, describe_environment, describe_family, shown
+from hcm_hf.hub.cards import TEMPLATES, define, describe_environment, describe_family, shown, source_of
 from hcm_hf.hub.repository import METRICS_FILE, TrainedModel, find_model
 from hcm_hf.pipelines.auto import find_pipeline
+from hcm_hf.pipelines.notes import without_paths
 from hcm_hf.utils.citations import bibtex, cited_in
 from hcm_hf.utils.files import require_empty, write_text
 from hcm_hf.utils.names import TARGET_GROUP
@@ -77,7 +78,7 @@ def render_methods(model: TrainedModel) -> tuple[str, list[str]]:
     title, description = describe_family(
         training["family"], training["recipe"], training.get("target_group", TARGET_GROUP), training["groups"]
     )
-    source = training.get("dataset_source") or "other"
+    source = source_of(training)
     pipeline = model.pipeline
     network = pipeline.components[pipeline.network_name]
     names = [name for name in GLANCE if report and name in report.rows["generated"]]
@@ -89,7 +90,7 @@ def render_methods(model: TrainedModel) -> tuple[str, list[str]]:
     )
     text = template.render(
         cite=cite,
-        training=_Notes(training),
+        training=_Notes(without_paths(training)),
         source=source,
         field_of_view=f"{FIELD_OF_VIEW:g}",
         pixel_spacing=FIELD_OF_VIEW / training["resolution"],

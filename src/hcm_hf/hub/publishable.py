@@ -165,7 +165,12 @@ def space_files(folder: Path) -> dict[str, bytes]:
             beside = [*(f"{module}.py" for module in modules), f"{name.removesuffix('.py')}.yaml"]
             waiting += [one for one in beside if os.path.lexists(folder / one)]
     if _PACKAGE.name in imported:
-        sources = (*_PACKAGE.rglob("*.py"), *_PACKAGE.glob("model_cards/*.*"), _PACKAGE / "py.typed")
+        sources = (
+            *_PACKAGE.rglob("*.py"),
+            *_PACKAGE.glob("model_cards/*.md"),
+            *_PACKAGE.glob("model_cards/*.bib"),
+            _PACKAGE / "py.typed",
+        )
         names = (path.relative_to(_PACKAGE) for path in sources if "__pycache__" not in path.parts)
         files |= {f"{_PACKAGE.name}/{name.as_posix()}": read_regular(_PACKAGE, str(name)) for name in names}
     return files

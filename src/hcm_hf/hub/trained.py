@@ -187,9 +187,9 @@ def _packed(folder: Path | None) -> list[Path]:
     if folder is None:
         find_shipped("", "model")  # says where to get them
         return []
-    if _is_packed(folder):
+    if (folder / SUMS_FILE).is_file():
         return [folder]
-    found = sorted(path for path in folder.glob("*") if _is_packed(path))
+    found = sorted(path.parent for path in folder.glob(f"*/{SUMS_FILE}"))
     if not found:
         raise InputError(
             f"folder {folder} holds no trained model with its {SUMS_FILE}; name pretrained/ or one of its folders."

@@ -114,14 +114,15 @@ class PairVerdict(NamedTuple):
 class PairedACGANDiscriminator(ModelMixin, ConfigMixin):
     """Slices with their segmentations, and what they are said to show, to a `PairVerdict`.
 
-    It has no normalisation. How much the pairs of a batch differ is shown to its last layer, so that a generator that
-    draws the same again and again is found out (https://huggingface.co/papers/1710.10196, section 3).
+    It has no normalisation, so that the gradient penalties see each pair by itself.
 
     Args:
         answers: number of answers to each question that a label answers; their product is the number of labels.
         sample_size: pixels a side, a power of two, at least 8.
         base_channels: width after the first layer; it doubles at each level above, up to `max_channels`.
         max_channels: the greatest width.
+        batch_spread: whether the last convolution is shown how much the pairs of the batch differ, so that a generator
+            that draws the same again and again is found out (https://huggingface.co/papers/1710.10196, section 3).
     """
 
     @register_to_config
@@ -131,6 +132,7 @@ class PairedACGANDiscriminator(ModelMixin, ConfigMixin):
         sample_size: int = 64,
         base_channels: int = 48,
         max_channels: int = 256,
+        batch_spread: bool = False,
     ):
         super().__init__()
         widths = [min(base_channels * 2**level, max_channels) for level in range(num_levels(sample_size))]
@@ -140,7 +142,7 @@ class PairedACGANDiscriminator(ModelMixin, ConfigMixin):
             for narrower, wider in zip(widths, widths[1:], strict=False)
         )
         width = widths[-1]
-        self.mix = nn.Conv2d(width + 1, width, kernel_size=4)
+        self.mix = nn.Conv2d(width + batch_spread, width, kernel_size=4)
         for conv in (self.from_pair, *self.down_blocks, self.mix):  # nothing else keeps the signal's size
             nn.init.kaiming_normal_(conv.weight, a=0.2)
         self.to_logit = nn.Linear(width, 1, bias=False)  # a constant tells no pair from another
@@ -159,7 +161,9 @@ class PairedACGANDiscriminator(ModelMixin, ConfigMixin):
         hidden = F.leaky_relu(self.from_pair(pairs), 0.2)  # (B, C, H / 2, W / 2)
         for block in self.down_blocks:
             hidden = F.leaky_relu(block(hidden), 0.2)  # (B, 2 C, H / 2, W / 2)
-        features = F.leaky_relu(self.mix(_with_spread(hidden)), 0.2).flatten(1)  # (B, C)
+        if self.config.batch_spread:
+            hidden = _with_spread(hidden)  # one channel more
+        features = F.leaky_relu(self.mix(hidden), 0.2).flatten(1)  # (B, C)
         condition = self.embed(class_labels, wall_thickness)  # (B, C)
         logits = self.to_logit(features).squeeze(1) + (features * condition).sum(1) / features.shape[1] ** 0.5
         return PairVerdict(

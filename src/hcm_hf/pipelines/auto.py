@@ -24,7 +24,7 @@ from hcm_hf.pipelines.sampling import Sampling, one_of
 from hcm_hf.pipelines.saved import check_options, load_network
 from hcm_hf.utils.devices import find_device
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import check_sums, read_json, write_text
+from hcm_hf.utils.files import SUMS_FILE, check_sums, read_json, write_text
 from hcm_hf.utils.hub import download, first_line, parse_repository
 from hcm_hf.utils.names import CONFIG_FILE
 from hcm_hf.utils.shipped import find_shipped
@@ -208,6 +208,7 @@ class HCMPipeline(DiffusionPipeline):
         """
         if not safe_serialization:
             raise InputError("safe_serialization is False; weights are saved as safetensors alone.")
+        Path(save_directory, SUMS_FILE).unlink(missing_ok=True)  # of what stood there before
         if self.training_config:  # before the rest, which may push the folder
             path = Path(save_directory, CONFIG_FILE)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,14 +27,19 @@ def check_training(training: Mapping, path: Path) -> dict:
     return check_notes(training, path)
 
 
-def check_notes(training: Mapping, path: Path) -> dict:
+def check_notes(training: Mapping, path: Path, advice: str = "copy the model's run again") -> dict:
     """The same of notes that need not be complete, such as those that go with generated images.
+
+    Args:
+        training: the notes.
+        path: of their file.
+        advice: what to do about a damaged one.
 
     Raises:
         InputError: names the file, and the first entry of another kind.
     """
     if (odd := _odd(training, _NEEDED | _OPTIONAL)) is not None:
-        raise InputError(f"{path} is damaged: its '{odd}' makes no sense; copy the model's run again.")
+        raise InputError(f"{path} is damaged: its '{odd}' makes no sense; {advice}.")
     if "train_patients" in training:
         read_identities(training["train_patients"], str(path))
     return dict(training)
@@ -83,6 +88,10 @@ def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and _is_number(value)
 
 
+def _is_seed(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def _is_mapping(value: object) -> TypeGuard[Mapping]:
     return isinstance(value, Mapping)
 
@@ -124,7 +133,8 @@ _OPTIONAL: dict[str, Check] = {
     **dict.fromkeys(("dataset_fingerprint", "teacher", "teacher_hash", "output_dir"), _or_none(_is_text)),
     **dict.fromkeys(("mixed_precision", "training_precision"), _or_none(_is_word)),
     **{"target_group": _is_text},
-    **dict.fromkeys(("num_epochs", "train_batch_size", "num_processes", "patience", "seed"), _is_whole),
+    **dict.fromkeys(("num_epochs", "train_batch_size", "num_processes", "patience"), _is_whole),
+    "seed": _is_seed,
     **{
         "num_train_slices": _is_whole,
         "num_steps": _or_none(_is_whole),

@@ -2,26 +2,32 @@
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from hcm_hf.data.cropping import FIELD_OF_VIEW
 from hcm_hf.metrics.anatomy import THICK, closed_wall_thickness
-from hcm_hf.pipelines.auto import HCMPipeline
-from hcm_hf.study.walls import draw_pairs
+from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model
+from hcm_hf.study.walls import draw_request
 from hcm_hf.utils.arguments import at_least
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.figures import new_figure
-from hcm_hf.utils.files import replacing, require_empty, write_text
+from hcm_hf.utils.files import replacing, require_empty
 from hcm_hf.utils.pictures import draw_masks
+from hcm_hf.version import __version__
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 _COLUMNS, _MOST_SHOWN = 8, 24  # pictures in a row, and of a group
-_COLORS = ("tab:red", "tab:blue", "tab:green", "tab:purple", "tab:orange")
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ def contrast_groups(
     """Draw slices of the middle of the heart at end diastole for each group, and measure their walls.
 
     Args:
-        output_dir: a new or empty folder, for groups.png and walls.csv.
+        output_dir: a new or empty folder, for groups.png, walls.csv and groups.json, which says what drew them.
         model: a model that makes segmentations: a folder, a repository, or one that comes with the package.
         groups: what is drawn.
         num_images: for each group.
@@ -77,17 +83,25 @@ def contrast_groups(
     at_least("seed", seed, 0)
     if not groups or len(set(groups)) < len(groups):
         raise InputError("groups must name one or more, each once.")
-    pipeline = HCMPipeline.from_pretrained(model)
+    folder = find_pipeline(model)
+    pipeline = HCMPipeline.from_pretrained(folder)
     if not pipeline.makes_masks:
         raise InputError(f"model {model} makes no segmentations, so its walls cannot be measured.")
     asked = {group: {"group": group, "phase": "ED", "level": "mid"} for group in groups}
     for one in asked.values():
         pipeline.conditions.complete(one)  # before the work
     require_empty(output_dir, "output_dir")
+    record = {
+        "model_hash": hash_model(folder),
+        "groups": list(groups),
+        "num_images": num_images,
+        "seed": seed,
+        "hcm_hf_version": __version__,
+    }
 
     pipeline.set_progress_bar_config(disable=True)
     pairs = {
-        group: draw_pairs(pipeline, one, num_images, seed)
+        group: draw_request(pipeline, one, num_images, seed)
         for group, one in tqdm(asked.items(), desc="Drawing pairs", unit="group")
     }
     spacing = FIELD_OF_VIEW / pipeline.sample_size
@@ -100,12 +114,14 @@ def contrast_groups(
             [group, index, f"{wall:.2f}" if np.isfinite(wall) else ""] for index, wall in enumerate(values)
         )
     contrast = Contrast(walls, output_dir / "groups.png", output_dir / "walls.csv")
-    write_text(contrast.table, text.getvalue())
-    _plot(pairs, walls, contrast.figure)
+    with replacing(output_dir) as temporary:  # whole or not at all
+        (temporary / contrast.table.name).write_text(text.getvalue(), encoding="utf-8")
+        (temporary / "groups.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        _plot(pairs, walls).savefig(temporary / contrast.figure.name, dpi=110, format="png")
     return contrast
 
 
-def _plot(pairs: dict[str, tuple[np.ndarray, np.ndarray]], walls: dict[str, np.ndarray], path: Path) -> None:
+def _plot(pairs: dict[str, tuple[np.ndarray, np.ndarray]], walls: dict[str, np.ndarray]) -> "Figure":
     """A block of outlined slices for each group, each with its wall in mm, and below them all the walls."""
     shown = min(_MOST_SHOWN, len(next(iter(walls.values()))))
     rows = -(-shown // _COLUMNS)
@@ -123,10 +139,9 @@ def _plot(pairs: dict[str, tuple[np.ndarray, np.ndarray]], walls: dict[str, np.n
     axes = below.subplots()
     closed = {group: values[np.isfinite(values)] for group, values in walls.items()}
     most = max((values.max() for values in closed.values() if len(values)), default=THICK)
-    for color, (group, values) in zip(_COLORS, closed.items(), strict=False):
-        axes.hist(values, bins=np.arange(0, most + 2), alpha=0.6, label=f"{group} ({len(values)})", color=color)
+    for group, values in closed.items():
+        axes.hist(values, bins=np.arange(0, most + 2), alpha=0.6, label=f"{group} ({len(values)})")
     axes.axvline(THICK, color="black", linestyle=":", label=f"{THICK:g} mm, the criterion of HCM")
     axes.set(xlabel="greatest thickness of the wall, mm", ylabel="slices")
     axes.legend(frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    return figure

@@ -10,7 +10,7 @@ from hcm_hf.data.dataset import load_dataset
 from hcm_hf.data.preprocessing import FIELD_OF_VIEW
 from hcm_hf.evaluation.images import THIRDS, read_split
 from hcm_hf.generation.images import image_generator
-from hcm_hf.metrics.anatomy import wall_thickness
+from hcm_hf.metrics.anatomy import closed_wall_thickness
 from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.pipelines.conditions import OPEN
 from hcm_hf.utils.errors import InputError
@@ -73,6 +73,6 @@ def draw_pairs(
 
 def _pair_rows(images: np.ndarray, masks: np.ndarray) -> list[np.ndarray]:
     """Slices (N, H, W) in colour, without and with their segmentations and the walls measured in these."""
-    walls = wall_thickness(masks, FIELD_OF_VIEW / masks.shape[-1])
+    walls = closed_wall_thickness(masks, FIELD_OF_VIEW / masks.shape[-1])
     plain, outlined = (draw_masks(images, shown) for shown in (np.zeros_like(masks), masks))
     return [plain, write_captions(outlined, ["" if np.isnan(wall) else f"{wall:.0f} mm" for wall in walls])]

@@ -115,7 +115,7 @@ def examine_walls(
     found: dict[str, dict[str, list[np.ndarray]]] = {group: {} for group in groups}
     pictures: dict[str, list[np.ndarray]] = {group: [] for group in groups}
     for one in tqdm(asked, desc="Walls", unit="request"):
-        images, masks = draw_pairs(pipeline, one, num_images, seed)
+        images, masks = draw_request(pipeline, one, num_images, seed)
         measured = {
             "mask": closed_wall_thickness(masks, spacing),
             "left_cavity": chamber_areas(masks, spacing)[:, LEFT - 1],
@@ -198,7 +198,7 @@ def render_walls(result: dict[str, dict[str, Obedience]], record: dict) -> str:
     return f"# The wall on request\n\n{table}\n\n{below}\n"
 
 
-def draw_pairs(pipeline: HCMPipeline, asked: Answers, num_images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_request(pipeline: HCMPipeline, asked: Answers, num_images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Images (N, H, W) in [0, 1] and masks (N, H, W) for one request; image i comes from (seed, i)."""
     images, masks = [], []
     for start in range(0, num_images, _BATCH_SIZE):

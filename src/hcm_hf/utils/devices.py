@@ -113,7 +113,7 @@ def make_accelerator(
         )
     except (ValueError, ImportError) as error:
         mixed_precision = mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION")
-        if mixed_precision is None:
+        if mixed_precision in (None, "no"):
             raise
         raise InputError(f"mixed_precision {mixed_precision} does not work here: {error}") from error
     if accelerator.mixed_precision not in ("no", *AUTOCAST):

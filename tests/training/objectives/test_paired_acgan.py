@@ -66,10 +66,33 @@ def test_both_networks_learn_and_neither_gets_the_others_gradient():
             assert moved == (other == name)
 
 
-def test_slices_without_a_segmentation_do_not_count():
-    objective = build_tiny("acgan", recipe="paired")
+@pytest.mark.parametrize("recipe", ["paired", "crisp"])
+def test_slices_without_a_segmentation_do_not_count(recipe):
+    objective = build_tiny("acgan", recipe=recipe)
     for _, loss in objective.losses(some_batch(segmented=False)):
         assert loss.item() == 0
+
+
+def test_generated_pairs_show_no_segmentation_where_the_real_one_has_none():
+    """Or a discriminator that sees the spread of a batch would tell them by that."""
+    objective, batch = build_tiny("acgan", recipe="crisp"), some_batch()
+    batch.masks[1] = -1
+    seen = []
+    objective.discriminator.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach()))
+    objective.judge.game = PairGame(augmentation=0.0, mask_noise=0.0, penalty=0.0, mismatch_weight=0.0)
+    for _ in objective.losses(batch):
+        pass
+    assert len(seen) == 4 and all(not pairs[1, 1:].any() and pairs[0, 1:].any() for pairs in seen)
+
+
+def test_a_discriminator_is_shown_how_much_a_batch_differs():
+    plain, crisp = (build_tiny("acgan", recipe=recipe).discriminator for recipe in ("paired", "crisp"))
+    pairs = torch.rand(4, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    given = torch.zeros(4, dtype=torch.long), torch.full((4,), torch.nan)
+    alike = torch.cat([pairs[:1], pairs[:1].expand(3, -1, -1, -1)])
+    for network, seen in ((plain, False), (crisp, True)):
+        together, apart = network(pairs, *given).logits[0], network(alike, *given).logits[0]
+        assert (together - apart).abs().item() > 1e-6 if seen else torch.allclose(together, apart, atol=1e-6)
 
 
 def test_labels_are_counted_and_the_range_of_walls_is_found():
@@ -94,10 +117,9 @@ def test_labels_and_walls_are_left_out_as_often_as_said():
     batch.masks = rings([5], 64)[:, ::4, ::4].repeat(2000, 1, 1)
     torch.manual_seed(0)
     shown = objective.observe(batch)
-    game = objective.game
-    assert (shown.given_labels == 30).float().mean().item() == pytest.approx(game.label_dropout, abs=0.03)
+    assert (shown.given_labels == 30).float().mean().item() == pytest.approx(objective.label_dropout, abs=0.03)
     if shown.walls.isfinite().all():
-        assert shown.given_walls.isnan().float().mean().item() == pytest.approx(game.wall_dropout, abs=0.04)
+        assert shown.given_walls.isnan().float().mean().item() == pytest.approx(objective.wall_dropout, abs=0.04)
 
 
 def test_a_label_left_out_is_the_one_that_says_nothing():

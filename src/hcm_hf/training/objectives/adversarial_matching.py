@@ -65,9 +65,10 @@ class AdversarialMatching(MomentMatching):
         known = (batch.masks.amin((1, 2)) >= 0).to(pairs)
         walls = asked.get("wall_thickness", known.new_full(known.shape, torch.nan))
         shown = Shown(list(find_answers(batch).values()), walls, asked["class_labels"], walls)
-        real, drawn = self.pixels(pairs), guess.detach().requires_grad_()
+        real, drawn = self.pixels(pairs), guess.detach().float().requires_grad_()
         yield "discriminator", self.judge.discriminator_loss(batch, real, self.pixels(guess.detach()), known, shown)
-        with frozen(self.discriminator):
+        # Without autocast: a small gradient is stretched, and would be rounding errors alone.
+        with frozen(self.discriminator), torch.autocast(pairs.device.type, enabled=False):
             loss = self.judge.generator_loss(batch, real, self.pixels(drawn), known, shown)
             (slope,) = torch.autograd.grad(loss, drawn)
         yield from super().move(batch, pairs, asked, guess, direction + self.scaled(by_channel(slope), direction))

@@ -71,8 +71,6 @@ class PairGame:
         augmentation: range of `change_images` before the discriminator; 1 for the full range, 0 for none.
         mask_noise: standard deviation of the noise on the masks' channels before the discriminator, which could
             otherwise tell exact masks by their values.
-        label_dropout: share of pairs whose label is left open.
-        wall_dropout: share of pairs whose wall thickness is left open.
     """
 
     adversary: Adversary = Relativistic()
@@ -82,8 +80,6 @@ class PairGame:
     penalty_interval: int = 4
     augmentation: float = 1.0
     mask_noise: float = 0.1
-    label_dropout: float = 0.1
-    wall_dropout: float = 0.3
 
 
 @dataclass
@@ -135,7 +131,7 @@ class PairJudge:
             known: 1 where a slice has a segmentation, (B,).
             shown: of `observe`.
         """
-        game, augmented = self.game, self.augmented(batch, shown)
+        game, augmented, fake = self.game, self.augmented(batch, shown), _segmented(fake, known)
         verdict = augmented(real)
         loss = _mean(game.adversary.discriminator(verdict.logits, augmented(fake).logits), known)
         if game.mismatch_weight:
@@ -155,7 +151,7 @@ class PairJudge:
     ) -> torch.Tensor:
         """Of passing for real, and of showing what was asked for; the arguments are those of `discriminator_loss`."""
         augmented = self.augmented(batch, shown)
-        verdict = augmented(fake)
+        verdict = augmented(_segmented(fake, known))
         with torch.no_grad():
             rivals = augmented(real).logits
         asked = (shown.given_labels < self.null_label).to(known)
@@ -201,13 +197,21 @@ def _of_the_slice_before(batch: SliceBatch, values: torch.Tensor) -> torch.Tenso
     return batch.whole(values).roll(1, 0)[batch.process_index :: batch.num_processes]
 
 
+def _segmented(fake: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Generated pairs without their segmentation where the real one beside them has none, (B, 4, H, W)."""
+    return torch.cat([fake[:, :1], fake[:, 1:] * known[:, None, None, None]], dim=1)
+
+
 def _mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Mean of weighted values, (B,); over all slices, so that the means of several processes have a mean."""
     return (values * weights).mean()
 
 
 def _squared_slope(discriminator: Callable[[torch.Tensor], PairVerdict], pairs: torch.Tensor) -> torch.Tensor:
-    """The squared length of each logit's gradient with respect to its pair, (B,), in float32."""
+    """The squared length of the gradient of all logits with respect to each pair, (B,), in float32.
+
+    Where the discriminator sees the spread of a batch, a pair's gradient holds a little of the others' logits.
+    """
     with torch.autocast(pairs.device.type, enabled=False):
         pairs = pairs.detach().float().requires_grad_()
         (gradient,) = torch.autograd.grad(discriminator(pairs).logits.sum(), pairs, create_graph=True)

@@ -26,6 +26,8 @@ class PairedACGAN(Objective):
         discriminator: scores pairs.
         vocabulary: what the labels mean.
         game: how.
+        label_dropout: share of pairs whose label is left open.
+        wall_dropout: share of pairs whose wall thickness is left open.
     """
 
     sampled, asks = "generator", True
@@ -38,14 +40,16 @@ class PairedACGAN(Objective):
         discriminator: PairedACGANDiscriminator,
         vocabulary: Vocabulary,
         game: PairGame | None = None,
+        label_dropout: float = 0.1,
+        wall_dropout: float = 0.3,
     ):
         super().__init__()
         self.generator = generator
         self.discriminator = discriminator
         self.vocabulary, self.defaults = vocabulary, vocabulary.defaults
         self.null_label = count_labels(vocabulary.axes)
-        self.game = game or PairGame()
-        self.judge = PairJudge(discriminator, self.game, self.null_label)
+        self.judge = PairJudge(discriminator, game or PairGame(), self.null_label)
+        self.label_dropout, self.wall_dropout = label_dropout, wall_dropout
         self.register_buffer("label_counts", torch.zeros(self.null_label + 1, dtype=torch.int64))
         self.register_buffer("wall_range", no_range())
 
@@ -68,8 +72,8 @@ class PairedACGAN(Objective):
         return Shown(
             answers=list(find_answers(batch).values()),
             walls=walls,
-            given_labels=labels.masked_fill(chance[:, 0] < self.game.label_dropout, self.null_label),
-            given_walls=walls.masked_fill(chance[:, 1] < self.game.wall_dropout, torch.nan),
+            given_labels=labels.masked_fill(chance[:, 0] < self.label_dropout, self.null_label),
+            given_walls=walls.masked_fill(chance[:, 1] < self.wall_dropout, torch.nan),
         )
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
