@@ -77,7 +77,7 @@ def test_the_floor_and_the_last_call_are_saved_and_loaded(tmp_path):
     loaded = type(scheduler).from_pretrained(tmp_path)
     assert (loaded.stochastic_floor, loaded.last_sigma) == (0.2, 0.03)
     _, unused = type(scheduler).from_config(loaded.config, return_unused_kwargs=True, colour="red")
-    assert unused == {"colour": "red"}
+    assert unused["colour"] == "red"
     again, _ = convert_scheduler(loaded, "sde-dpmsolver++")
     assert (again.stochastic_floor, again.last_sigma) == (0.2, 0.03)
 

@@ -115,6 +115,7 @@ def contrast_groups(
         )
     contrast = Contrast(walls, output_dir / "groups.png", output_dir / "walls.csv")
     with replacing(output_dir) as temporary:  # whole or not at all
+        temporary.mkdir()
         (temporary / contrast.table.name).write_text(text.getvalue(), encoding="utf-8")
         (temporary / "groups.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         _plot(pairs, walls).savefig(temporary / contrast.figure.name, dpi=110, format="png")
