@@ -37,6 +37,7 @@ from hcm_hf.training.encoder import train_encoder
 from hcm_hf.training.loop import train
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.files import SUMS_FILE
 
 
 ROOT = Path(__file__).parents[2]
@@ -290,6 +291,7 @@ def test_a_card_that_the_hub_rejects_leaves_the_repository_as_it_was(run, hub, t
     for path in (run("gan") / "best").rglob("*"):
         target = copy / path.relative_to(run("gan") / "best")
         target.mkdir() if path.is_dir() else target.write_bytes(path.read_bytes())
+    (copy / SUMS_FILE).unlink()
     written = json.loads((copy / "training_config.json").read_text())
     (copy / "training_config.json").write_text(
         json.dumps(written | {"dataset_source": "other", "dataset_license": "all-mine"})
