@@ -202,8 +202,8 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, visibi
     dice.click(lambda: random.randrange(2**31), None, seed, api_visibility="private", show_progress="hidden")
 
     shape = [fix_codes, category, code_1, code_2]
-    asked = [*questions, wall]
-    quick_inputs = [model, num_images, seed, *shape, *asked]
+    group, *others_asked = questions
+    quick_inputs = [model, num_images, seed, group, *shape, *others_asked, wall]
     files = {"fn": handlers.archive, "inputs": made, "outputs": downloads, "show_progress": "hidden"}
     ready = {"fn": lambda: [gr.update(interactive=True)] * 3, "outputs": downloads, "api_visibility": "private"}
     quick.click(
@@ -216,7 +216,7 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, visibi
     ).then(**files, api_name="archive", api_visibility=visibility).then(**ready)
     slow.click(lambda: gr.Gallery(selected_index=None), None, gallery, api_visibility="private").then(
         handlers.denoise,
-        [model, num_images, seed, scheduler, steps, *asked, guidance, overlay],
+        [model, num_images, seed, scheduler, steps, *questions, guidance, overlay, wall],
         [gallery, taken, made],
         api_name="denoise",
         api_visibility=visibility,

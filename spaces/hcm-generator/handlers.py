@@ -40,11 +40,11 @@ class Handlers(Studio):
         model: str,
         num_images: int,
         seed: int,
+        group: str | None = None,
         fix_codes: bool = False,
         category: int = 0,
         code_1: float = 0,
         code_2: float = 0,
-        group: str | None = None,
         phase: str | None = None,
         level: str | None = None,
         wall_thickness: float = 0,
@@ -56,13 +56,13 @@ class Handlers(Studio):
             model: the generator's name.
             num_images: how many, 1 to 64.
             seed: from 0; image i comes from (seed, i).
+            group: diagnosis group of the patients that the images are to be like, for a model with conditions (of
+                ACDC: DCM, HCM, MINF, NOR or RV); "any" draws it as in the data, null is the model's default.
             fix_codes: whether the codes of an InfoGAN are those given; otherwise they are drawn like the rest.
             category: value of the categorical code, from 0.
             code_1: first continuous code, -1 to 1.
             code_2: second continuous code, -1 to 1.
-            group: diagnosis group of the patients that the images are to be like, for a model with conditions (of
-                ACDC: DCM, HCM, MINF, NOR or RV); "any" draws it as in the data, null is the model's default.
-            phase: ED or ES, likewise; null is "any".
+            phase: ED or ES, for such a model; null is "any".
             level: part of the heart, base, mid or apex, likewise; null is "any".
             wall_thickness: greatest of the wall, mm, for a model that takes it; 0 leaves it to the model.
             overlay: whether the images show the segmentations that come with them, in colour.
@@ -86,9 +86,9 @@ class Handlers(Studio):
         group: str | None = None,
         phase: str | None = None,
         level: str | None = None,
-        wall_thickness: float = 0,
         guidance_scale: float = 1,
         overlay: bool = False,
+        wall_thickness: float = 0,
         progress: gr.Progress = _PROGRESS,
     ) -> Iterator[tuple[list, str, Made | None]]:
         """Draw images with a diffusion model, and show them on their way from noise.
@@ -104,9 +104,9 @@ class Handlers(Studio):
                 ACDC: DCM, HCM, MINF, NOR or RV); "any" draws it as in the data, null is the model's default.
             phase: ED or ES, likewise; null is "any".
             level: part of the heart, base, mid or apex, likewise; null is "any".
-            wall_thickness: greatest of the wall, mm, for a model that takes it; 0 leaves it to the model.
             guidance_scale: 1 to 5, how closely the conditions are followed; 1 is without guidance.
             overlay: whether the images show the segmentations that come with them, in colour.
+            wall_thickness: greatest of the wall, mm, for a model that takes it; 0 leaves it to the model.
             progress: gradio's.
 
         Returns:
@@ -134,11 +134,11 @@ class Handlers(Studio):
         model: str,
         num_images: int,
         seed: int,
+        group: str | None = None,
         fix_codes: bool = False,
         category: int = 0,
         code_1: float = 0,
         code_2: float = 0,
-        group: str | None = None,
         phase: str | None = None,
         level: str | None = None,
         wall_thickness: float = 0,
@@ -150,11 +150,11 @@ class Handlers(Studio):
             model: a VAE or GAN.
             num_images: how many on the way, both ends included.
             seed: where to begin.
+            group: as in /generate.
             fix_codes: as in /generate.
             category: as in /generate.
             code_1: as in /generate.
             code_2: as in /generate.
-            group: as in /generate.
             phase: as in /generate.
             level: as in /generate.
             wall_thickness: as in /generate.

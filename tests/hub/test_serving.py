@@ -36,7 +36,7 @@ def url(app, models):
         yield url
 
 
-LONG = ["ddpm", 64, 0, "ddpm", 50, None, None, None, 1, False]
+LONG = ["ddpm", 64, 0, "ddpm", 50, None, None, None, 1, False, 0]
 
 
 def test_one_visitor_cannot_fill_the_line_for_slow_work(url):

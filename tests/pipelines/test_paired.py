@@ -161,7 +161,7 @@ def test_arguments_of_the_scripts_are_refused_before_anything_is_made(pipeline):
     for arguments, message in [
         ({"class_labels": "HOCM"}, "unknown 'HOCM'"),
         ({"scheduler": "euler"}, "Unknown scheduler 'euler'"),
-        ({"guidance_scale": -2}, "guidance_scale is -2.0; give 0 or more"),
+        ({"guidance_scale": -2}, "guidance_scale is -2; give 0 or more"),
     ]:
         with pytest.raises(InputError, match=message):
             Sampling(**arguments).applied_to(pipeline)

@@ -141,7 +141,7 @@ def test_a_wrong_call_gets_one_sentence(tool, arguments, sentence, url):
 
 
 def test_an_agent_is_counted_as_the_visitor_that_he_is(url):
-    agent, slow = visitor("127.0.0.5"), ["ddpm", 64, 0, "ddpm", 50, None, None, None, 0, 1, False]
+    agent, slow = visitor("127.0.0.5"), ["ddpm", 64, 0, "ddpm", 50, None, None, None, 1, False, 0]
     for _ in range(BOUNDS[SLOW].per_visitor):
         assert agent.post(f"{url}gradio_api/call/denoise", json={"data": slow}, timeout=30).ok
     asked = {"name": "denoise", "arguments": {"model": "ddpm"}}

@@ -540,8 +540,8 @@ def call(url, endpoint, *data):
 
 def test_twenty_at_once_are_all_answered_and_none_waits_for_the_slow_one(url):
     with ThreadPoolExecutor(21) as pool:
-        slow = pool.submit(call, url, "denoise", "ddpm", 64, 0, "ddpm", 50, None, None, None, 0, 1, False)
-        nothing = (False, 0, 0, 0, None, None, None, 0, False)
+        slow = pool.submit(call, url, "denoise", "ddpm", 64, 0, "ddpm", 50, None, None, None, 1, False, 0)
+        nothing = (None, False, 0, 0, 0, None, None, 0, False)
         asked = [(LATENT[i % len(LATENT)], 2, i, *nothing) for i in range(20)]
         answers = list(pool.map(lambda data: call(url, "generate", *data), asked))
     assert [len(outputs[0]) for outputs, _ in answers] == [2] * 20

@@ -61,27 +61,40 @@ def config(dataset_dir, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def teacher(dataset_dir, tmp_path_factory):
-    """A tuned diffusion model, trained once."""
+def teachers(dataset_dir, tmp_path_factory):
+    """Diffusion models that can teach, trained once, by recipe."""
+    taught = {recipe.taught_by for recipe in FAMILIES["ddpm"].recipes.values() if recipe.taught_by}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(FAMILIES, "ddpm", tiny_families()["ddpm"])
-        run = TrainingConfig(
-            family="ddpm",
-            recipe="tuned",
-            dataset=str(dataset_dir),
-            output_dir=str(tmp_path_factory.mktemp("taught") / "run"),
-            groups=("HCM",),
-            num_epochs=1,
-            train_batch_size=16,
-            sample_epochs=2,
-        )
-        return str(train(run))
+        return {
+            recipe: str(
+                train(
+                    TrainingConfig(
+                        family="ddpm",
+                        recipe=recipe,
+                        dataset=str(dataset_dir),
+                        output_dir=str(tmp_path_factory.mktemp("taught") / recipe),
+                        groups=("HCM",),
+                        num_epochs=1,
+                        train_batch_size=16,
+                        sample_epochs=2,
+                    )
+                )
+            )
+            for recipe in sorted(taught)
+        }
 
 
-def of_model(config, family, recipe, teacher):
+@pytest.fixture
+def teacher(teachers):
+    """A tuned diffusion model."""
+    return teachers["tuned"]
+
+
+def of_model(config, family, recipe, teachers):
     """The configuration for a family's recipe; students get their teacher."""
     taught = FAMILIES[family].recipes[recipe].taught_by
-    return replace(config, family=family, recipe=recipe, teacher=teacher if taught else None)
+    return replace(config, family=family, recipe=recipe, teacher=teachers[taught] if taught else None)
 
 
 def metrics(output_dir):
@@ -102,8 +115,8 @@ def assert_same_run(one, other):
 
 
 @every_model
-def test_a_run_leaves_what_it_promises(family, recipe, config, teacher):
-    output_dir = train(of_model(config, family, recipe, teacher))
+def test_a_run_leaves_what_it_promises(family, recipe, config, teachers):
+    output_dir = train(of_model(config, family, recipe, teachers))
     steps = [record for record in metrics(output_dir) if "validation_loss" not in record]
     validations = [record for record in metrics(output_dir) if "validation_loss" in record]
     assert [record["step"] for record in steps] == list(range(1, len(steps) + 1))
@@ -167,8 +180,8 @@ class StopAfter:
     ("family", "recipe", "number"),
     [(*model, (signal.SIGTERM, signal.SIGINT)[index % 2]) for index, model in enumerate(MODELS)],
 )
-def test_interrupted_and_resumed_equals_uninterrupted(family, recipe, number, config, teacher, tmp_path):
-    config = replace(of_model(config, family, recipe, teacher), ema_decay=0.9, num_epochs=5)
+def test_interrupted_and_resumed_equals_uninterrupted(family, recipe, number, config, teachers, tmp_path):
+    config = replace(of_model(config, family, recipe, teachers), ema_decay=0.9, num_epochs=5)
     whole = train(config)
     config = replace(config, output_dir=str(tmp_path / "halves"))
     with (
@@ -245,9 +258,9 @@ def test_a_call_knows_nothing_of_the_precision_of_the_one_before(config, tmp_pat
 
 
 @every_model
-def test_killed_and_resumed_equals_uninterrupted(family, recipe, config, teacher, tmp_path, monkeypatch):
+def test_killed_and_resumed_equals_uninterrupted(family, recipe, config, teachers, tmp_path, monkeypatch):
     """A crash between checkpoints: the steps after the last one are made again, and logged once."""
-    config = replace(of_model(config, family, recipe, teacher), num_epochs=4, checkpointing_epochs=2)
+    config = replace(of_model(config, family, recipe, teachers), num_epochs=4, checkpointing_epochs=2)
     whole = train(config)
     config = replace(config, output_dir=str(tmp_path / "halves"))
     with monkeypatch.context() as patch, pytest.raises(MemoryError):

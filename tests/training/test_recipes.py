@@ -132,6 +132,8 @@ def test_to_make_a_pipeline_leaves_the_networks_as_they_are(family, recipe, batc
 @every_model
 def test_draws_do_not_depend_on_the_number_of_processes(family, recipe, splits):
     """Two halves see the numbers of the whole: where no layer mixes slices, its losses are the means of theirs."""
+    if (family, recipe) == ("acgan", "crisp"):
+        pytest.skip("its discriminator is shown how much the pairs of a process differ")
     slices = Slices(splits["train"], ("HCM",))
 
     def losses(index, num_processes, gather):

@@ -8,7 +8,9 @@ import pytest
 NOTEBOOKS = "module://matplotlib_inline.backend_inline"
 
 
-@pytest.mark.parametrize(("backend", "left"), [(NOTEBOOKS, ("agg", "inline")), ("none", ("agg",)), ("svg", ("svg",))])
+@pytest.mark.parametrize(
+    ("backend", "left"), [(NOTEBOOKS, ("agg", "inline", NOTEBOOKS)), ("none", ("agg",)), ("svg", ("svg",))]
+)
 def test_figures_need_no_backend_and_leave_the_one_that_is_named(backend, left, tmp_path):
     """A notebook hands the name of its own to the commands that it runs, whether they have it or not."""
     code = f"""

@@ -38,8 +38,7 @@ def test_the_discriminators_gradient_has_its_share_of_the_matchings_length():
 
 def test_the_discriminator_sees_pixels_with_masks_at_one(batch):
     student = build_tiny("ddpm", recipe="crisp_student")
-    assert student.teacher.config.mask_scale == 0.5
-    student.teacher.register_to_config(ranges={"wall_thickness": [6.0, 20.0]})
+    assert student.mask_scale == 0.5
     pairs, asked = student.draw_pairs(batch)
     whole = student.pixels(pairs)
     assert whole.shape == (16, 4, 16, 16) and set(whole[:, 1:].unique().tolist()) <= {-1.0, 1.0}
@@ -49,7 +48,6 @@ def test_the_discriminator_sees_pixels_with_masks_at_one(batch):
 
 def test_a_student_of_one_step_saves_and_loads_with_its_teachers_conditions(batch, tmp_path):
     student = build_tiny("ddpm", recipe="crisp_student")
-    student.teacher.register_to_config(ranges={"wall_thickness": [6.0, 20.0]})
     student.pipeline().save_pretrained(tmp_path)
     pipeline = HCMPipeline.from_pretrained(tmp_path)
     assert pipeline.sampling_defaults.num_inference_steps == 1 and pipeline.config.mask_scale == 0.5

@@ -76,7 +76,7 @@ class AdversarialMatching(MomentMatching):
     def pixels(self, pairs: torch.Tensor) -> torch.Tensor:
         """Pairs of blocks, masks at the teacher's scale, as the discriminator sees them: (B, 4, H, W), masks at 1."""
         whole = F.pixel_shuffle(pairs, self.patch_size)
-        return torch.cat([whole[:, :1], whole[:, 1:] / self.teacher.config.mask_scale], dim=1)
+        return torch.cat([whole[:, :1], whole[:, 1:] / self.mask_scale], dim=1)
 
     def scaled(self, slope: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
         """The discriminator's gradient at its share of the direction's length, of image and structures apart."""

@@ -67,6 +67,7 @@ class MomentMatching(PairedDiffusion):
         self.scheduler = cut_scheduler(self.scheduler, count_timesteps(self.scheduler, num_inference_steps))
         self.auxiliary = copy_unet(teacher.unet)
         self.teacher = teacher  # a pipeline is no module: it is neither trained nor saved here
+        self.mask_scale, self.ranges = teacher.config.mask_scale, teacher.config.ranges
         self.wall_dropout = wall_dropout
         self.label_counts[:-1] = torch.tensor(teacher.config.frequencies)
 
@@ -127,8 +128,8 @@ class MomentMatching(PairedDiffusion):
     def draw_pairs(self, batch: SliceBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Augmented pairs, and what the networks are told of them."""
         images, masks, labels = self.prepare(batch)
-        pairs = join_pairs(images, masks, self.patch_size, self.teacher.config.mask_scale)
-        if not self.teacher.config.ranges:
+        pairs = join_pairs(images, masks, self.patch_size, self.mask_scale)
+        if not self.ranges:
             return pairs, {"class_labels": labels}
         dropped = batch.draw(lambda n: torch.rand(n, device=masks.device)) < self.wall_dropout
         return pairs, {
@@ -138,8 +139,8 @@ class MomentMatching(PairedDiffusion):
 
     def pipeline(self) -> PairedDDPMPipeline:
         """The student as a pipeline, for what its teacher can be asked."""
-        config, pipeline = self.teacher.config, super().pipeline()
-        pipeline.register_to_config(mask_scale=config.mask_scale, ranges=config.ranges)
+        pipeline = super().pipeline()
+        pipeline.register_to_config(mask_scale=self.mask_scale, ranges=self.ranges)
         return pipeline
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
