@@ -1,6 +1,6 @@
 """How pipelines are called: with a look at what they have so far, and on the way between two latents."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Event
@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from hcm_hf.generation.images import image_generator
 from hcm_hf.pipelines.auto import HCMPipeline
+from hcm_hf.pipelines.sampling import Sampling
 
 
 def follow(
@@ -38,6 +40,19 @@ def follow(
         finally:
             stopped.set()  # whoever asked may have gone
         done.result()
+
+
+def first_of_seed(
+    pipeline: HCMPipeline, sampling: Sampling, seed: int
+) -> tuple[Mapping[str, str | float] | None, torch.Tensor]:
+    """What the first image of a seed shows, and its latents (1, D); a pipeline of pairs draws them in this order."""
+    generator, known, asked = [image_generator(seed, 0)], pipeline.conditions, sampling.conditions or {}
+    label = known.draw(asked, 1, generator) if pipeline.makes_masks else None
+    latents = pipeline.network.sample_latents(1, generator)
+    if not known.axes:
+        return None, latents
+    label = known.draw(asked, 1, generator) if label is None else label
+    return known.describe(int(label)) | {name: asked[name] for name in known.ranges if name in asked}, latents
 
 
 def slerp(first: torch.Tensor, last: torch.Tensor, num: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from threading import Lock
 
 import numpy as np
 import torch
-from drawing import follow, slerp
+from drawing import first_of_seed, follow, slerp
 from notes import MOST_GROUPS, Notes, read_losses, read_notes, read_reports, read_table
 
 from hcm_hf.data.cohort import LEVELS, PHASES
@@ -300,7 +300,7 @@ class Generator:
         self.check(request)
         pipeline, sampling = self._prepare(request)
         network = pipeline.network
-        (shown, first), (_, last) = (_start(pipeline, sampling, seed) for seed in (request.seed, other_seed))
+        (shown, first), (_, last) = (first_of_seed(pipeline, sampling, seed) for seed in (request.seed, other_seed))
         first = network.set_codes(first, request.category, request.continuous)
         latents = slerp(first, last, request.num_images)
         if num_codes := sum(network.num_codes):
@@ -322,19 +322,6 @@ def _draw_once(
     return Drawing(
         images[..., 0], conditions=[known.describe(label) for label in labels.tolist()] if known.axes else ()
     )
-
-
-def _start(
-    pipeline: HCMPipeline, sampling: Sampling, seed: int
-) -> tuple[Mapping[str, str | float] | None, torch.Tensor]:
-    """What the first image of a seed shows, and its latents (1, D); a pipeline of pairs draws them in this order."""
-    generator, known, asked = [image_generator(seed, 0)], pipeline.conditions, sampling.conditions or {}
-    label = known.draw(asked, 1, generator) if pipeline.makes_masks else None
-    latents = pipeline.network.sample_latents(1, generator)
-    if not known.axes:
-        return None, latents
-    label = known.draw(asked, 1, generator) if label is None else label
-    return known.describe(int(label)) | {name: asked[name] for name in known.ranges if name in asked}, latents
 
 
 def find_generators(

@@ -195,8 +195,18 @@ NARROW = {"generator": {"base_channels": 32}, "discriminator": {"base_channels":
 STUDY = Game(label_smoothing=0.1, penalty_per_pixel=2e-4 / 32)
 # For a few hundred slices: differentiable augmentation and a lazy penalty.
 AUGMENTED = replace(STUDY, penalty_interval=4, augmentation=1.0)
-PAIRED_ACGAN = {"generator": PairedACGANGenerator, "discriminator": PairedACGANDiscriminator}
 OPEN = {"label_dropout": 0.1, "wall_dropout": 0.3}  # how often what is asked for is left open in training
+PAIRS_OF_A_GAN = Recipe(
+    PairedACGAN,
+    {"generator": PairedACGANGenerator, "discriminator": PairedACGANDiscriminator},
+    {"generator": {"num_labels": count_conditions}, "discriminator": {"answers": count_answers}},
+    losses={"game": PairGame()} | OPEN,
+    groups="all",
+    num_epochs=280,
+    adam_betas=(0.0, 0.99),
+    patience=280,
+    ema_decay=0.999,
+)
 PAIRED = {"label_dropout": 0.1, "max_snr": 100.0, "image_weight": 3.0, "augmentation": 0.5}
 
 # "paper": the study's settings where it gives them, the original papers' where it does not: docs/explanation/study.md.
@@ -256,33 +266,14 @@ FAMILIES = {
                 patience=200,
                 ema_decay=0.995,
             ),
-            "paired": Recipe(
-                PairedACGAN,
-                PAIRED_ACGAN,
-                {
-                    "generator": {"num_labels": count_conditions},
-                    "discriminator": {"answers": count_answers},
+            "paired": PAIRS_OF_A_GAN,
+            # Pixels are repeated, not convolved with gaps, and the discriminator sees how much a batch differs.
+            "crisp": replace(
+                PAIRS_OF_A_GAN,
+                sizes={
+                    "generator": PAIRS_OF_A_GAN.sizes["generator"] | {"upsampling": "nearest", "smooth_from": 128},
+                    "discriminator": PAIRS_OF_A_GAN.sizes["discriminator"] | {"batch_spread": True},
                 },
-                losses={"game": PairGame()} | OPEN,
-                groups="all",
-                num_epochs=280,
-                adam_betas=(0.0, 0.99),
-                patience=280,
-                ema_decay=0.999,
-            ),
-            "crisp": Recipe(
-                PairedACGAN,
-                PAIRED_ACGAN,
-                {
-                    "generator": {"num_labels": count_conditions, "upsampling": "nearest", "smooth_from": 128},
-                    "discriminator": {"answers": count_answers, "batch_spread": True},
-                },
-                losses={"game": PairGame()} | OPEN,
-                groups="all",
-                num_epochs=280,
-                adam_betas=(0.0, 0.99),
-                patience=280,
-                ema_decay=0.999,
             ),
         },
     ),
