@@ -10,7 +10,8 @@ import torch
 from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.data.vocabulary import Vocabulary
-from hcm_hf.training.recipes import FAMILIES, Family, Recipe
+from hcm_hf.training.recipe import Family, Recipe
+from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.names import INSTRUMENT_FOLDERS
 
 

@@ -17,6 +17,7 @@ from hcm_hf.hub.serving import SLOW, Page, as_markdown, hide_folders, keep_tidy 
 import gradio as gr
 import yaml
 from agents import Agents
+from catalogue import find_generators, split_names
 from generators import (
     DEFAULT_SCHEDULER,
     DEFAULT_STEPS,
@@ -25,9 +26,7 @@ from generators import (
     MOST_IMAGES,
     MOST_STEPS,
     Generator,
-    find_generators,
     scheduler_names,
-    split_names,
 )
 from handlers import MOST_WALL, Handlers
 from studio import QUESTIONS

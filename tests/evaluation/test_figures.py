@@ -13,8 +13,9 @@ from hcm_hf.evaluation.figures import (
     write_spectra,
     write_thickness_histograms,
 )
-from hcm_hf.metrics.distribution import PrecisionRecallCurve, log_radial_spectra
+from hcm_hf.metrics.distribution import PrecisionRecallCurve
 from hcm_hf.metrics.memorization import best_match
+from hcm_hf.metrics.spectrum import log_radial_spectra
 
 
 def noise(n: int, size: int = 32, seed: int = 0) -> np.ndarray:

@@ -7,18 +7,15 @@ from scipy import linalg, ndimage, stats
 from hcm_hf.metrics import distribution
 from hcm_hf.metrics.bootstrap import Number
 from hcm_hf.metrics.distribution import (
-    POWER_FLOOR,
-    brightness_outliers,
     frechet_distance,
     kernel_distance,
-    log_radial_spectra,
     neighbour_scores,
     precision_recall_curve,
     principal_components,
     resampled_kernel_distance,
     resampled_neighbour_scores,
-    spectrum_distance,
 )
+from hcm_hf.metrics.spectrum import POWER_FLOOR, brightness_outliers, log_radial_spectra, spectrum_distance
 from hcm_hf.utils.errors import InputError
 
 

@@ -136,7 +136,7 @@ def test_a_patient_is_reached_by_a_slice_that_is_nearer_than_other_patients():
         ({"real": np.full((100, 48), np.nan)}, "real holds NaN"),
         ({"patients": np.repeat("a", 100)}, "real has 1 patient"),
         ({"patients": np.repeat("a", 3)}, "3 entries for 100"),
-        ({"generated": np.zeros(100)}, "expected"),
+        ({"generated": np.zeros(100)}, "must be floats of shape"),
     ],
 )
 def test_what_cannot_be_tested_is_refused_in_one_sentence(change, sentence):

@@ -1,7 +1,6 @@
 """How far the distribution of generated images is from that of real ones.
 
-Features are floating-point numpy arrays of shape (N, D), one row per image; images are floating-point numpy arrays of
-shape (N, H, W) with values in [0, 1]. All is computed in double precision.
+Features are floating-point numpy arrays of shape (N, D), one row per image. All is computed in double precision.
 
 Every function raises `InputError` for malformed arrays, sets that differ in size, and too few rows. No value is good
 by itself: compare it with what other real patients score against the same reference.
@@ -14,13 +13,13 @@ import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2
 
+from hcm_hf.metrics.arrays import check_features
 from hcm_hf.metrics.bootstrap import Resampled
 from hcm_hf.utils.errors import InputError
 
 
 NEIGHBOURS = 5  # Naeem et al.: k of precision, recall, density and coverage
 CLUSTERINGS = 10  # Sajjadi et al.: runs of k-means that are averaged
-POWER_FLOOR = 1 / (12 * 255**2)  # what rounding to 8 bits adds to the power at every frequency
 
 _CHUNK = 256  # rows at a time
 
@@ -37,7 +36,7 @@ class PrincipalComponents(NamedTuple):
         Raises:
             InputError: where features are malformed or not of the D that was fitted.
         """
-        _check("features", features, least=1)
+        check_features("features", features, least=1)
         if features.shape[1] != len(self.mean):
             raise InputError(f"features have {features.shape[1]} columns, but the components {len(self.mean)}.")
         return (features.astype(np.float64) - self.mean) @ self.basis
@@ -53,7 +52,7 @@ def principal_components(reference: np.ndarray, count: int) -> PrincipalComponen
     Returns:
         Mean and basis. The signs of the directions are arbitrary; no distance of this module depends on them.
     """
-    _check("reference", reference)
+    check_features("reference", reference)
     rows, columns = reference.shape
     if not 1 <= count <= columns:
         raise InputError(f"count is {count}; features with {columns} columns have 1 to {columns} components.")
@@ -84,7 +83,7 @@ def frechet_distance(generated: np.ndarray, real: np.ndarray) -> float:
     """
     generated, real = _checked_pair(generated, real)
     for name, features in (("generated", generated), ("real", real)):
-        _check(name, features, least=features.shape[1] + 1)
+        check_features(name, features, least=features.shape[1] + 1)
     means = generated.mean(0), real.mean(0)
     first, second = (  # covariance = factor.T @ factor
         np.asarray(np.linalg.qr((features - mean) / np.sqrt(len(features) - 1), mode="r"))
@@ -264,77 +263,6 @@ def precision_recall_curve(
     return PrecisionRecallCurve(precision.clip(max=1), (precision / slopes[:, 0]).clip(max=1))
 
 
-def spectrum_distance(generated: np.ndarray, real: np.ndarray) -> float:
-    """Mean over frequencies of the absolute difference of the sets' mean log radial power spectra.
-
-    It sees blur and noise, to which features can be blind, and nothing of what the images show.
-
-    Args:
-        generated: spectra, (N, F), as `log_radial_spectra` returns them.
-        real: spectra, (M, F).
-
-    Returns:
-        0 or more, lower is closer; of natural logarithms, so .1 is about 10 % of power.
-    """
-    if generated.shape[1] != real.shape[1]:
-        raise InputError(
-            f"generated and real differ in image size: {generated.shape[1]} and {real.shape[1]} frequencies."
-        )
-    return float(np.abs(generated.mean(0) - real.mean(0)).mean())
-
-
-def brightness_outliers(generated: np.ndarray, real: np.ndarray) -> float:
-    """Share of images that are darker than 99 % of real ones or brighter than 99 %: washed out or black.
-
-    Args:
-        generated: the mean of each image, (N,).
-        real: of real images, (M,).
-
-    Returns:
-        In [0, 1], lower is better; about .02 for other real images.
-    """
-    low, high = np.quantile(real, (0.01, 0.99))
-    return float(((generated < low) | (generated > high)).mean())
-
-
-def log_radial_spectra(images: np.ndarray) -> np.ndarray:
-    """Natural logarithm of each image's power at each frequency, averaged over directions.
-
-    Args:
-        images: (N, H, W).
-
-    Returns:
-        (N, S // 2 + 1), S the shorter side: at 0, 1, ... cycles per S pixels up to the Nyquist frequency, without the
-        corners beyond it. White noise of variance v has about log(v + POWER_FLOOR) at all but 0.
-    """
-    _check("images", images, "(N, H, W)", least=1)
-    low, high = images.min(), images.max()
-    if low < 0 or high > 1:
-        raise InputError(f"images holds values from {low} to {high}; expected values in [0, 1].")
-    return np.log(radial_power(images) + POWER_FLOOR)
-
-
-def radial_power(images: np.ndarray) -> np.ndarray:
-    """Return each image's power at each frequency, averaged over directions.
-
-    Args:
-        images: (N, H, W).
-
-    Returns:
-        (N, S // 2 + 1), S the shorter side; the frequencies are those of `log_radial_spectra`.
-    """
-    height, width = images.shape[1:]
-    size = min(height, width)
-    radius = np.rint(np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)) * size)
-    rings = (radius.reshape(-1, 1) == np.arange(size // 2 + 1)).astype(np.float64)  # (H W, S // 2 + 1)
-    rings /= rings.sum(0)
-    spectra = []
-    for rows in _chunks(len(images)):
-        power = np.square(np.abs(np.fft.fft2(images[rows].astype(np.float64)))) / (height * width)
-        spectra.append(power.reshape(len(power), -1) @ rings)
-    return np.concatenate(spectra)
-
-
 def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     base = first @ second.T / first.shape[1] + 1
     return base * base * base
@@ -381,7 +309,7 @@ def _chunks(length: int) -> Iterator[slice]:
 
 def _checked_pair(generated: np.ndarray, real: np.ndarray, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
     for name, features in (("generated", generated), ("real", real)):
-        _check(name, features, least=least)
+        check_features(name, features, least=least)
     if generated.shape[1] != real.shape[1]:
         raise InputError(f"generated has {generated.shape[1]} features per image, but real has {real.shape[1]}.")
     return generated.astype(np.float64), real.astype(np.float64)
@@ -393,12 +321,3 @@ def _check_equally_many(generated: np.ndarray, real: np.ndarray) -> None:
             f"generated has {len(generated)} rows and real has {len(real)}, but precision and recall need equally "
             f"many: draw {min(len(generated), len(real))} of the larger set."
         )
-
-
-def _check(name: str, array: np.ndarray, shape: str = "(N, D)", least: int = 2) -> None:
-    if array.ndim != shape.count(",") + 1 or 0 in array.shape[1:] or not np.issubdtype(array.dtype, np.floating):
-        raise InputError(f"{name} must be floats of shape {shape}, not {array.dtype} of shape {array.shape}.")
-    if len(array) < least:
-        raise InputError(f"{name} has {len(array)} rows, but at least {least} are needed.")
-    if not np.isfinite(array).all():
-        raise InputError(f"{name} holds NaN or infinite values.")

@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 from scipy.stats import kurtosis
 
+from hcm_hf.metrics.arrays import check_features
 from hcm_hf.metrics.ranking import roc_auc
 from hcm_hf.utils.errors import InputError
 
@@ -90,7 +91,7 @@ def two_sample_test(
     except ImportError as error:
         raise InputError("The two-sample test needs scikit-learn; pip install 'hcm_hf[realism]'.") from error
     for name, features in (("generated", generated), ("real", real)):
-        _check(name, features, 2)
+        check_features(name, features)
     if generated.shape != real.shape:
         raise InputError(f"generated is {generated.shape} and real {real.shape}; the test takes equally many rows.")
     folds = min(FOLDS, _count_patients(patients, real))
@@ -150,8 +151,8 @@ def reached_patients(generated: np.ndarray, real: np.ndarray, patients: np.ndarr
         bool (patients,), in the order of `numpy.unique`. The share of them is the recall of patients, higher is
         better. It grows with N: compare only values at equal numbers.
     """
-    _check("generated", generated, 1)
-    _check("real", real, 2)
+    check_features("generated", generated, least=1)
+    check_features("real", real)
     if generated.shape[1] != real.shape[1]:
         raise InputError(f"generated has {generated.shape[1]} features per image, but real has {real.shape[1]}.")
     _count_patients(patients, real)
@@ -266,15 +267,6 @@ def _check_images(images: np.ndarray) -> np.ndarray:
     if not np.isfinite(images).all():
         raise InputError("images hold NaN or infinite values.")
     return images.astype(np.float64)
-
-
-def _check(name: str, features: np.ndarray, least: int) -> None:
-    if features.ndim != 2 or not features.shape[1]:
-        raise InputError(f"{name} has shape {features.shape}; expected (N, D).")
-    if len(features) < least:
-        raise InputError(f"{name} has {len(features)} rows, but at least {least} are needed.")
-    if not np.isfinite(features).all():
-        raise InputError(f"{name} holds NaN or infinite values.")
 
 
 def _count_patients(patients: np.ndarray, real: np.ndarray) -> int:

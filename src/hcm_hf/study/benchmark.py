@@ -36,7 +36,8 @@ from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.schedulers import SAMPLERS
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
-from hcm_hf.training.recipes import FAMILIES, Recipe
+from hcm_hf.training.recipe import Recipe
+from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.names import TARGET_GROUP
 from hcm_hf.utils.process import count_cores
 

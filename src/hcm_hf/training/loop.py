@@ -28,7 +28,8 @@ from hcm_hf.pipelines.auto import HCMPipeline, find_pipeline, hash_model, read_t
 from hcm_hf.training.checkpoint import Progress, TrainingState
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.ema import AveragedWeights
-from hcm_hf.training.recipes import Recipe, resolve
+from hcm_hf.training.recipe import Recipe
+from hcm_hf.training.recipes import resolve
 from hcm_hf.training.run import Run, check_finite, resolved_config
 from hcm_hf.utils.devices import make_accelerator, random_state_kept
 from hcm_hf.utils.errors import InputError, Interrupted

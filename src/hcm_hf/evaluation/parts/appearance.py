@@ -8,7 +8,7 @@ from hcm_hf.evaluation.comparison import Comparison
 from hcm_hf.evaluation.figures import write_spectra
 from hcm_hf.evaluation.report import Rows
 from hcm_hf.metrics.bootstrap import Number, resample_biased
-from hcm_hf.metrics.distribution import brightness_outliers, log_radial_spectra, spectrum_distance
+from hcm_hf.metrics.spectrum import brightness_outliers, log_radial_spectra, spectrum_distance
 
 
 def appearance_rows(comparison: Comparison, figures: Path | None) -> Rows:

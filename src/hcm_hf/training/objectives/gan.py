@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from hcm_hf.data.augmentation import NUM_CHANGES, change_images
 from hcm_hf.data.slices import SliceBatch
-from hcm_hf.metrics import distribution
+from hcm_hf.metrics import distribution, spectrum
 from hcm_hf.models import LatentModel
 from hcm_hf.pipelines.latent import LatentPipeline
 from hcm_hf.training.objectives.base import Objective
@@ -149,7 +149,7 @@ def kernel_distance(generated: torch.Tensor, real: torch.Tensor) -> torch.Tensor
 def describe(images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Average-pooled pixels (N, 256) and log radial power (N, H / 2) of images (N, 1, H, W), in double precision."""
     pixels = F.adaptive_avg_pool2d(images.double(), 16).flatten(1)
-    power = distribution.radial_power(images.double().squeeze(1).numpy())
+    power = spectrum.radial_power(images.double().squeeze(1).numpy())
     return pixels.numpy(), np.log(power[:, : images.shape[-1] // 2] + 1e-6)
 
 
