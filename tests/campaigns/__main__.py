@@ -23,12 +23,13 @@ import tyro  # noqa: E402
 from campaigns.damage import damage  # noqa: E402
 from campaigns.disk import disk  # noqa: E402
 from campaigns.fuzz import fuzz  # noqa: E402
+from campaigns.hosts import hosts  # noqa: E402
 from campaigns.kill import kill  # noqa: E402
 from campaigns.outcomes import Outcomes  # noqa: E402
 from hcm_hf.utils.calls import deferred  # noqa: E402
 
 
-CAMPAIGNS = {"fuzz": fuzz, "damage": damage, "disk": disk, "kill": kill}
+CAMPAIGNS = {"fuzz": fuzz, "damage": damage, "disk": disk, "kill": kill, "hosts": hosts}
 
 
 def main() -> None:

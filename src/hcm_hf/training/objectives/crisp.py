@@ -12,6 +12,7 @@ from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.models.unet import ConditionedUNet2DModel, join_pairs
 from hcm_hf.pipelines.paired import PairedDDPMPipeline
 from hcm_hf.schedulers import convert_scheduler
+from hcm_hf.training.objectives.distillation import predict_origin
 from hcm_hf.training.objectives.paired import PairedDiffusion, by_channel, find_labels
 from hcm_hf.training.objectives.walls import no_range, ranges_of, read_walls, widen
 
@@ -28,6 +29,7 @@ class Crispness:
         level_mean: of the logarithm of the noise levels (noise over signal) of training, which are normal
             (https://huggingface.co/papers/2206.00364, section 5; the numbers of https://huggingface.co/papers/2312.02696).
         level_deviation: its standard deviation.
+        prediction_type: what the network predicts, "v_prediction" or "sample", the pair itself.
         max_weight: upper bound of the weight of the pair's squared error, 1 / sigma^2, with which errors of v count
             evenly.
         mask_scale: of the masks' channels. At 1 masks are decided long before texture
@@ -44,6 +46,7 @@ class Crispness:
 
     level_mean: float = -0.8
     level_deviation: float = 1.6
+    prediction_type: str = "v_prediction"
     max_weight: float = 2500.0
     mask_scale: float = 0.5
     image_weight: float = 3.0
@@ -60,8 +63,7 @@ class CrispDiffusion(PairedDiffusion):
     """Joint denoising of slices and their segmentations for group, phase, level and wall thickness.
 
     It differs from `PairedDiffusion` where that leaves grain. Noise levels are normal in their logarithm, so that fine
-    ones are not rare. The network predicts the pair itself, with the weight of v's error up to a bound
-    (https://huggingface.co/papers/2511.13720). Masks have half the scale. Sampling adds no noise at fine levels.
+    ones are not rare. Their errors count as those of v do, up to a bound. Masks have half the scale. Sampling adds no noise at fine levels.
 
     Args:
         unet: predicts the pair from blocks of noisy pixels, a label and a wall thickness.
@@ -85,7 +87,7 @@ class CrispDiffusion(PairedDiffusion):
             how.num_inference_steps,
         )
         self.crispness = how
-        self.scheduler.register_to_config(prediction_type="sample")
+        self.scheduler.register_to_config(prediction_type=how.prediction_type)
         self.register_buffer("wall_range", no_range())
         alphas = self.scheduler.alphas_cumprod
         self.register_buffer("levels", ((1 - alphas) / alphas).sqrt(), persistent=False)
@@ -135,7 +137,8 @@ class CrispDiffusion(PairedDiffusion):
         `walls` are in mm, (B,), not a number where they are left open.
         """
         noisy = self.scheduler.add_noise(pairs, noise, timesteps)
-        predicted = self.unet(noisy, timesteps, class_labels=labels, wall_thickness=walls).sample.float()
+        asked = {"class_labels": labels, "wall_thickness": walls}
+        predicted = predict_origin(self.scheduler, self.unet, noisy, asked, timesteps)
         error = by_channel((predicted - pairs).square()).mean((2, 3, 4))
         alphas = self.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
         return (1 / (1 - alphas)).clamp(max=self.max_snr) * self.weigh(error, masks)
