@@ -47,16 +47,20 @@ def test_noise_levels_are_normal_in_their_logarithm(crisp):
         assert (logs.exp() < level).float().mean() == pytest.approx(float(expected), abs=0.02)
 
 
-def test_the_loss_is_its_closed_form(crisp, batch, monkeypatch):
-    """For a network that says nothing: the pair's square, with the weight 1 / sigma^2 up to the bound."""
+@pytest.mark.parametrize("prediction_type", ["sample", "v_prediction"])
+def test_the_loss_is_its_closed_form(crisp, batch, monkeypatch, prediction_type):
+    """For a network that says nothing: the square of the pair or of v, as an error of v up to the bound."""
+    crisp.scheduler.register_to_config(prediction_type=prediction_type)
     pairs = join_pairs(batch.images, batch.masks, crisp.patch_size, 0.5)
     monkeypatch.setattr(crisp.unet, "forward", lambda noisy, *_, **__: type("Output", (), {"sample": 0 * noisy}))
     timesteps = torch.tensor([0, 1, 10, 100, 500, 900, 998, 999])
-    walls, labels = torch.full((8,), torch.nan), torch.zeros(8, dtype=torch.int64)
-    errors = crisp.errors(pairs, batch.masks, labels, walls, torch.randn_like(pairs), timesteps)
-    image, structures = batch.images.square().mean((1, 2, 3)), 3 * 0.25
-    weight = (1 / (1 - crisp.scheduler.alphas_cumprod[timesteps])).clamp(max=2500)
-    torch.testing.assert_close(errors, weight * (3 * image + structures) / 6)
+    walls, labels, noise = torch.full((8,), torch.nan), torch.zeros(8, dtype=torch.int64), torch.randn_like(pairs)
+    errors = crisp.errors(pairs, batch.masks, labels, walls, noise, timesteps)
+    variance = (1 - crisp.scheduler.alphas_cumprod[timesteps])[:, None, None, None]
+    missed = {"sample": pairs, "v_prediction": variance * pairs - (variance * (1 - variance)).sqrt() * noise}
+    squares = missed[prediction_type].square().unflatten(1, (4, -1)).mean((2, 3, 4))  # (8, 4)
+    weight = (1 / variance[:, 0, 0, 0]).clamp(max=2500)
+    torch.testing.assert_close(errors, weight * (3 * squares[:, 0] + squares[:, 1:].sum(1)) / 6)
 
 
 def test_validation_is_the_same_twice_and_told_apart_by_noise(crisp, batch):

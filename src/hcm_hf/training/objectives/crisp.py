@@ -63,10 +63,11 @@ class CrispDiffusion(PairedDiffusion):
     """Joint denoising of slices and their segmentations for group, phase, level and wall thickness.
 
     It differs from `PairedDiffusion` where that leaves grain. Noise levels are normal in their logarithm, so that fine
-    ones are not rare. Their errors count as those of v do, up to a bound. Masks have half the scale. Sampling adds no noise at fine levels.
+    ones are not rare, and errors of v count evenly up to a bound. Masks have half the scale. Sampling adds no noise at
+    fine levels.
 
     Args:
-        unet: predicts the pair from blocks of noisy pixels, a label and a wall thickness.
+        unet: predicts from blocks of noisy pixels, a label and a wall thickness.
         vocabulary: what the labels mean.
         crispness: how.
     """
