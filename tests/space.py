@@ -23,7 +23,7 @@ in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-
 QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split() + [
     *("--disable-component-update", "--disable-sync")
 ]
-MODULES = ("hcm_hf.hub.serving", "notes", "generators", "catalogue", "copies", "studio", "handlers")
+MODULES = ("hcm_hf.hub.serving", "notes", "scores", "generators", "catalogue", "copies", "studio", "handlers")
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from generators import (
     scheduler_names,
 )
 from handlers import MOST_WALL, Handlers
+from scores import ASKED
 from studio import QUESTIONS
 from texts import I18N as t
 from texts import TEXTS
@@ -174,7 +175,17 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, visibi
                 distribution = gr.Plot(label=t("distribution"))
         with gr.Tab(t("tab_scores"), id="scores"):
             no_report = gr.Markdown(t("no_report"), elem_id="no_report")
-            scores = gr.Markdown(elem_id="scores")
+            asked, answers = [], []
+            for name in ASKED:
+                with gr.Row(elem_id=name, equal_height=True) as row:
+                    with gr.Column(scale=3):
+                        gr.Markdown(t(f"score_{name}"))
+                    for label in ("score_model", "score_real"):
+                        answers.append(gr.Number(label=t(label), precision=3, interactive=False, min_width=120))
+                asked.append(row)
+            with gr.Accordion(t("all_scores"), open=False):
+                gr.Markdown(t("all_scores_info"))
+                scores = gr.Markdown(elem_id="scores")
             losses = gr.Image(label=t("losses"), type="filepath", interactive=False, height=420)
             card = gr.Markdown(elem_id="card")
 
@@ -192,7 +203,7 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, visibi
     controls += [mask_group, overlay, quick, slow, masks, latent_group, no_latents]
     downloads = [png, nifti, masks]
     leftovers = [gallery, taken, made, *downloads, path, likest]
-    facts = [no_dataset, copy_group, no_report, scores, losses, card]
+    facts = [no_dataset, copy_group, *asked, *answers, no_report, scores, losses, card]
     _start_with(controls, handlers.controls(first))
     page = {"inputs": model, "outputs": [*controls, *facts, *leftovers]}
     quiet = {"api_visibility": "private", "show_progress": "hidden"}

@@ -6,7 +6,8 @@ from itertools import count
 from pathlib import Path
 
 from generators import Generator
-from notes import read_losses, read_notes, read_reports, read_table
+from notes import read_losses, read_notes
+from scores import Scores, read_reports, read_scores
 
 from hcm_hf.hub.push import METRICS_FILE
 from hcm_hf.hub.serving import one_line
@@ -34,7 +35,7 @@ def find_generators(
         The generators by name, and a sentence for each that cannot be had.
     """
     found, problems = {}, []
-    tables = read_reports(reports)
+    scored = read_reports(reports)
     for given in _candidates(models):
         repository = parse_repository(given)
         short = repository[0] if repository else Path(given).resolve().name
@@ -42,7 +43,7 @@ def find_generators(
         while name in found:
             name = f"{short} ({next(numbers)})"
         try:
-            generator = _find(given, name, repository, tables)
+            generator = _find(given, name, repository, scored)
             generator.try_out()
             found[name] = generator
         except Exception as error:  # whatever one repository brings about: the others are served
@@ -51,7 +52,7 @@ def find_generators(
     return found, problems
 
 
-def _find(given: str, name: str, repository: tuple | None, tables: Mapping[str, str]) -> Generator:
+def _find(given: str, name: str, repository: tuple | None, scored: Mapping[str, Scores]) -> Generator:
     folder = find_pipeline(given)
     extras = folder.parent if (folder.parent / CONFIG_FILE).is_file() else folder
     if repository is not None:
@@ -59,9 +60,9 @@ def _find(given: str, name: str, repository: tuple | None, tables: Mapping[str, 
             repository[0], _HUB_FILES, revision=folder.parent.name if folder.name == "best" else folder.name
         )
     notes = read_notes(folder, local=repository is None)
-    table = tables.get(hash_model(folder)) or read_table(extras)
+    scores = scored.get(hash_model(folder)) or read_scores(extras)
     page = f"https://huggingface.co/{repository[0]}" if repository else None
-    return Generator(name, folder, notes, table, read_losses(extras), page)
+    return Generator(name, folder, notes, scores, read_losses(extras), page)
 
 
 def _candidates(models: Path | Sequence[str]) -> list[str]:

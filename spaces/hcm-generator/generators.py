@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from drawing import first_of_seed, follow, slerp
 from notes import MOST_GROUPS, Notes
+from scores import Scores
 
 from hcm_hf.data.cohort import LEVELS, PHASES
 from hcm_hf.data.vocabulary import is_word
@@ -107,7 +108,7 @@ class Generator:
         name: as visitors choose it.
         folder: holds the pipeline.
         notes: what its run says of itself.
-        table: of its report, in Markdown.
+        scores: of its report.
         losses: the figure of its losses.
         page: address of its model card, if it has one.
     """
@@ -117,12 +118,12 @@ class Generator:
         name: str,
         folder: Path,
         notes: Notes,
-        table: str | None = None,
+        scores: Scores | None = None,
         losses: Path | None = None,
         page: str | None = None,
     ):
         self.name, self.folder, self.notes, self.page = name, folder, notes, page
-        self.table, self.losses = table, losses
+        self.scores, self.losses = scores, losses
         self._lock = Lock()
         SERVED[self.key] = self
 

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 import gradio as gr
 from copies import find_neighbours, open_to_all
 from generators import Drawing, Generator, Request, check_whole
 from pictures import draw_histogram, show, show_file, show_grid, show_images, write_archive
+from scores import ASKED, Scores
 from studio import COMPARED, QUESTIONS, Studio, answers_of, explained, whole
 
 from hcm_hf.data.dataset import read_preparation
@@ -283,8 +285,7 @@ class Handlers(Studio):
             *self.controls(generator),
             _visible(dataset is None),
             _visible(dataset is not None),
-            _visible(generator.table is None),
-            generator.table or "",
+            *_scored(generator.scores),
             gr.update(value=show_file(generator.losses), visible=generator.losses is not None),
             link,
             *_NOTHING_MADE,
@@ -309,6 +310,13 @@ _NOTHING_MADE = (*(None, "", None), *[gr.update(interactive=False)] * 3, *(None,
 
 def _visible(shown: object) -> dict:
     return gr.update(visible=bool(shown))
+
+
+def _scored(scores: Scores | None) -> list:
+    """The question of each of the `ASKED`, with its two numbers, where it has an answer; that there are none; all."""
+    answers = [(scores and scores.pair(name)) or (None, None) for name in ASKED]
+    questions = [_visible(value is not None) for value, _ in answers]
+    return [*questions, *chain(*answers), _visible(scores is None), scores.table if scores else ""]
 
 
 def _wall(conditions: Conditions) -> dict:
