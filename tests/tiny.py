@@ -78,7 +78,7 @@ def tiny_families() -> dict[str, Family]:
     }
 
 
-def build_tiny(family: str, seed: int = 0, recipe: str = "paper", teacher=None, **losses):
+def build_tiny(family: str, seed: int = 0, recipe: str = "paper", teacher=None, guide=None, **losses):
     """A family's objective at its tiny size, 16 pixels, with its recipe's losses; a student gets a `teacher`."""
     found = tiny_recipe(family, recipe)
     if found.taught_by and teacher is None:
@@ -87,8 +87,10 @@ def build_tiny(family: str, seed: int = 0, recipe: str = "paper", teacher=None, 
             if name == "wall_range":
                 buffer.copy_(torch.tensor([4.0, 60.0]))  # of a training that has met walls
         teacher = taught.pipeline()
+    given = {"teacher": teacher, "guide": guide}
+    teachers = {name: pipeline for name, pipeline in given.items() if pipeline is not None}
     torch.manual_seed(seed)
-    return replace(found, losses=found.losses | losses).build(16, ACDC, teacher)
+    return replace(found, losses=found.losses | losses).build(16, ACDC, teachers)
 
 
 def sample(family: str, pipeline, batch_size: int = 3) -> np.ndarray:

@@ -190,8 +190,8 @@ def _finish(process: subprocess.Popen) -> None:
 
 
 def _steps(run: Path) -> int:
-    """The number of steps that are logged."""
-    return len((run / "metrics.jsonl").read_text().splitlines())
+    """The last step that is logged."""
+    return max(json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines())
 
 
 def _same(one: Path, other: Path) -> None:

@@ -34,7 +34,7 @@ _METRICS = ("ssim_random", "cc_random", "mse_random", *(name for name in GLANCE 
 _RECIPE = (
     *("num_epochs", "num_steps", "train_batch_size", "num_processes", "learning_rate", "lr_scheduler"),
     *("adam_betas", "patience", "ema_decay", "mixed_precision", "seed"),
-    *("sizes", "objective", "teacher", "teacher_hash"),
+    *("sizes", "objective", "teacher", "teacher_hash", "guide", "guide_hash"),
 )
 
 

@@ -94,8 +94,9 @@ def model_files(model: TrainedModel, repo_id: str, on_hub: Callable[[str | None,
     training["dataset_repository"] = on_hub(training.get("dataset_repository"), "dataset")
     if not training["dataset_repository"]:
         training["dataset"] = Path(training["dataset"]).name
-    if teacher := training.get("teacher"):
-        training["teacher"] = on_hub(teacher, "model") or run_name(teacher)
+    for name in ("teacher", "guide"):
+        if teacher := training.get(name):
+            training[name] = on_hub(teacher, "model") or run_name(teacher)
     files[CONFIG_FILE] = to_json(training)
     if pipeline.library_name != "diffusers":  # whose downloads are counted by another file
         facts = {key: training[key] for key in ("family", "recipe", "resolution")}

@@ -51,7 +51,7 @@ def without_paths(training: Mapping) -> dict:
     for name, known in (("environment", {"hcm_hf", "platform", *_ENVIRONMENT}), ("progress", set(_PROGRESS))):
         if kept.get(name):
             kept[name] = {key: value for key, value in kept[name].items() if key in known}
-    for name in ("dataset", "teacher"):
+    for name in ("dataset", "teacher", "guide"):
         if kept.get(name) and parse_repository(kept[name]) is None:
             kept[name] = run_name(kept[name])
     return kept
@@ -130,7 +130,8 @@ _NEEDED: dict[str, Check] = {
 }
 _OPTIONAL: dict[str, Check] = {
     **dict.fromkeys(("dataset_repository", "dataset_source", "dataset_license"), _or_none(_is_text)),
-    **dict.fromkeys(("dataset_fingerprint", "teacher", "teacher_hash", "output_dir"), _or_none(_is_text)),
+    **dict.fromkeys(("dataset_fingerprint", "output_dir"), _or_none(_is_text)),
+    **dict.fromkeys(("teacher", "teacher_hash", "guide", "guide_hash"), _or_none(_is_text)),
     **dict.fromkeys(("mixed_precision", "training_precision"), _or_none(_is_word)),
     **{"target_group": _is_text},
     **dict.fromkeys(("num_epochs", "train_batch_size", "num_processes", "patience"), _is_whole),

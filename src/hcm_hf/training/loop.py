@@ -75,13 +75,13 @@ def train(config: TrainingConfig, recipe: Recipe | None = None) -> Path:
     written = resolved_config(config, settings, train_slices, validation_slices, dataset_license, accelerator)
 
     # Build the networks, their optimizers and the state that ties them together.
-    teacher = None
-    if (folder := _teacher(config, recipe, written["dataset_fingerprint"])) is not None:
-        teacher = HCMPipeline.from_pretrained(folder, device=accelerator.device)
-        written["teacher_hash"] = hash_model(folder)
+    teachers = {}
+    for name, folder in _teachers(config, recipe, written["dataset_fingerprint"]).items():
+        teachers[name] = HCMPipeline.from_pretrained(folder, device=accelerator.device)
+        written[f"{name}_hash"] = hash_model(folder)
     torch.manual_seed(config.seed)
     try:
-        objective = recipe.build(written["resolution"], vocabulary, teacher).to(accelerator.device)
+        objective = recipe.build(written["resolution"], vocabulary, teachers).to(accelerator.device)
     except InputError:
         raise
     except ValueError as error:
@@ -260,25 +260,29 @@ def _warn_of_idle_cores(accelerator: Accelerator) -> None:
         )
 
 
-def _teacher(config: TrainingConfig, recipe: Recipe, dataset_fingerprint: str) -> Path | None:
-    """The folder of the student's teacher; None for a recipe without one.
+def _teachers(config: TrainingConfig, recipe: Recipe, dataset_fingerprint: str) -> dict[str, Path]:
+    """The folders of the student's teacher, and of the guide if there is one; none for a recipe without a teacher.
 
-    Both train on the same slices, so the teacher's patients, groups and licence are the student's too.
+    All train on the same slices, so the teacher's patients, groups and licence are the student's too.
     """
+    given = {
+        name: model for name, model in (("teacher", config.teacher), ("guide", config.guide)) if model is not None
+    }
     if recipe.taught_by is None:
-        if config.teacher is not None:
-            raise InputError(f"recipe {config.recipe} of {config.family} has no teacher; leave teacher out.")
-        return None
+        for name in given:
+            raise InputError(f"recipe {config.recipe} of {config.family} has no teacher; leave {name} out.")
+        return {}
     if config.teacher is None:
         raise InputError(
             f"recipe {config.recipe} of {config.family} needs a teacher: train recipe {recipe.taught_by} and pass its "
             "run as teacher."
         )
-    folder = find_pipeline(config.teacher, argument="teacher")
-    training = read_training(folder)
-    named = f"teacher {config.teacher}"
-    if (training.get("family"), training.get("recipe")) != (config.family, recipe.taught_by):
-        raise InputError(f"{named} has no record of a training of {config.family}, {recipe.taught_by}.")
-    if training.get("dataset_fingerprint") != dataset_fingerprint:
-        raise InputError(f"{named} was trained on other slices; use the same dataset and groups for both.")
-    return folder
+    folders = {}
+    for name, model in given.items():
+        folders[name] = find_pipeline(model, argument=name)
+        training = read_training(folders[name])
+        if (training.get("family"), training.get("recipe")) != (config.family, recipe.taught_by):
+            raise InputError(f"{name} {model} has no record of a training of {config.family}, {recipe.taught_by}.")
+        if training.get("dataset_fingerprint") != dataset_fingerprint:
+            raise InputError(f"{name} {model} was trained on other slices; use the same dataset and groups for both.")
+    return folders

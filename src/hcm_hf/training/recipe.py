@@ -1,6 +1,6 @@
 """A recipe: the networks, losses and settings that a family is trained with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from operator import attrgetter
 from typing import Any
@@ -82,14 +82,23 @@ class Recipe:
     taught_by: str | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
 
-    def build(self, sample_size: int, vocabulary: Vocabulary, teacher: DiffusionPipeline | None = None) -> Objective:
+    def build(
+        self, sample_size: int, vocabulary: Vocabulary, teachers: Mapping[str, DiffusionPipeline] | None = None
+    ) -> Objective:
         """The objective with fresh networks for images of `sample_size` pixels a side.
 
+        Args:
+            sample_size: of the dataset's slices.
+            vocabulary: what the dataset's slices show.
+            teachers: of a student: its "teacher", and a "guide" if it has one.
+
         Raises:
-            ValueError: if the networks cannot be built at this size, or the teacher does not fit.
+            ValueError: if the networks cannot be built at this size, or a teacher does not fit.
             InputError: if the recipe is about a disease of interest that the dataset does not have.
         """
-        taught = {"teacher": check_teacher(teacher, sample_size, vocabulary)} if self.taught_by else {}
+        taught = {
+            name: check_teacher(name, teacher, sample_size, vocabulary) for name, teacher in (teachers or {}).items()
+        }
         words = {"vocabulary": vocabulary} if self.objective.asks else {}
         sizes = self.fitted_sizes(vocabulary)
         networks = {

@@ -31,7 +31,17 @@ METRICS_FILE, LOSS_FIGURE, LOCK_FILE = "metrics.jsonl", "losses.png", ".lock"
 LOCK_SECONDS = 10  # how long to wait for a run that is stopping
 # What may differ between a run and its resumption; the dataset's fingerprint stands for the dataset.
 _FREE = {
-    *("output_dir", "dataset", "teacher", "num_epochs", "num_steps", "patience", "report_to", "checkpointing_epochs"),
+    *(
+        "output_dir",
+        "dataset",
+        "teacher",
+        "guide",
+        "num_epochs",
+        "num_steps",
+        "patience",
+        "report_to",
+        "checkpointing_epochs",
+    ),
     *("sample_epochs", "version", "environment", "train_patients", "num_train_slices"),
     *("dataset_repository", "dataset_source", "dataset_license"),
 }

@@ -51,7 +51,7 @@ def test_a_student_of_one_step_saves_and_loads_with_its_teachers_conditions(batc
     student.pipeline().save_pretrained(tmp_path)
     pipeline = HCMPipeline.from_pretrained(tmp_path)
     assert pipeline.sampling_defaults.num_inference_steps == 1 and pipeline.config.mask_scale == 0.5
-    assert pipeline.scheduler.config.prediction_type == "sample"
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
     asked = {"group": "HCM", "wall_thickness": 12.0}
     output = pipeline(2, torch.Generator().manual_seed(0), conditions=asked, output_type="np")
     assert output.masks.shape == (2, 16, 16) and output.conditions[0]["wall_thickness"] == 12.0

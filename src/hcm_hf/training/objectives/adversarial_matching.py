@@ -9,7 +9,7 @@ from hcm_hf.data.slices import SliceBatch
 from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.models.paired_acgan import PairedACGANDiscriminator
 from hcm_hf.pipelines.paired import PairedDDPMPipeline
-from hcm_hf.training.objectives.distillation import MomentMatching
+from hcm_hf.training.objectives.distillation import Autoguidance, MomentMatching
 from hcm_hf.training.objectives.gan import frozen
 from hcm_hf.training.objectives.pair_game import PairGame, PairJudge, Shown
 from hcm_hf.training.objectives.paired import by_channel, find_answers
@@ -27,7 +27,7 @@ class AdversarialMatching(MomentMatching):
         vocabulary: what the labels mean.
         discriminator: scores pairs of pixels.
         num_inference_steps: the student's number of sampling steps.
-        label_dropout, max_snr, image_weight, augmentation, wall_dropout: as in `MomentMatching`.
+        label_dropout, max_snr, image_weight, augmentation, wall_dropout, guide, autoguidance: as in `MomentMatching`.
         game: of the discriminator.
         adversarial_weight: length of its gradient over that of the matching's.
     """
@@ -45,9 +45,20 @@ class AdversarialMatching(MomentMatching):
         wall_dropout: float = 0.3,
         game: PairGame | None = None,
         adversarial_weight: float = 0.5,
+        guide: PairedDDPMPipeline | None = None,
+        autoguidance: Autoguidance | None = None,
     ):
         super().__init__(
-            teacher, vocabulary, num_inference_steps, label_dropout, max_snr, image_weight, augmentation, wall_dropout
+            teacher,
+            vocabulary,
+            num_inference_steps,
+            label_dropout,
+            max_snr,
+            image_weight,
+            augmentation,
+            wall_dropout,
+            guide,
+            autoguidance,
         )
         self.discriminator = discriminator
         self.judge = PairJudge(discriminator, game or PairGame(), self.null_label)

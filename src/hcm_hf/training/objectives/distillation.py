@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
@@ -13,6 +14,26 @@ from hcm_hf.pipelines.paired import PairedDDPMPipeline
 from hcm_hf.training.objectives.gan import kernel_distance
 from hcm_hf.training.objectives.paired import PairedDiffusion, by_channel, find_labels
 from hcm_hf.training.objectives.walls import read_walls
+
+
+@dataclass(frozen=True)
+class Autoguidance:
+    """Guidance of a model by a weaker one of its kind: https://huggingface.co/papers/2406.02507.
+
+    Attributes:
+        weight: 1 leaves the model as it is.
+        lowest, highest: the noise levels, noise over signal, between which it is guided
+            (https://huggingface.co/papers/2404.07724).
+    """
+
+    weight: float = 1.5
+    lowest: float = 0.2
+    highest: float = 2.0
+
+    def push(self, expected: torch.Tensor, weaker: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """Push expected pairs away from the weaker model's, (B, C, H, W), at noise levels (B, 1, 1, 1)."""
+        within = (self.lowest < levels) & (levels < self.highest)
+        return expected + (self.weight - 1) * within * (expected - weaker)
 
 
 class MomentMatching(PairedDiffusion):
@@ -39,6 +60,8 @@ class MomentMatching(PairedDiffusion):
         num_inference_steps: the student's number of sampling steps.
         label_dropout, max_snr, image_weight, augmentation: as in `PairedDiffusion`.
         wall_dropout: share of slices whose wall thickness is left open.
+        guide: a weaker model, for autoguidance of the teacher; none by default.
+        autoguidance: how.
     """
 
     def __init__(
@@ -51,6 +74,8 @@ class MomentMatching(PairedDiffusion):
         image_weight: float,
         augmentation: float,
         wall_dropout: float = 0.3,
+        guide: PairedDDPMPipeline | None = None,
+        autoguidance: Autoguidance | None = None,
     ):
         super().__init__(
             copy_unet(teacher.unet),
@@ -66,7 +91,8 @@ class MomentMatching(PairedDiffusion):
         self.teacher_scheduler = self.scheduler
         self.scheduler = cut_scheduler(self.scheduler, count_timesteps(self.scheduler, num_inference_steps))
         self.auxiliary = copy_unet(teacher.unet)
-        self.teacher = teacher  # a pipeline is no module: it is neither trained nor saved here
+        self.teacher, self.guide = teacher, guide  # pipelines are no modules: they are neither trained nor saved here
+        self.autoguidance = autoguidance or Autoguidance()
         self.mask_scale, self.ranges = teacher.config.mask_scale, teacher.config.ranges
         self.wall_dropout = wall_dropout
         self.label_counts[:-1] = torch.tensor(teacher.config.frequencies)
@@ -91,7 +117,7 @@ class MomentMatching(PairedDiffusion):
         again = posterior_sample(scheduler, noisy, guess.detach(), timesteps, within, fresh)
         again = torch.where(first, scheduler.add_noise(guess.detach(), fresh, lower), again)
         with torch.no_grad():
-            expected = predict_origin(scheduler, self.teacher.unet, again, asked, lower)
+            expected = self.expect(again, asked, lower)
 
         learnt = predict_origin(scheduler, self.auxiliary, again, asked, lower)
         alphas = scheduler.alphas_cumprod.to(device)[lower]
@@ -105,6 +131,15 @@ class MomentMatching(PairedDiffusion):
             distance = by_channel((guess - expected).abs()).mean((2, 3, 4), keepdim=True)
             direction = by_channel(learnt - expected) / distance.clamp(min=0.05)
         yield from self.move(batch, pairs, asked, guess, direction)
+
+    def expect(self, noisy: torch.Tensor, asked: Mapping[str, torch.Tensor], timesteps: torch.Tensor) -> torch.Tensor:
+        """The clean pairs that the teacher expects of noisy ones, pushed away from what its guide expects."""
+        expected = predict_origin(self.teacher_scheduler, self.teacher.unet, noisy, asked, timesteps)
+        if self.guide is None:
+            return expected
+        weaker = predict_origin(self.teacher_scheduler, self.guide.unet, noisy, asked, timesteps)
+        alpha, sigma = noise_levels(self.teacher_scheduler, timesteps)
+        return self.autoguidance.push(expected, weaker, sigma / alpha)
 
     def move(
         self,
@@ -162,19 +197,21 @@ class MomentMatching(PairedDiffusion):
         return kernel_distance(2 * torch.cat(images) - 1, batch.images)
 
 
-def check_teacher(teacher: DiffusionPipeline | None, sample_size: int, vocabulary: Vocabulary) -> PairedDDPMPipeline:
-    """The teacher, if its slices, of `sample_size` pixels a side, and its conditions are those of the dataset.
+def check_teacher(
+    name: str, teacher: DiffusionPipeline, sample_size: int, vocabulary: Vocabulary
+) -> PairedDDPMPipeline:
+    """A teacher or guide, if its slices, of `sample_size` pixels a side, and its conditions are the dataset's.
 
     Raises:
         ValueError: if they are not, or it makes no segmentations.
     """
     if not isinstance(teacher, PairedDDPMPipeline):
-        raise ValueError(f"the teacher is a {type(teacher).__name__}, and only a PairedDDPMPipeline can teach.")
+        raise ValueError(f"the {name} is a {type(teacher).__name__}, and only a PairedDDPMPipeline can teach.")
     if teacher.sample_size != sample_size:
-        raise ValueError(f"the teacher makes slices of {teacher.sample_size} px, the dataset's have {sample_size}.")
+        raise ValueError(f"the {name} makes slices of {teacher.sample_size} px, the dataset's have {sample_size}.")
     if [(axis, tuple(names)) for axis, names in teacher.config.axes] != list(vocabulary.axes.items()):
         own, asked = dict(teacher.config.axes), vocabulary.axes
-        raise ValueError(f"the teacher's conditions are {own}, the dataset's are {asked}.")
+        raise ValueError(f"the {name}'s conditions are {own}, the dataset's are {asked}.")
     return teacher
 
 
