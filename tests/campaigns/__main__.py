@@ -26,10 +26,11 @@ from campaigns.fuzz import fuzz  # noqa: E402
 from campaigns.hosts import hosts  # noqa: E402
 from campaigns.kill import kill  # noqa: E402
 from campaigns.outcomes import Outcomes  # noqa: E402
+from campaigns.twice import twice  # noqa: E402
 from hcm_hf.utils.calls import deferred  # noqa: E402
 
 
-CAMPAIGNS = {"fuzz": fuzz, "damage": damage, "disk": disk, "kill": kill, "hosts": hosts}
+CAMPAIGNS = {"fuzz": fuzz, "damage": damage, "disk": disk, "kill": kill, "hosts": hosts, "twice": twice}
 
 
 def main() -> None:

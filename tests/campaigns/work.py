@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from hcm_hf.hub.push import push_model
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
 from hcm_hf.training.recipes import FAMILIES
+from hcm_hf.utils.errors import InputError
 
 
 torch.set_num_threads(1)
@@ -31,6 +33,7 @@ FAMILIES.update(tiny_families())
 extractors._PACKAGES = ("of_no_wheel",)  # the numbers on ImageNet features take 50 ms an image
 _IMAGES = 24
 REPOSITORY = "ada/hearts"
+REFUSED = 2  # the exit status
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,16 @@ PUSH = Work(_push, lambda folder: {})
 
 
 def work(name: str, inputs: Path, folder: Path, started: Path | None = None) -> None:
-    """Run a command by its name, in a process of its own; the file `started` says when it begins."""
+    """Run a command by its name, in a process of its own, which ends with 2 where it is refused.
+
+    The file `started` says when it begins.
+    """
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
     if started is not None:
         started.touch()
-    (WORKS | {"push": PUSH})[name].do(inputs, folder)
+    try:
+        (WORKS | {"push": PUSH})[name].do(inputs, folder)
+    except InputError:
+        sys.exit(REFUSED)
