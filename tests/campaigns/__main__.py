@@ -25,12 +25,13 @@ from campaigns.disk import disk  # noqa: E402
 from campaigns.fuzz import fuzz  # noqa: E402
 from campaigns.hosts import hosts  # noqa: E402
 from campaigns.kill import kill  # noqa: E402
+from campaigns.load import load  # noqa: E402
 from campaigns.outcomes import Outcomes  # noqa: E402
 from campaigns.twice import twice  # noqa: E402
 from hcm_hf.utils.calls import deferred  # noqa: E402
 
 
-CAMPAIGNS = {"fuzz": fuzz, "damage": damage, "disk": disk, "kill": kill, "hosts": hosts, "twice": twice}
+CAMPAIGNS = {"fuzz": fuzz, "damage": damage, "disk": disk, "kill": kill, "hosts": hosts, "twice": twice, "load": load}
 
 
 def main() -> None:
