@@ -20,7 +20,7 @@ import torch  # noqa: E402
 from tiny import build_tiny, notes  # noqa: E402
 
 from hcm_hf.data import phantom  # noqa: E402
-from hcm_hf.data.dataset import build_dataset, prepare_dataset  # noqa: E402
+from hcm_hf.data.dataset import prepare_dataset  # noqa: E402
 from hcm_hf.evaluation import extractors  # noqa: E402
 
 
@@ -35,6 +35,14 @@ def quiet_and_single_threaded(tmp_path_factory):
             signal.signal(number, handler)
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def without_power_cuts():
+    """No test waits until the disk has what it wrote, some milliseconds a file; `test_files.py` sees what would."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -68,22 +76,22 @@ def hub(monkeypatch):
 def cohort(tmp_path_factory):
     """A synthetic cohort on disk: four patients each of HCM and NOR, one with its cine."""
     folder = tmp_path_factory.mktemp("cohort") / "acdc"
-    phantom.write_cohort(folder, num_patients_per_group=4, groups=("HCM", "NOR"))
+    phantom.write_cohort(folder, num_patients_per_group=4, groups=("HCM", "NOR"), num_proc=1)
     return folder
-
-
-@pytest.fixture(scope="session")
-def splits(cohort):
-    """The cohort as a dataset of 16-pixel slices."""
-    return build_dataset(cohort, resolution=16)[0]
 
 
 @pytest.fixture(scope="session")
 def dataset_dir(cohort, tmp_path_factory):
-    """The same dataset on disk."""
+    """The cohort as a dataset of 16-pixel slices, on disk."""
     folder = tmp_path_factory.mktemp("dataset") / "cohort-16"
     prepare_dataset(cohort, folder, resolution=16)
     return folder
+
+
+@pytest.fixture(scope="session")
+def splits(dataset_dir):
+    """The same dataset, opened."""
+    return datasets.load_from_disk(dataset_dir)
 
 
 @pytest.fixture(scope="session")

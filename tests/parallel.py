@@ -1,31 +1,46 @@
-"""What `test_training.py` runs in processes of its own: every family for one epoch, and two models for two."""
+"""Two processes that train together, forked off a test's own: what they need is imported already."""
 
-import sys
-from pathlib import Path
+import multiprocessing
+import os
+import tempfile
+import traceback
 
-from tiny import tiny_families
-
-from hcm_hf.training.config import TrainingConfig
-from hcm_hf.training.loop import train
-from hcm_hf.training.recipes import FAMILIES
+import pytest
+import torch
+from accelerate.state import AcceleratorState
 
 
-dataset, output_dir, *mixed_precision = sys.argv[1:]
-FAMILIES.update(tiny_families())
-runs = [(family, family, "paper", 2 if family == "dcgan" else 1) for family in FAMILIES]
-runs += [("ddpm-tuned", "ddpm", "tuned", 1), ("vae-tuned", "vae", "tuned", 2)]
-runs += [("dcgan-in-halves", "dcgan", "paper", num_epochs) for num_epochs in (1, 2)]
-runs += [("vae-tuned-in-halves", "vae", "tuned", num_epochs) for num_epochs in (1, 2)]
-for name, family, recipe, num_epochs in runs:
-    train(
-        TrainingConfig(
-            family=family,
-            recipe=recipe,
-            dataset=dataset,
-            output_dir=str(Path(output_dir) / name),
-            groups=("HCM",),
-            num_epochs=num_epochs,
-            train_batch_size=8,
-            mixed_precision=mixed_precision[0] if mixed_precision else None,
-        )
-    )
+needs_a_fork = pytest.mark.skipif(
+    torch.accelerator.is_available(), reason="a process that holds an accelerator cannot be forked"
+)
+
+
+def in_two_processes(function, *arguments):
+    """Call a function in each of two processes, as `torchrun` starts them; an error in one is one here."""
+    context = multiprocessing.get_context("fork")
+    errors = context.SimpleQueue()
+    with tempfile.TemporaryDirectory() as folder:
+        processes = [
+            context.Process(target=_join, args=(rank, folder, errors, function, arguments)) for rank in (0, 1)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(120)
+            process.kill()
+    assert errors.empty(), errors.get()
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+def _join(rank, folder, errors, function, arguments):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"}
+    AcceleratorState._reset_state(reset_partial_state=True)  # that of the test's own process
+    try:
+        store = torch.distributed.FileStore(f"{folder}/store", 2)
+        torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+        function(*arguments)
+        torch.distributed.destroy_process_group()
+    except BaseException:
+        errors.put(traceback.format_exc())
+        raise

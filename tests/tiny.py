@@ -10,8 +10,9 @@ import torch
 from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.data.vocabulary import Vocabulary
+from hcm_hf.training.objectives.base import Objective
 from hcm_hf.training.recipe import Family, Recipe
-from hcm_hf.training.recipes import FAMILIES
+from hcm_hf.training.recipes import FAMILIES, INSTRUMENTS
 from hcm_hf.utils.names import INSTRUMENT_FOLDERS
 
 
@@ -76,6 +77,16 @@ def tiny_families() -> dict[str, Family]:
         name: replace(family, recipes={recipe: tiny_recipe(name, recipe) for recipe in family.recipes})
         for name, family in FAMILIES.items()
     }
+
+
+def shrink(patch):
+    """Train every family and both networks of the encoder at their tiny sizes, until the `patch` is undone."""
+    for name, family in tiny_families().items():
+        patch.setitem(FAMILIES, name, family)
+    for family in INSTRUMENTS.values():
+        recipe = resized(family.recipes["default"], {"encoder": {"block_out_channels": (4, 8)}})
+        patch.setitem(family.recipes, "default", recipe)
+    patch.setattr(Objective, "num_compared", 32)
 
 
 def build_tiny(family: str, seed: int = 0, recipe: str = "paper", teacher=None, guide=None, **losses):

@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import snapshot_download
 from PIL import Image
 from safetensors.numpy import load_file, save_file
-from tiny import tiny_families
+from tiny import shrink
 
 from hcm_hf.evaluation.encoder import load_encoder
 from hcm_hf.evaluation.scoring import score
@@ -15,7 +15,6 @@ from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.encoder import train_encoder
 from hcm_hf.training.loop import train
-from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import SUMS_FILE, write_sums
 from hcm_hf.utils.shipped import VARIABLE, shipped_folder
@@ -26,11 +25,11 @@ def trained(dataset_dir, tmp_path_factory):
     """A folder with two packed models, a generator of pairs and an encoder."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(FAMILIES, "acgan", tiny_families()["acgan"])
+        shrink(patch)
         run = train(
             TrainingConfig("acgan", "paired", dataset=str(dataset_dir), output_dir=str(folder / "run"), num_epochs=1)
         )
-    encoder = train_encoder(folder / "encoder", str(dataset_dir), num_epochs=1)
+        encoder = train_encoder(folder / "encoder", str(dataset_dir), num_epochs=1)
     pack(run, folder / "pretrained" / "hcm-tiny")
     pack(encoder, folder / "pretrained" / "hcm-tiny-encoder")
     return folder / "pretrained"

@@ -151,8 +151,12 @@ class Conditions:
     def allowed(self, asked: Asked) -> torch.Tensor:
         """Return which labels answer what is asked for, see `complete`: bool (labels,)."""
         complete = self.complete(asked)
-        answers = {axis: complete[axis] for axis in self.axes if complete.get(axis, OPEN) != OPEN}
-        return torch.tensor([answers.items() <= self.describe(label).items() for label in range(self.null_label)])
+        allowed = torch.ones(self.sizes, dtype=torch.bool)
+        for dimension, (axis, names) in enumerate(self.axes.items()):
+            if (answer := complete.get(axis, OPEN)) != OPEN:
+                fits = torch.tensor([name == answer for name in names])
+                allowed &= fits.view(-1, *[1] * (len(self.axes) - dimension - 1))
+        return allowed.flatten()
 
     def draw(
         self, asked: Asked | Sequence[Asked] | np.ndarray | torch.Tensor, batch_size: int, generator: Generators = None

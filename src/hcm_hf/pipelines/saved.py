@@ -5,9 +5,11 @@ A configuration may ask for any size. So every number has a bound, the network i
 """
 
 import inspect
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +89,8 @@ def load_network(
     folder = path.parent
     options = read_json(folder / "config.json")
     check_options(options, f"{folder.name}/config.json")
-    known = inspect.signature(network_class).parameters
-    with torch.device("meta"):
-        network = network_class(**{name: value for name, value in options.items() if name in known}).eval()
-        _check_call(network, call)
-
+    _check_call(network_class, json.dumps(options), call)  # type: ignore[arg-type]  # mypy: no hash of type[Any]
+    network = _build_empty(network_class, options)
     if not path.is_file():
         raise InputError(f"its weights are not in one file, {folder.name}/{path.name}; save it so.")
     wanted = network.state_dict()
@@ -112,13 +111,25 @@ def load_network(
     return network
 
 
+def _build_empty(network_class: type[ModelMixin], options: Mapping) -> ModelMixin:
+    """Build a network of this configuration on the meta device, in eval mode."""
+    known = inspect.signature(network_class).parameters
+    with torch.device("meta"):
+        return network_class(**{name: value for name, value in options.items() if name in known}).eval()
+
+
+@lru_cache(maxsize=256)
 @torch.no_grad()
-def _check_call(network: ModelMixin, call: Callable[[ModelMixin], torch.Tensor]) -> None:
-    """Call a network on the meta device: does it make images of its size, at a bearable cost?"""
+def _check_call(network_class: type[ModelMixin], options: str, call: Callable[[ModelMixin], torch.Tensor]) -> None:
+    """Call a network on the meta device, once for each configuration, which comes as JSON.
+
+    Does it make images of its size, at a bearable cost?
+    """
+    network = _build_empty(network_class, json.loads(options))
     size = network.config.sample_size
     if not isinstance(size, int) or size < 1:
         raise InputError(f"its sample_size is {size}; it must be a whole number of pixels.")
-    with _LargestTensor() as largest, FlopCounterMode(display=False) as counter:
+    with torch.device("meta"), _LargestTensor() as largest, FlopCounterMode(display=False) as counter:
         shape = call(network).shape
     if shape[2:] != (size, size):
         raise InputError(f"it makes images of {shape[-1]} pixels a side, its sample_size is {size}.")
@@ -201,7 +212,14 @@ def load_scheduler(scheduler_class: type[SchedulerMixin], folder: Path) -> Sched
     options = read_json(folder / "scheduler_config.json")
     check_options(options, f"{folder.name}/scheduler_config.json")
     options.pop("_use_default_values", None)
-    scheduler = scheduler_class.from_config(options)
+    _check_steps(scheduler_class, json.dumps(options), folder.name)  # type: ignore[arg-type]  # alike
+    return scheduler_class.from_config(options)
+
+
+@lru_cache(maxsize=256)
+def _check_steps(scheduler_class: type[SchedulerMixin], options: str, folder: str) -> None:
+    """Take steps with every sampler, once for each configuration, which comes as JSON."""
+    scheduler = scheduler_class.from_config(json.loads(options))
     for each in (scheduler, *(convert_scheduler(scheduler, name)[0] for name in SAMPLERS)):
         signal = each.alphas_cumprod
         sample, generator = torch.zeros(1, 1, 8, 8), torch.Generator().manual_seed(0)
@@ -209,7 +227,4 @@ def load_scheduler(scheduler_class: type[SchedulerMixin], folder: Path) -> Sched
         for timestep in each.timesteps:
             sample = each.step(sample, timestep, sample, generator=generator).prev_sample
         if not (sample.isfinite().all() and (signal >= 0).all() and (signal <= 1).all()):
-            raise InputError(
-                f"{folder.name}/scheduler_config.json is no schedule of noise from 0 to 1; copy it again."
-            )
-    return scheduler_class.from_config(options)  # one that has taken no step
+            raise InputError(f"{folder}/scheduler_config.json is no schedule of noise from 0 to 1; copy it again.")

@@ -20,10 +20,12 @@ class Objective(nn.Module):
     Attributes:
         sampled: name of the network that makes images; EMA averages it and the pipeline holds it.
         asks: whether it takes a `Vocabulary`, of which its pipeline can be asked to show something.
+        num_compared: generated images that a validation loss compares with the held-out slices, where it does.
     """
 
     sampled: str
     asks: bool = False
+    num_compared = 256
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield `(network name, scalar loss)` in the order of the paper's algorithm."""

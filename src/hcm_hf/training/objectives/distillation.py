@@ -187,7 +187,7 @@ class MomentMatching(PairedDiffusion):
         pipeline.set_progress_bar_config(disable=True)
         known = find_labels(batch, self.vocabulary)
         known = known[known < self.null_label]
-        labels = known[torch.linspace(0, len(known) - 1, 256).round().long()]
+        labels = known[torch.linspace(0, len(known) - 1, self.num_compared).round().long()]
         images = [
             pipeline(
                 len(part), torch.Generator().manual_seed(index), class_labels=part, output_type="pt", return_dict=False

@@ -98,8 +98,9 @@ class GAN(Objective):
 
         Both sets hold the classes in the same shares; whether an image shows its class is not measured.
         """
-        latents = self.generator.sample_latents(256, torch.Generator().manual_seed(0)).split(64)
-        classes = batch.class_labels[torch.linspace(0, len(batch) - 1, 256).round().long()].split(64)
+        latents = self.generator.sample_latents(self.num_compared, torch.Generator().manual_seed(0)).split(64)
+        chosen = torch.linspace(0, len(batch) - 1, self.num_compared).round().long()
+        classes = batch.class_labels[chosen].split(64)
         generated = torch.cat([self.generator.decode(*chunk) for chunk in zip(latents, classes, strict=True)])
         return kernel_distance(generated, batch.images)
 

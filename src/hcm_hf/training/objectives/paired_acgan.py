@@ -78,9 +78,8 @@ class PairedACGAN(Objective):
 
     def validation_loss(self, batch: SliceBatch) -> torch.Tensor:
         """Kernel distance between slices generated from fixed latents and the held-out slices, as in `GAN`."""
-        count = 256
-        latents = self.generator.sample_latents(count, torch.Generator().manual_seed(0)).split(64)
-        chosen = torch.linspace(0, len(batch) - 1, count).round().long()
+        latents = self.generator.sample_latents(self.num_compared, torch.Generator().manual_seed(0)).split(64)
+        chosen = torch.linspace(0, len(batch) - 1, self.num_compared).round().long()
         labels = find_labels(batch, self.vocabulary)[chosen].split(64)
         walls = read_walls(batch.masks)[chosen].split(64)
         generated = [self.generator(*chunk)[:, :1] for chunk in zip(latents, labels, walls, strict=True)]
