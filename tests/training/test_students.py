@@ -32,6 +32,8 @@ def test_a_student_needs_a_teacher_that_can_teach_it_and_no_other_has_one(config
         ({"teacher": str(tmp_path / "unknown")}, "unknown has no record of a training of ddpm, tuned"),
         ({"teacher": str(distilled)}, "distilled has no record of a training of ddpm, tuned"),
         ({"recipe": "tuned"}, "recipe tuned of ddpm has no teacher; leave teacher out"),
+        ({"guide": str(distilled)}, "guide .*distilled has no record of a training of ddpm, tuned"),
+        ({"recipe": "tuned", "teacher": None, "guide": teacher}, "has no teacher; leave guide out"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0; it must be at least 1"),
         (
             {"recipe": "tuned", "num_inference_steps": 2},
@@ -46,9 +48,13 @@ def test_a_student_needs_a_teacher_that_can_teach_it_and_no_other_has_one(config
 
 def test_a_student_goes_on_with_its_own_teacher_alone(config, teacher, tmp_path):
     student = replace(config, family="ddpm", recipe="distilled", num_epochs=1, teacher=teacher, num_inference_steps=2)
+    student = replace(student, guide=str(Path(teacher) / "last"))
     taught, own = (written(Path(run)) for run in (teacher, train(student)))
     assert taught["train_patients"] == own["train_patients"] and own["teacher_hash"] == hash_model(teacher)
+    assert own["guide_hash"] == hash_model(student.guide)
     assert HCMPipeline.from_pretrained(config.output_dir).config.num_inference_steps == 2
     tuned = replace(config, family="ddpm", recipe="tuned", num_epochs=1, output_dir=str(tmp_path / "other"), seed=1)
     with pytest.raises(InputError, match="holds a run with teacher_hash"):
         train(replace(student, teacher=str(train(tuned))))
+    with pytest.raises(InputError, match="holds a run with guide_hash"):
+        train(replace(student, guide=None))

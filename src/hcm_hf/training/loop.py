@@ -76,6 +76,8 @@ def train(config: TrainingConfig, recipe: Recipe | None = None) -> Path:
 
     # Build the networks, their optimizers and the state that ties them together.
     teachers = {}
+    if recipe.taught_by is not None:
+        written["guide_hash"] = None  # a run without a guide does not go on with one, nor the reverse
     for name, folder in _teachers(config, recipe, written["dataset_fingerprint"]).items():
         teachers[name] = HCMPipeline.from_pretrained(folder, device=accelerator.device)
         written[f"{name}_hash"] = hash_model(folder)
