@@ -101,6 +101,7 @@ def _check_rows(split: datasets.Dataset, name: str, split_name: str) -> set[tupl
     for key in _PICTURES:
         raw = raw.cast_column(key, datasets.Image(decode=False))
     columns = list(features(()))
+    classes = {key: len(split.features[key].names) for key in ("group", "phase")}
     batches = raw.select_columns(columns).iter(_BATCH)
     rows = (values for batch in batches for values in zip(*(batch[key] for key in columns), strict=True))
     for index, values in enumerate(rows):
@@ -109,8 +110,8 @@ def _check_rows(split: datasets.Dataset, name: str, split_name: str) -> set[tupl
         for key in _NEEDED:
             if row[key] is None:
                 raise InputError(f"{name} has nothing in column '{key}' of {place}; prepare it again.")
-        for key in ("group", "phase"):
-            if row[key] is not None and not 0 <= row[key] < len(split.features[key].names):
+        for key, count in classes.items():
+            if row[key] is not None and not 0 <= row[key] < count:
                 raise InputError(f"{name} has class {row[key]} in column '{key}' of {place}.")
         if row["slice_index"] < 0 or row["num_slices"] < 1:
             raise InputError(f"{name} has a slice_index below 0 or num_slices below 1 in {place}; prepare it again.")
