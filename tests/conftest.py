@@ -17,11 +17,13 @@ os.environ |= environment(_HUB.url, _HOME.name, token="ada-writes") | {"GRADIO_A
 import datasets  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from shared import shared_folder  # noqa: E402
 from tiny import build_tiny, notes  # noqa: E402
 
 from hcm_hf.data import phantom  # noqa: E402
 from hcm_hf.data.dataset import build_dataset, prepare_dataset  # noqa: E402
 from hcm_hf.evaluation import extractors  # noqa: E402
+from hcm_hf.metrics import bootstrap  # noqa: E402
 
 
 _EXTRA = extractors._PACKAGES
@@ -50,6 +52,14 @@ def with_imagenet(monkeypatch):
     extractors.load_imagenet.cache_clear()
 
 
+@pytest.fixture(scope="module")
+def few_resamples():
+    """Few resamples in each interval; what many of them give is tested with the bootstrap."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "RESAMPLES", 50)
+        yield
+
+
 @pytest.fixture
 def hub(monkeypatch):
     """An empty Hub; ada is logged in, and has a second token that may only read. The client tries again at once."""
@@ -68,7 +78,7 @@ def hub(monkeypatch):
 def cohort(tmp_path_factory):
     """A synthetic cohort on disk: four patients each of HCM and NOR, one with its cine."""
     folder = tmp_path_factory.mktemp("cohort") / "acdc"
-    phantom.write_cohort(folder, num_patients_per_group=4, groups=("HCM", "NOR"))
+    phantom.write_cohort(folder, num_patients_per_group=4, groups=("HCM", "NOR"), num_proc=1)
     return folder
 
 
@@ -84,6 +94,17 @@ def dataset_dir(cohort, tmp_path_factory):
     folder = tmp_path_factory.mktemp("dataset") / "cohort-16"
     prepare_dataset(cohort, folder, resolution=16)
     return folder
+
+
+@pytest.fixture(scope="session")
+def dataset_of_twenty(tmp_path_factory, worker_id):
+    """Ten synthetic patients each of HCM and NOR as a dataset of 32-pixel slices."""
+
+    def make(folder):
+        phantom.write_cohort(folder / "acdc", num_patients_per_group=10, groups=("HCM", "NOR"), num_proc=1)
+        prepare_dataset(folder / "acdc", folder / "dataset", resolution=32)
+
+    return shared_folder(tmp_path_factory, worker_id, "twenty", make) / "dataset"
 
 
 @pytest.fixture(scope="session")

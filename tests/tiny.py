@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.slices import SliceBatch
 from hcm_hf.data.vocabulary import Vocabulary
-from hcm_hf.training.recipes import FAMILIES, Family, Recipe
+from hcm_hf.training.recipes import FAMILIES, INSTRUMENTS, Family, Recipe
 from hcm_hf.utils.names import INSTRUMENT_FOLDERS
 
 
@@ -77,6 +78,15 @@ def tiny_families() -> dict[str, Family]:
     }
 
 
+def tiny_instruments() -> dict[str, Family]:
+    """The networks of the evaluation at a tiny size."""
+    sizes = {"encoder": {"block_out_channels": (8, 16, 64)}}
+    return {
+        name: replace(family, recipes={"default": resized(family.recipes["default"], sizes)})
+        for name, family in INSTRUMENTS.items()
+    }
+
+
 def build_tiny(family: str, seed: int = 0, recipe: str = "paper", teacher=None, **losses):
     """A family's objective at its tiny size, 16 pixels, with its recipe's losses; a student gets a `teacher`."""
     found = tiny_recipe(family, recipe)
@@ -94,6 +104,11 @@ def sample(family: str, pipeline, batch_size: int = 3) -> np.ndarray:
     """Images (B, H, W, 1) of seed 0, in few steps where the family takes steps."""
     generator = torch.Generator().manual_seed(0)
     return pipeline(batch_size, generator=generator, output_type="np", **QUICK_CALL.get(family, {})).images
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    """The PNG files in a folder, by name."""
+    return {path.name: path.read_bytes() for path in folder.glob("*.png")}
 
 
 def batch_of(images, class_labels=None):
