@@ -17,11 +17,13 @@ os.environ |= environment(_HUB.url, _HOME.name, token="ada-writes") | {"GRADIO_A
 import datasets  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from shared import shared_folder  # noqa: E402
 from tiny import build_tiny, notes  # noqa: E402
 
 from hcm_hf.data import phantom  # noqa: E402
 from hcm_hf.data.dataset import prepare_dataset  # noqa: E402
 from hcm_hf.evaluation import extractors  # noqa: E402
+from hcm_hf.metrics import bootstrap  # noqa: E402
 
 
 _EXTRA = extractors._PACKAGES
@@ -58,6 +60,14 @@ def with_imagenet(monkeypatch):
     extractors.load_imagenet.cache_clear()
 
 
+@pytest.fixture(scope="module")
+def few_resamples():
+    """Few resamples in each interval; what many of them give is tested with the bootstrap."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "RESAMPLES", 50)
+        yield
+
+
 @pytest.fixture
 def hub(monkeypatch):
     """An empty Hub; ada is logged in, and has a second token that may only read. The client tries again at once."""
@@ -92,6 +102,17 @@ def dataset_dir(cohort, tmp_path_factory):
 def splits(dataset_dir):
     """The same dataset, opened."""
     return datasets.load_from_disk(dataset_dir)
+
+
+@pytest.fixture(scope="session")
+def dataset_of_twenty(tmp_path_factory, worker_id):
+    """Ten synthetic patients each of HCM and NOR as a dataset of 32-pixel slices."""
+
+    def make(folder):
+        phantom.write_cohort(folder / "acdc", num_patients_per_group=10, groups=("HCM", "NOR"), num_proc=1)
+        prepare_dataset(folder / "acdc", folder / "dataset", resolution=32)
+
+    return shared_folder(tmp_path_factory, worker_id, "twenty", make) / "dataset"
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-
 QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split() + [
     *("--disable-component-update", "--disable-sync")
 ]
+PAIRED, PAIRED_GAN = "ddpm-tuned", "acgan-paired"
+NAMES = ("vae", "gan", "dcgan", "acgan", PAIRED_GAN, "infogan", "ddpm", PAIRED)  # of the tests' models, as listed
 MODULES = ("hcm_hf.hub.serving", "notes", "scores", "generators", "catalogue", "copies", "studio", "handlers")
 
 

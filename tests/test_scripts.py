@@ -13,13 +13,8 @@ from PIL import Image
 from tiny import build_tiny
 
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-
-
-def script(name, *arguments, **environment):
-    command = [sys.executable, str(SCRIPTS / name), *map(str, arguments)]
-    env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run(command, capture_output=True, text=True, env=env)
 
 
 @pytest.fixture
@@ -39,15 +34,18 @@ def script_here(monkeypatch, capsys):
     return run
 
 
-def succeed(name, *arguments, **environment):
-    result = script(name, *arguments, **environment)
+def succeed(name, *arguments):
+    """Run a script as a user does, in a process of its own; return what it said."""
+    command = [sys.executable, str(SCRIPTS / name), *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert result.returncode == 0, result.stderr
     return result.stdout
 
 
 def test_from_patients_to_a_report(tmp_path, script_here):
     cohort, dataset, model = tmp_path / "cohort", tmp_path / "dataset", tmp_path / "run"
-    succeed("write_phantom.py", "--output_dir", cohort, "--num_patients_per_group", 3, "--num_proc", 2)
+    few = ("--num_patients_per_group", 3, "--groups", "HCM", "NOR")
+    succeed("write_phantom.py", "--output_dir", cohort, *few, "--num_proc", 2)
     preparation = ("--acdc", cohort, "--output_dir", dataset, "--resolution", 16, "--num_proc", 1)
     table = script_here("prepare_dataset.py", *preparation).stdout
     assert "train       HCM" in table and "left out: nothing" in table and f"dataset: {dataset}" in table
@@ -194,10 +192,12 @@ def test_a_training_that_cannot_be_pushed_does_not_begin(hub, dataset_dir, tmp_p
     assert "are for --push_to_hub" in script_here(*prepared, "--public").stderr
 
 
-def test_images_are_made_in_the_precision_that_accelerate_is_told(tmp_path, paired_model):
+def test_images_are_made_in_the_precision_that_accelerate_is_told(tmp_path, paired_model, monkeypatch, script_here):
     arguments = ("--model", paired_model, "--output_dir", tmp_path / "images", "--num_images", 2)
-    succeed("generate.py", *arguments, "--num_inference_steps", 2, ACCELERATE_MIXED_PRECISION="bf16")
+    with monkeypatch.context() as patch:
+        patch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+        assert script_here("generate.py", *arguments, "--num_inference_steps", 2).returncode == 0
     lines = (tmp_path / "images" / "manifest.jsonl").read_text().splitlines()
     assert [json.loads(line)["mixed_precision"] for line in lines] == ["bf16", "bf16"]
-    said = script("generate.py", *arguments, "--num_inference_steps", 2)
+    said = script_here("generate.py", *arguments, "--num_inference_steps", 2)
     assert said.returncode == 2 and "holds images with mixed_precision bf16, not None" in said.stderr

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -89,6 +90,15 @@ def shrink(patch):
     patch.setattr(Objective, "num_compared", 32)
 
 
+def tiny_instruments() -> dict[str, Family]:
+    """The networks of the evaluation at a tiny size."""
+    sizes = {"encoder": {"block_out_channels": (8, 16, 64)}}
+    return {
+        name: replace(family, recipes={"default": resized(family.recipes["default"], sizes)})
+        for name, family in INSTRUMENTS.items()
+    }
+
+
 def build_tiny(family: str, seed: int = 0, recipe: str = "paper", teacher=None, guide=None, **losses):
     """A family's objective at its tiny size, 16 pixels, with its recipe's losses; a student gets a `teacher`."""
     found = tiny_recipe(family, recipe)
@@ -108,6 +118,11 @@ def sample(family: str, pipeline, batch_size: int = 3) -> np.ndarray:
     """Images (B, H, W, 1) of seed 0, in few steps where the family takes steps."""
     generator = torch.Generator().manual_seed(0)
     return pipeline(batch_size, generator=generator, output_type="np", **QUICK_CALL.get(family, {})).images
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    """The PNG files in a folder, by name."""
+    return {path.name: path.read_bytes() for path in folder.glob("*.png")}
 
 
 def batch_of(images, class_labels=None):

@@ -9,7 +9,15 @@ from tiny import save_encoder, save_instrument
 
 from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.cohort import PHASES, STRUCTURES
-from hcm_hf.evaluation.encoder import Encoder, Instrument, Predictions, check_encoder, encoder_quality, load_encoder
+from hcm_hf.evaluation.encoder import (
+    Encoder,
+    Instrument,
+    Predictions,
+    check_encoder,
+    encoder_quality,
+    hash_encoder,
+    load_encoder,
+)
 from hcm_hf.evaluation.images import RealSlices, read_split
 from hcm_hf.evaluation.typed import plain
 from hcm_hf.models import VAE, SliceEncoder
@@ -48,6 +56,7 @@ def test_both_runs_or_their_best_are_loaded(tmp_path, inside):
 @pytest.mark.parametrize("name", ["features", "segmenter"])
 def test_the_hash_changes_with_one_weight_and_with_nothing_else(tmp_path, name):
     first = load_encoder(save(tmp_path / "one"))
+    assert hash_encoder(tmp_path / "one") == (first.features.hash, first.segmenter.hash)
     hashes = {one: vars(first)[one].hash for one in ("features", "segmenter")}
     other = load_encoder(save(tmp_path / "two", version="1"))
     assert {one: vars(other)[one].hash for one in hashes} == hashes

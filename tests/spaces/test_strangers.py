@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 
 import pytest
 import yaml
@@ -23,15 +24,16 @@ def app():
         yield names
 
 
+@contextmanager
 def page_of(app, names, dataset=None):
-    """A page that serves repositories with the operator's token, ada's."""
+    """A visitor of a page that serves repositories with the operator's token, ada's."""
     generators, problems = app["find_generators"](names)
     assert problems == []
-    return served(app, app["build_demo"](generators, dataset=dataset))
+    with served(app, app["build_demo"](generators, dataset=dataset)) as url:
+        yield Client(url, verbose=False)
 
 
-def nearest(url, model):
-    client = Client(url, verbose=False)
+def nearest(client, model):
     client.predict(model, 2, 0, api_name="/generate")
     return client.predict(0, api_name="/nearest")
 
@@ -51,23 +53,23 @@ def test_a_private_dataset_is_shown_to_nobody(app, hub, trained_on, dataset_dir)
     push_dataset(dataset_dir, "ada/patients", private=True)
     load_dataset("ada/patients")  # so that the operator's cache has it
     model = trained_on("ada/hearts", dataset="ada/patients", dataset_repository="ada/patients")
-    with page_of(app, [model]) as url, pytest.raises(Exception, match="ada/patients cannot be shown") as error:
-        nearest(url, model)
+    with page_of(app, [model]) as client, pytest.raises(Exception, match="ada/patients cannot be shown") as error:
+        nearest(client, model)
     assert "/" not in str(error.value).replace("ada/patients", "")
     hub.repos["dataset", "ada/patients"].gated = "auto"
     hub.repos["dataset", "ada/patients"].private = False
-    with page_of(app, [model]) as url, pytest.raises(Exception, match="cannot be shown"):
-        nearest(url, model)
+    with page_of(app, [model]) as client, pytest.raises(Exception, match="cannot be shown"):
+        nearest(client, model)
 
 
 def test_a_public_dataset_is_shown_and_never_whose_it_is(app, hub, trained_on, dataset_dir, cohort):
     push_dataset(dataset_dir, "ada/patients", private=True)
     model = trained_on("ada/hearts", dataset_repository="ada/patients")
-    with page_of(app, [model], dataset="ada/patients") as url:  # the operator has said so
-        shown = [nearest(url, model)[0]]
+    with page_of(app, [model], dataset="ada/patients") as client:  # the operator has said so
+        shown = [nearest(client, model)[0]]
     hub.repos["dataset", "ada/patients"].private = False
-    with page_of(app, [model]) as url:
-        shown.append(nearest(url, model)[0])
+    with page_of(app, [model]) as client:
+        shown.append(nearest(client, model)[0])
     patients = [patient.name for folder in cohort.iterdir() for patient in folder.iterdir()]
     assert len(patients) == 8
     for likest in shown:
@@ -82,10 +84,10 @@ def test_a_repository_names_no_folder_of_the_machine(app, trained_on, dataset_di
     places = (str(dataset_dir), f"../..{dataset_dir}", "local/folder", "ada/patients@../../x")
     notes = [{key: place} for key in ("dataset", "dataset_repository") for place in places]
     models = [trained_on(f"bob/stranger-{number}", **one) for number, one in enumerate(notes)]
-    with page_of(app, models) as url:
+    with page_of(app, models) as client:
         for model in models:
             with pytest.raises(Exception, match="are not here|cannot be shown") as error:
-                nearest(url, model)
+                nearest(client, model)
             assert str(dataset_dir.parent) not in str(error.value)
 
 

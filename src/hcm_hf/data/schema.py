@@ -101,7 +101,7 @@ def _check_rows(split: datasets.Dataset, name: str, split_name: str) -> set[tupl
     for key in _PICTURES:
         raw = raw.cast_column(key, datasets.Image(decode=False))
     columns = list(features(()))
-    num_classes = {key: len(split.features[key].names) for key in ("group", "phase")}
+    classes = {key: len(split.features[key].names) for key in ("group", "phase")}
     batches = raw.select_columns(columns).iter(_BATCH)
     rows = (values for batch in batches for values in zip(*(batch[key] for key in columns), strict=True))
     for index, values in enumerate(rows):
@@ -110,7 +110,7 @@ def _check_rows(split: datasets.Dataset, name: str, split_name: str) -> set[tupl
         for key in _NEEDED:
             if row[key] is None:
                 raise InputError(f"{name} has nothing in column '{key}' of {place}; prepare it again.")
-        for key, count in num_classes.items():
+        for key, count in classes.items():
             if row[key] is not None and not 0 <= row[key] < count:
                 raise InputError(f"{name} has class {row[key]} in column '{key}' of {place}.")
         if row["slice_index"] < 0 or row["num_slices"] < 1:

@@ -136,6 +136,20 @@ def load_segmenter(folder: str | Path, device: str | torch.device = "cpu") -> In
     return _load_instrument(_find(folder), INSTRUMENT_FOLDERS[1], device)
 
 
+def hash_encoder(folder: str | Path) -> tuple[str, str]:
+    """Return the hashes of the feature encoder and of the segmenter in a folder, which takes no time.
+
+    Args:
+        folder: as in `load_encoder`.
+
+    Raises:
+        InputError: if one of the two is missing.
+    """
+    place = _find(folder)
+    features, segmenter = (_hash(_find_instrument(place, name)) for name in INSTRUMENT_FOLDERS)
+    return features, segmenter
+
+
 def _find(folder: str | Path) -> Path:
     """Where an encoder is, downloaded if it is in a repository."""
     if (repository := parse_repository(folder)) is None:
@@ -143,7 +157,8 @@ def _find(folder: str | Path) -> Path:
     return download(repository[0], [f"{name}/*" for name in INSTRUMENT_FOLDERS], revision=repository[1])
 
 
-def _load_instrument(folder: Path, name: str, device: str | torch.device) -> Instrument:
+def _find_instrument(folder: Path, name: str) -> Path:
+    """Where one of the networks of an encoder is."""
     runs = (folder / name, folder / name / "best")
     found = next((path for path in runs if (path / "config.json").is_file() and (path / CONFIG_FILE).is_file()), None)
     if found is None:
@@ -151,12 +166,22 @@ def _load_instrument(folder: Path, name: str, device: str | torch.device) -> Ins
             f"encoder {folder} holds no encoder: it has no network in '{name}'; train both with "
             "scripts/train_encoder.py."
         )
+    return found
+
+
+def _hash(found: Path) -> str:
+    """The first 16 digits of SHA-256 over the configuration and the weights in a folder."""
+    return hashlib.sha256((found / "config.json").read_bytes() + (found / _WEIGHTS).read_bytes()).hexdigest()[:16]
+
+
+def _load_instrument(folder: Path, name: str, device: str | torch.device) -> Instrument:
+    found = _find_instrument(folder, name)
     check_sums(found)
     try:
         written, kind = read_json(found / CONFIG_FILE), read_json(found / "config.json")["_class_name"]
         if kind == SliceEncoder.__name__:
             network = load_network(SliceEncoder, found / _WEIGHTS, _segment_once, torch.float32).to(device)
-        digest = hashlib.sha256((found / "config.json").read_bytes() + (found / _WEIGHTS).read_bytes())
+        digest = _hash(found)
         patients, version = written["train_patients"], written["version"]
     except Exception as error:  # an odd option ends in any kind of error where the network is built
         raise InputError(f"The encoder in {found} is damaged; train it again ({first_line(error)}).") from error
@@ -165,7 +190,7 @@ def _load_instrument(folder: Path, name: str, device: str | torch.device) -> Ins
     if not isinstance(version, str) or not all(isinstance(name, str) for name in network.config.groups):
         raise InputError(f"The encoder in {found} is damaged; train it again.")
     known = read_identities(patients, f"encoder {folder}")
-    return Instrument(network, version, digest.hexdigest()[:16], known, device)
+    return Instrument(network, version, digest, known, device)
 
 
 def _segment_once(network: SliceEncoder) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 
@@ -29,8 +30,7 @@ def read_typed(kind: Any, value: Any) -> Any:
     if get_origin(kind) is types.UnionType:
         return None if value is None else read_typed(inner[0], value)
     if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
-        hints = get_type_hints(kind)
-        found = {name: read_typed(hint, value[name]) for name, hint in hints.items() if name in value}
+        found = {name: read_typed(hint, value[name]) for name, hint in _hints(kind).items() if name in value}
         try:
             return kind(**found)
         except TypeError as error:
@@ -44,3 +44,9 @@ def read_typed(kind: Any, value: Any) -> Any:
     if kind in (int, bool, str) and isinstance(value, kind):
         return value
     raise ValueError(f"{value!r} is no {kind}")
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's attributes."""
+    return get_type_hints(kind)

@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple
 
 from hcm_hf.data.slices import Slices
 from hcm_hf.data.vocabulary import Chosen
-from hcm_hf.evaluation.encoder import load_encoder
+from hcm_hf.evaluation.encoder import hash_encoder
 from hcm_hf.evaluation.extractors import is_installed
 from hcm_hf.evaluation.kept import PARTS_FOLDER
 from hcm_hf.evaluation.report import REPORT_FILE, Report, Source
@@ -254,11 +254,10 @@ class Family(Training):
             return False
         if not (self.is_generated() and self.encoder.is_trained()):
             return False
-        encoder = load_encoder(self.encoder.run_dir)
         return (
             report.generator.model_hash == read_json(self.image_dir / SETTINGS_FILE)["model_hash"]
             and report.n_generated == len(self._manifest())
-            and (report.encoder.hash, report.segmenter.hash) == (encoder.features.hash, encoder.segmenter.hash)
+            and (report.encoder.hash, report.segmenter.hash) == hash_encoder(self.encoder.run_dir)
             and (report.hcm_hf_version, report.seed) == (__version__, self.plan.settings["seed"])
             and report.paper_compat_artefact is not None
             and not ("realism" in report.left_out and is_installed())

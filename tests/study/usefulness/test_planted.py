@@ -6,8 +6,7 @@ import datasets
 import numpy as np
 import pytest
 
-from hcm_hf.data import phantom
-from hcm_hf.data.dataset import build_dataset
+from hcm_hf.data.dataset import load_dataset
 from hcm_hf.data.preparation import PreparationReport, save_splits
 from hcm_hf.evaluation.parts.anatomy import CHAMBERS
 from hcm_hf.evaluation.usefulness import read_held_out
@@ -40,10 +39,8 @@ PLAN = Plan(
 
 
 @pytest.fixture(scope="module")
-def splits(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cohort") / "acdc"
-    phantom.write_cohort(folder, num_patients_per_group=10, groups=("HCM", "NOR"), num_proc=1)
-    return build_dataset(folder, resolution=32)[0]
+def splits(dataset_of_twenty):
+    return load_dataset(dataset_of_twenty)
 
 
 @pytest.fixture
