@@ -166,6 +166,11 @@ def test_compare_copies_scores_and_interpolation(page):
     assert page.locator("#likest .grid-wrap img").count() == 6
     assert -1 <= float(page.input_value("#correlation input")) <= 1
     page.get_by_role("tab", name="Scores").click()
+    assert "Are they copies?" in page.inner_text("#copy_rate")  # a number in words, and what real patients have
+    shown = [one.input_value() for one in page.locator("#copy_rate input").all()]
+    assert len(shown) == 2 and 0 <= float(shown[0]) <= 1
+    page.get_by_role("button", name="All numbers").click()
+    page.wait_for_selector("#scores table")
     assert "relative" not in page.inner_text("#scores") and "ssim_random" in page.inner_text("#scores")
     choose(page, "vae")
     page.wait_for_selector("#no_report", state="visible")

@@ -222,6 +222,7 @@ def test_nothing_of_a_stranger_acts_in_the_page(app, hub, tmp_path):
         page.on("request", lambda request: asked.append(request.url))
         page.goto(url)
         page.get_by_role("tab", name="Scores").click()
+        page.get_by_role("button", name="All numbers").click()
         page.wait_for_selector("#scores table")
         assert page.inner_text("#scores").split() == ["generated", "ssim_random", "0.500", "[0.400,", "0.600]"]
         assert "bob/class is left out" in page.inner_text("#problems")
@@ -249,12 +250,14 @@ def test_nothing_of_a_stranger_acts_in_the_page(app, hub, tmp_path):
     ],
 )
 def test_a_report_is_known_names_and_numbers(changed, app, tmp_path):
-    assert app["read_table"](tmp_path) is None
+    assert app["read_scores"](tmp_path) is None
     (tmp_path / "metrics.json").write_text(json.dumps(REPORT))
-    whole = app["read_table"](tmp_path)
+    scores = app["read_scores"](tmp_path)
+    whole, (value, real) = scores.table, scores.pair("ssim_random")
+    assert value == real == 0.5 and scores.pair("kid_imagenet") is None
     assert "| ssim_random | 0.500 [0.400, 0.600] | 0.500 [0.400, 0.600] |" in whole and "20 / 10 (4 patients" in whole
     (tmp_path / "metrics.json").write_text(json.dumps(REPORT | changed))
-    table = app["read_table"](tmp_path)
+    table = app["read_scores"](tmp_path).table
     assert "0.500 [0.400, 0.600]" in table and not set("<>!()") & set(table.split("\n\n")[0])
     assert "evil" not in table and "e+" not in table and "nan" not in table
 
@@ -265,7 +268,7 @@ def test_a_report_is_known_names_and_numbers(changed, app, tmp_path):
 )
 def test_a_damaged_report_is_none(report, app, tmp_path):
     (tmp_path / "metrics.json").write_text(report)
-    assert app["read_table"](tmp_path) is None
+    assert app["read_scores"](tmp_path) is None
     (tmp_path / "report.json").write_text(report)
     assert app["read_reports"](tmp_path) == {}
 
