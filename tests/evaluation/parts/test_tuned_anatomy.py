@@ -19,7 +19,8 @@ PIXEL = 4.0  # mm at 32 px
 def test_hcm_prompts_give_thicker_walls_than_healthy_ones(dataset_of_twenty, tmp_path, monkeypatch):
     """By 3 mm at least, in end diastole, measured in the masks that come with the images.
 
-    The model is asked with much guidance, as it is trained for a few steps only; of seeds 1 to 4 the least difference was 5.2 mm.
+    The model is asked with much guidance, as it is trained for a few steps only. Of seeds 1 to 4 the least difference
+    was 5.2 mm.
     """
     family = FAMILIES["ddpm"]
     smaller = {"unet": {"block_out_channels": (16, 32), "num_attention_levels": 1, "patch_size": 4}}
