@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from tiny import resized
 
-from hcm_hf.data import phantom
-from hcm_hf.data.dataset import prepare_dataset
 from hcm_hf.metrics.anatomy import wall_thickness
 from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.training.config import TrainingConfig
@@ -18,12 +16,14 @@ from hcm_hf.training.recipes import FAMILIES
 PIXEL = 4.0  # mm at 32 px
 
 
-def test_hcm_prompts_give_thicker_walls_than_healthy_ones(tmp_path, monkeypatch):
-    """By 3 mm at least, in end diastole, measured in the masks that come with the images."""
-    phantom.write_cohort(tmp_path / "cohort", num_patients_per_group=8, groups=("HCM", "NOR"))
-    prepare_dataset(tmp_path / "cohort", tmp_path / "dataset", resolution=32)
+def test_hcm_prompts_give_thicker_walls_than_healthy_ones(dataset_of_twenty, tmp_path, monkeypatch):
+    """By 3 mm at least, in end diastole, measured in the masks that come with the images.
+
+    The model is asked with much guidance, as it is trained for a few steps only. Of seeds 1 to 4 the least difference
+    was 5.2 mm.
+    """
     family = FAMILIES["ddpm"]
-    smaller = {"unet": {"block_out_channels": (16, 32), "num_attention_levels": 1, "patch_size": 2}}
+    smaller = {"unet": {"block_out_channels": (16, 32), "num_attention_levels": 1, "patch_size": 4}}
     recipe = resized(family.recipes["tuned"], smaller)
     recipe = replace(recipe, losses=recipe.losses | {"max_snr": 5.0})
     monkeypatch.setitem(FAMILIES, "ddpm", replace(family, recipes={"tuned": recipe}))
@@ -31,11 +31,11 @@ def test_hcm_prompts_give_thicker_walls_than_healthy_ones(tmp_path, monkeypatch)
         TrainingConfig(
             family="ddpm",
             recipe="tuned",
-            dataset=str(tmp_path / "dataset"),
+            dataset=str(dataset_of_twenty),
             output_dir=str(tmp_path / "run"),
             groups=("HCM", "NOR"),
-            num_epochs=60,
-            train_batch_size=12,
+            num_steps=350,
+            train_batch_size=24,
             learning_rate=3e-3,
             ema_decay=0.98,
             checkpointing_epochs=1000,
@@ -50,8 +50,8 @@ def test_hcm_prompts_give_thicker_walls_than_healthy_ones(tmp_path, monkeypatch)
             48,
             torch.Generator().manual_seed(0),
             num_inference_steps=10,
-            conditions={"group": group, "phase": "ED"},
-            guidance_scale=1.5,
+            conditions={"group": group, "phase": "ED", "level": "mid"},
+            guidance_scale=3.0,
             output_type="np",
         )
         thickness = wall_thickness(output.masks, PIXEL)
