@@ -82,7 +82,13 @@ def accelerate(host: int) -> list[str]:
     ]
 
 
-LAUNCHERS = {"torchrun": torchrun, "accelerate launch": accelerate}
+def ranks(host: int) -> list[str]:
+    """How a scheduler starts a host's process, without a launcher: `docs/how-to/cluster.md`."""
+    known = {"RANK": host, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": _ADDRESSES[0], "MASTER_PORT": _PORT}
+    return ["env", *(f"{name}={value}" for name, value in known.items()), sys.executable]
+
+
+LAUNCHERS = {"torchrun": torchrun, "accelerate launch": accelerate, "ranks of a scheduler": ranks}
 _ONE_HOST = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
 
 
