@@ -1,5 +1,6 @@
 """Folders that all workers of a test run share."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ def shared_folder(factory: pytest.TempPathFactory, worker: str, name: str, make:
     made = folder.with_suffix(".made")
     with FileLock(folder.with_suffix(".lock")):
         if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # what a worker that failed has left
             make(folder)
             made.touch()
     return folder

@@ -183,7 +183,7 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, visibi
                     for label in ("score_model", "score_real"):
                         answers.append(gr.Number(label=t(label), precision=3, interactive=False, min_width=120))
                 asked.append(row)
-            with gr.Accordion(t("all_scores"), open=False):
+            with gr.Accordion(t("all_scores"), open=False) as all_scores:
                 gr.Markdown(t("all_scores_info"))
                 scores = gr.Markdown(elem_id="scores")
             losses = gr.Image(label=t("losses"), type="filepath", interactive=False, height=420)
@@ -203,7 +203,7 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, visibi
     controls += [mask_group, overlay, quick, slow, masks, latent_group, no_latents]
     downloads = [png, nifti, masks]
     leftovers = [gallery, taken, made, *downloads, path, likest]
-    facts = [no_dataset, copy_group, *asked, *answers, no_report, scores, losses, card]
+    facts = [no_dataset, copy_group, *asked, *answers, no_report, all_scores, scores, losses, card]
     _start_with(controls, handlers.controls(first))
     page = {"inputs": model, "outputs": [*controls, *facts, *leftovers]}
     quiet = {"api_visibility": "private", "show_progress": "hidden"}

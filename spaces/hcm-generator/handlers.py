@@ -313,10 +313,10 @@ def _visible(shown: object) -> dict:
 
 
 def _scored(scores: Scores | None) -> list:
-    """The question of each of the `ASKED`, with its two numbers, where it has an answer; that there are none; all."""
+    """The questions that have an answer, their numbers, whether there is no report, whether there is one, and all."""
     answers = [(scores and scores.pair(name)) or (None, None) for name in ASKED]
     questions = [_visible(value is not None) for value, _ in answers]
-    return [*questions, *chain(*answers), _visible(scores is None), scores.table if scores else ""]
+    return [*questions, *chain(*answers), _visible(scores is None), _visible(scores), scores.table if scores else ""]
 
 
 def _wall(conditions: Conditions) -> dict:

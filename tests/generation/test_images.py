@@ -8,8 +8,8 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from parallel import in_two_processes, needs_a_fork
 from PIL import Image
-from processes import run_together
 from tiny import TINY, build_tiny, pictures
 
 from hcm_hf.generation import images as generation
@@ -118,8 +118,9 @@ def test_batch_size_does_not_change_the_images(reference, model, tmp_path, batch
     assert pictures(tmp_path / "images") == pictures(reference)
 
 
+@needs_a_fork
 def test_two_processes_make_the_same_images(reference, model, tmp_path):
-    run_together(generate_images, model, tmp_path / "images", 11)
+    in_two_processes(generate_images, model, tmp_path / "images", 11)
     assert pictures(tmp_path / "images") == pictures(reference)
     assert (tmp_path / "images/manifest.jsonl").read_text() == (reference / "manifest.jsonl").read_text()
 

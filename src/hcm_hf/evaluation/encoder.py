@@ -22,7 +22,7 @@ from hcm_hf.metrics.ranking import roc_auc
 from hcm_hf.models import SliceEncoder
 from hcm_hf.pipelines.saved import load_network
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import check_sums, read_json
+from hcm_hf.utils.files import check_sums, explained, read_json
 from hcm_hf.utils.hub import download, first_line, parse_repository
 from hcm_hf.utils.names import CONFIG_FILE, INSTRUMENT_FOLDERS
 from hcm_hf.utils.shipped import find_shipped
@@ -137,13 +137,13 @@ def load_segmenter(folder: str | Path, device: str | torch.device = "cpu") -> In
 
 
 def hash_encoder(folder: str | Path) -> tuple[str, str]:
-    """Return the hashes of the feature encoder and of the segmenter in a folder, which takes no time.
+    """Return the hashes of the feature encoder and of the segmenter in a folder, without building them.
 
     Args:
         folder: as in `load_encoder`.
 
     Raises:
-        InputError: if one of the two is missing.
+        InputError: if one of the two is missing. That their files are whole is checked by `load_encoder`.
     """
     place = _find(folder)
     features, segmenter = (_hash(_find_instrument(place, name)) for name in INSTRUMENT_FOLDERS)
@@ -171,7 +171,11 @@ def _find_instrument(folder: Path, name: str) -> Path:
 
 def _hash(found: Path) -> str:
     """The first 16 digits of SHA-256 over the configuration and the weights in a folder."""
-    return hashlib.sha256((found / "config.json").read_bytes() + (found / _WEIGHTS).read_bytes()).hexdigest()[:16]
+    whole = hashlib.sha256()
+    for path in (found / "config.json", found / _WEIGHTS):
+        with explained(path):
+            whole.update(path.read_bytes())
+    return whole.hexdigest()[:16]
 
 
 def _load_instrument(folder: Path, name: str, device: str | torch.device) -> Instrument:

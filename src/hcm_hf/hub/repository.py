@@ -95,8 +95,8 @@ def model_files(model: TrainedModel, repo_id: str, on_hub: Callable[[str | None,
     if not training["dataset_repository"]:
         training["dataset"] = Path(training["dataset"]).name
     for name in ("teacher", "guide"):
-        if teacher := training.get(name):
-            training[name] = on_hub(teacher, "model") or run_name(teacher)
+        if folder := training.get(name):
+            training[name] = on_hub(folder, "model") or run_name(folder)
     files[CONFIG_FILE] = to_json(training)
     if pipeline.library_name != "diffusers":  # whose downloads are counted by another file
         facts = {key: training[key] for key in ("family", "recipe", "resolution")}

@@ -85,10 +85,8 @@ def write_losses(runs: Sequence[Path], figure_file: str | Path, columns: int = 3
     margin = 24
     with TemporaryDirectory() as folder:
         for index, run in enumerate(runs):
-            curves, metrics = run / LOSS_FIGURE, run / METRICS_FILE
-            if not curves.is_file() or curves.stat().st_mtime_ns < metrics.stat().st_mtime_ns:  # still in training
-                curves = Path(folder) / LOSS_FIGURE
-                loss_curves(metrics, curves)
+            curves = Path(folder) / LOSS_FIGURE
+            loss_curves(run / METRICS_FILE, curves)
             with Image.open(curves) as picture:
                 tile = picture.convert("RGB").reduce(2)
             width, height = tile.width, tile.height + margin

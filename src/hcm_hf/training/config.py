@@ -33,7 +33,7 @@ class TrainingConfig:
         ema_decay: decay per step of the exponential moving average (EMA) of the weights; 0 turns averaging off.
         mixed_precision: "no", "fp16" or "bf16"; by default the setting of `accelerate launch`.
         teacher: folder or repository (user/name) of the trained model that a student learns from.
-        guide: folder or repository of a weaker model of the teacher's recipe, such as an early checkpoint of it; the
+        guide: folder or repository of a weaker model of the teacher's recipe, such as an early copy of its last/; the
             student learns from the teacher as it is pushed away from this one (autoguidance).
         num_inference_steps: sampling steps of a distilled student; 4 by default.
         seed: seed of initialisation, data order and noise.

@@ -99,6 +99,8 @@ class Recipe:
         taught = {
             name: check_teacher(name, teacher, sample_size, vocabulary) for name, teacher in (teachers or {}).items()
         }
+        if self.taught_by and "teacher" not in taught:
+            raise ValueError(f"the recipe needs a teacher, a model of recipe {self.taught_by}.")
         words = {"vocabulary": vocabulary} if self.objective.asks else {}
         sizes = self.fitted_sizes(vocabulary)
         networks = {

@@ -27,7 +27,7 @@ from hcm_hf.training.objectives.acgan import ACGAN
 from hcm_hf.training.objectives.adversarial_matching import AdversarialMatching
 from hcm_hf.training.objectives.crisp import CrispDiffusion, Crispness
 from hcm_hf.training.objectives.ddpm import Diffusion
-from hcm_hf.training.objectives.distillation import MomentMatching
+from hcm_hf.training.objectives.distillation import Autoguidance, MomentMatching
 from hcm_hf.training.objectives.encoder import SliceRecognition
 from hcm_hf.training.objectives.gan import GAN, Game
 from hcm_hf.training.objectives.infogan import InfoGAN
@@ -190,7 +190,7 @@ FAMILIES = {
             ),
             "distilled": Recipe(
                 MomentMatching,
-                losses=PAIRED | {"num_inference_steps": 4},
+                losses=PAIRED | {"num_inference_steps": 4, "autoguidance": Autoguidance()},
                 groups="all",
                 num_epochs=20,
                 learning_rate=1e-3,
@@ -205,7 +205,10 @@ FAMILIES = {
                 AdversarialMatching,
                 {"discriminator": PairedACGANDiscriminator},
                 {"discriminator": {"answers": count_answers}},
-                losses=PAIRED | OPEN | {"num_inference_steps": 1, "game": PairGame(), "adversarial_weight": 0.5},
+                losses=PAIRED
+                | OPEN
+                | {"num_inference_steps": 1, "autoguidance": Autoguidance()}
+                | {"game": PairGame(), "adversarial_weight": 0.5},
                 groups="all",
                 num_epochs=100,
                 learning_rate=1e-3,

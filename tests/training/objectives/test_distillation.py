@@ -126,18 +126,29 @@ def test_the_first_step_is_held_to_the_teacher_at_every_noise_and_others_within_
 def test_a_guided_teacher_expects_more_of_what_its_guide_lacks_at_middle_noise():
     expected, weaker = torch.ones(4, 4, 2, 2), torch.zeros(4, 4, 2, 2)
     levels = torch.tensor([0.1, 0.3, 1.9, 2.1])[:, None, None, None]
-    pushed = Autoguidance(weight=1.5, lowest=0.2, highest=2.0).push(expected, weaker, levels)
+    pushed = Autoguidance(guidance_weight=1.5, guided_above=0.2, guided_below=2.0).push(expected, weaker, levels)
     assert pushed.mean((1, 2, 3)).tolist() == [1, 1.5, 1.5, 1]
 
 
 @pytest.mark.parametrize("recipe", ["distilled", "crisp_student"])
 def test_a_student_learns_from_its_guided_teacher(recipe):
     guide = build_tiny("ddpm", recipe="tuned" if recipe == "distilled" else "crisp", seed=1).pipeline()
-    alone, guided = build_tiny("ddpm", recipe=recipe), build_tiny("ddpm", recipe=recipe, guide=guide)
+    alone = build_tiny("ddpm", recipe=recipe)
+    guide.register_to_config(ranges=alone.ranges)
+    guided = build_tiny("ddpm", recipe=recipe, guide=guide)
     noisy, labels = some_pairs()[:, :, :8, :8], torch.zeros(6, dtype=torch.int64)
     for timestep, differs in ((0, False), (400, True), (999, False)):
         asked = noisy, {"class_labels": labels}, torch.full_like(labels, timestep)
         assert torch.equal(alone.expect(*asked), guided.expect(*asked)) is not differs
+
+
+def test_a_guide_that_predicts_something_else_is_refused():
+    guide = build_tiny("ddpm", recipe="tuned", seed=1).pipeline()
+    guide.scheduler.register_to_config(prediction_type="sample")
+    with pytest.raises(ValueError, match="the guide has prediction_type sample, the teacher v_prediction"):
+        build_tiny("ddpm", recipe="distilled", guide=guide)
+    with pytest.raises(ValueError, match="the guide has mask_scale 0.5, the teacher 1.0"):
+        build_tiny("ddpm", recipe="distilled", guide=build_tiny("ddpm", recipe="crisp").pipeline())
 
 
 def test_a_student_starts_as_its_teacher_and_is_a_pipeline_like_any_other(tmp_path):

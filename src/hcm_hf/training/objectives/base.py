@@ -5,6 +5,7 @@ named network each time `losses` yields, before it lets `losses` go on.
 """
 
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ class Objective(nn.Module):
 
     sampled: str
     asks: bool = False
-    num_compared = 256
+    num_compared: ClassVar[int] = 256
 
     def losses(self, batch: SliceBatch) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield `(network name, scalar loss)` in the order of the paper's algorithm."""

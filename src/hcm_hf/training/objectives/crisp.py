@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -15,6 +16,7 @@ from hcm_hf.schedulers import convert_scheduler
 from hcm_hf.training.objectives.distillation import predict_origin
 from hcm_hf.training.objectives.paired import PairedDiffusion, by_channel, find_labels
 from hcm_hf.training.objectives.walls import no_range, ranges_of, read_walls, widen
+from hcm_hf.utils.arguments import one_of
 
 
 # Noise levels, noise over signal, between which the validation loss is told apart.
@@ -46,7 +48,7 @@ class Crispness:
 
     level_mean: float = -0.8
     level_deviation: float = 1.6
-    prediction_type: str = "v_prediction"
+    prediction_type: Literal["v_prediction", "sample"] = "v_prediction"
     max_weight: float = 2500.0
     mask_scale: float = 0.5
     image_weight: float = 3.0
@@ -87,6 +89,7 @@ class CrispDiffusion(PairedDiffusion):
             how.sampler,
             how.num_inference_steps,
         )
+        one_of("prediction_type", how.prediction_type, ("v_prediction", "sample"))
         self.crispness = how
         self.scheduler.register_to_config(prediction_type=how.prediction_type)
         self.register_buffer("wall_range", no_range())

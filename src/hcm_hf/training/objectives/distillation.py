@@ -21,19 +21,19 @@ class Autoguidance:
     """Guidance of a model by a weaker one of its kind: https://huggingface.co/papers/2406.02507.
 
     Attributes:
-        weight: 1 leaves the model as it is.
-        lowest, highest: the noise levels, noise over signal, between which it is guided
+        guidance_weight: 1 leaves the model as it is.
+        guided_above, guided_below: the noise levels, noise over signal, between which it is guided
             (https://huggingface.co/papers/2404.07724).
     """
 
-    weight: float = 1.5
-    lowest: float = 0.2
-    highest: float = 2.0
+    guidance_weight: float = 1.5
+    guided_above: float = 0.2
+    guided_below: float = 2.0
 
     def push(self, expected: torch.Tensor, weaker: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         """Push expected pairs away from the weaker model's, (B, C, H, W), at noise levels (B, 1, 1, 1)."""
-        within = (self.lowest < levels) & (levels < self.highest)
-        return expected + (self.weight - 1) * within * (expected - weaker)
+        within = (self.guided_above < levels) & (levels < self.guided_below)
+        return expected + (self.guidance_weight - 1) * within * (expected - weaker)
 
 
 class MomentMatching(PairedDiffusion):
@@ -93,6 +93,8 @@ class MomentMatching(PairedDiffusion):
         self.auxiliary = copy_unet(teacher.unet)
         self.teacher, self.guide = teacher, guide  # pipelines are no modules: they are neither trained nor saved here
         self.autoguidance = autoguidance or Autoguidance()
+        if guide is not None:
+            check_guide(guide, teacher)
         self.mask_scale, self.ranges = teacher.config.mask_scale, teacher.config.ranges
         self.wall_dropout = wall_dropout
         self.label_counts[:-1] = torch.tensor(teacher.config.frequencies)
@@ -213,6 +215,16 @@ def check_teacher(
         own, asked = dict(teacher.config.axes), vocabulary.axes
         raise ValueError(f"the {name}'s conditions are {own}, the dataset's are {asked}.")
     return teacher
+
+
+def check_guide(guide: PairedDDPMPipeline, teacher: PairedDDPMPipeline) -> None:
+    """Raise a `ValueError` unless what a guide predicts can be compared with what its teacher does."""
+    for name in ("prediction_type", "mask_scale", "patch_size"):
+        own, other = ({**pipeline.config, **pipeline.scheduler.config}[name] for pipeline in (guide, teacher))
+        if own != other:
+            raise ValueError(f"the guide has {name} {own}, the teacher {other}.")
+    if bool(guide.config.ranges) != bool(teacher.config.ranges):
+        raise ValueError("one of the guide and the teacher can be asked for a wall thickness, the other cannot.")
 
 
 def copy_unet(unet: UNet2DModel) -> UNet2DModel:
