@@ -1,5 +1,4 @@
 import json
-import os
 
 import numpy as np
 import pytest
@@ -33,20 +32,6 @@ def test_the_losses_of_all_runs_are_in_one_picture(tmp_path):
     tiles = [pixels[y * height : (y + 1) * height, x * width : (x + 1) * width] for y in (0, 1) for x in range(3)]
     assert all((tile[:24] < 128).any() and (tile[24:] < 128).any() for tile in tiles[:4])  # a name above curves
     assert (tiles[4] == 255).all() and (tiles[5] == 255).all()
-
-
-def test_curves_that_a_run_has_drawn_are_shown_until_it_goes_on(tmp_path):
-    metrics, own, together = (tmp_path / name for name in ("metrics.jsonl", "losses.png", "all.png"))
-    metrics.write_text(json.dumps({"step": 1, "epoch": 1, "some_loss": 1.0}) + "\n")
-    Image.new("RGB", (200, 100), "red").save(own)
-    shown = []
-    for seconds in (10, -10):  # after the metrics, and before
-        written = metrics.stat().st_mtime + seconds
-        os.utime(own, (written, written))
-        write_losses([tmp_path], together)
-        with Image.open(together) as picture:
-            shown.append(picture.getpixel((5, picture.height - 5)))
-    assert shown == [(255, 0, 0), (255, 255, 255)]
 
 
 def write_png(path, size):
