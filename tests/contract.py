@@ -29,11 +29,3 @@ def call(pipeline, batch_size=2, seed=0, output_type="np", **arguments):
     steps = {"num_inference_steps": 3} if pipeline.denoises else {}
     generator = torch.Generator().manual_seed(seed)
     return pipeline(batch_size, generator=generator, output_type=output_type, **steps | arguments)
-
-
-def network_of(pipeline):
-    return pipeline.components[pipeline.network_name]
-
-
-def files_of(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -15,5 +15,5 @@ def weights_of(folder):
     return path
 
 
-def files_of(folder):
+def paths_of(folder):
     return [path for path in folder.rglob("*") if path.is_file()]

@@ -66,11 +66,6 @@ def save_model(folder: Path, family: str, recipe: str = "paper", notes: dict | s
     return folder
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    """What a commit with a folder's files holds."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 class From(HTTPAdapter):
     """Requests that come from another address of this machine."""
 

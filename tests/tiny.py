@@ -186,3 +186,13 @@ def save_run(folder, objective, **written):
     objective.pipeline().save_pretrained(folder / "best")
     (folder / "training_config.json").write_text(json.dumps(notes(**written)))
     return folder
+
+
+def network_of(pipeline):
+    """The network that a pipeline calls."""
+    return pipeline.components[pipeline.network_name]
+
+
+def files_of(folder):
+    """What a folder's files hold, by their paths in it."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -12,8 +12,8 @@ import torch
 from diffusers import DDPMPipeline
 from huggingface_hub import HfApi, ModelCard
 from PIL import Image
-from pushes import ROOT, network_of, pushed
-from tiny import sample
+from pushes import ROOT, pushed
+from tiny import network_of, sample
 
 import hcm_hf
 from hcm_hf.generation.images import image_generator

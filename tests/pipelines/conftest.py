@@ -11,13 +11,17 @@ from tiny import build_tiny
 from hcm_hf.pipelines.auto import HCMPipeline
 
 
+def save_each(kinds, folder):
+    """Save an untrained pipeline of each kind in a folder of its name, and return the folder of all."""
+    for kind, (family, recipe) in kinds.items():
+        build_tiny(family, recipe=recipe).pipeline().save_pretrained(folder / kind)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def kinds(tmp_path_factory):
     """A tiny saved pipeline of each kind, by its name."""
-    folder = tmp_path_factory.mktemp("kinds")
-    for kind, (family, recipe) in contract.KINDS.items():
-        build_tiny(family, recipe=recipe).pipeline().save_pretrained(folder / kind)
-    return folder
+    return save_each(contract.KINDS, tmp_path_factory.mktemp("kinds"))
 
 
 @pytest.fixture
@@ -33,10 +37,7 @@ def load(kinds):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A tiny saved pipeline of a kind."""
-    folder = tmp_path_factory.mktemp("saved")
-    for kind, (family, recipe) in saved_files.KINDS.items():
-        build_tiny(family, recipe=recipe).pipeline().save_pretrained(folder / kind)
-    return folder
+    return save_each(saved_files.KINDS, tmp_path_factory.mktemp("saved"))
 
 
 @pytest.fixture

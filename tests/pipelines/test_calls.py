@@ -4,8 +4,8 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from contract import DIFFUSION, KINDS, call, every_kind, network_of
-from tiny import build_tiny
+from contract import DIFFUSION, KINDS, call, every_kind
+from tiny import build_tiny, network_of
 
 from hcm_hf.utils.errors import InputError
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contract import CLASSES, DIFFUSION, call, every_kind, files_of, network_of
+from contract import CLASSES, DIFFUSION, call, every_kind
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
-from tiny import notes
+from tiny import files_of, network_of, notes
 
 from hcm_hf.data.identity import shared_patients
 from hcm_hf.pipelines.auto import HCMPipeline, hash_model, read_training

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from saved_files import INDEX, KINDS, NETWORK, SCHEDULER, UNET, files_of, weights_of
+from saved_files import INDEX, KINDS, NETWORK, SCHEDULER, UNET, paths_of, weights_of
 
 from hcm_hf.models import MixtureVAE
 from hcm_hf.pipelines.auto import HCMPipeline
@@ -72,7 +72,7 @@ def test_one_from_the_hub_is_refused_too(saved, hub, tmp_path, little_memory):
         (NETWORK, {"latent_dim": 3000, "num_components": 1000}, r"holds .* of shape .* asks for"),
         (NETWORK, {"num_components": 10**9}, "network/config.json gives num_components 1000000000"),
     ):
-        files = {path.relative_to(saved / "vae").as_posix(): path.read_bytes() for path in files_of(saved / "vae")}
+        files = {path.relative_to(saved / "vae").as_posix(): path.read_bytes() for path in paths_of(saved / "vae")}
         files[file] = json.dumps(json.loads(files[file]) | changes).encode()
         hub.commit("model", "bob/trap", files)
         with pytest.raises(InputError, match=f"^The model in bob/trap cannot be used: .*{message}"):

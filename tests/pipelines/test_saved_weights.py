@@ -10,7 +10,7 @@ import torch
 from hub_repositories import Blob
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from saved_files import files_of, weights_of
+from saved_files import paths_of, weights_of
 from tiny import notes
 
 from hcm_hf.evaluation.scoring import score
@@ -141,7 +141,7 @@ def test_weights_in_pieces_are_refused(model, tmp_path):
 
 def plant(hub, folder, repo_id="bob/hearts"):
     """Commit a saved pipeline to a repository; its weights' blob there."""
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files_of(folder)}
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths_of(folder)}
     hub.commit("model", repo_id, files)
     return hashlib.sha256(weights_of(folder).read_bytes()).hexdigest()
 

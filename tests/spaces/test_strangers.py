@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import pytest
 import yaml
 from gradio_client import Client
-from space import chromium_started, files_of, in_browser, opened_space, save_model, served
-from tiny import notes, tiny_recipe
+from space import chromium_started, in_browser, opened_space, save_model, served
+from tiny import files_of, notes, tiny_recipe
 
 from hcm_hf.data.dataset import load_dataset
 from hcm_hf.data.vocabulary import Vocabulary
