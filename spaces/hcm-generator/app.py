@@ -43,6 +43,7 @@ from hcm_hf.utils.pictures import STRUCTURE_COLORS
 
 
 KEEP_SECONDS = 3600  # how long files and what a visitor has made are kept
+WAIT = "() => Array(2).fill({__type__: 'update', interactive: false})"  # in the browser: both buttons are off
 CSS = """
 #legend {margin-top: 6px}
 #legend span {display: inline-block; margin-right: 1em}
@@ -101,7 +102,9 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, visibi
     chosen = gr.Number(0, label=t("index"), visible=False, precision=0)
 
     with gr.Row():
-        model = gr.Dropdown(names, value=first.name, label=t("model"), elem_id="model", scale=3, min_width=240)
+        model = gr.Dropdown(
+            names, value=first.name, label=t("model"), elem_id="model", scale=3, min_width=240, interactive=False
+        )
         seed = gr.Number(
             0, label=t("seed"), info=t("seed_info"), precision=0, minimum=0, maximum=LARGEST_SEED, scale=2
         )
@@ -128,8 +131,8 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, visibi
 
     with gr.Tabs():
         with gr.Tab(t("tab_generate"), id="generate"):
-            quick = gr.Button(t("generate"), variant="primary", elem_id="generate")
-            slow = gr.Button(t("generate"), variant="primary", elem_id="denoise")
+            quick = gr.Button(t("generate"), variant="primary", elem_id="generate", interactive=False)
+            slow = gr.Button(t("generate"), variant="primary", elem_id="denoise", interactive=False)
             with gr.Row(elem_id="masks") as mask_group:
                 overlay = gr.Checkbox(False, label=t("overlay"), elem_id="overlay", container=False)
                 with gr.Column(min_width=320):
@@ -207,8 +210,11 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, visibi
     _start_with(controls, handlers.controls(first))
     page = {"inputs": model, "outputs": [*controls, *facts, *leftovers]}
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    # Nothing can be asked until the page is that of the model: what is described late would clear what is drawn.
+    model.change(None, None, [quick, slow], js=WAIT, api_visibility="private")
     model.change(handlers.describe, **page, **quiet)
-    gr.context.Context.root_block.load(handlers.open, **page, **quiet)
+    opened = gr.context.Context.root_block.load(handlers.open, **page, **quiet)
+    opened.then(lambda: gr.update(interactive=True), None, model, **quiet)
     dice.click(lambda: random.randrange(2**31), None, seed, api_visibility="private", show_progress="hidden")
 
     shape = [fix_codes, category, code_1, code_2]

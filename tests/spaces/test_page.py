@@ -44,7 +44,6 @@ def choose(page, name):
     page.wait_for_selector(f"button#{'generate' if name.startswith('ddpm') else 'denoise'}", state="hidden")
     page.wait_for_selector("#gallery img", state="detached")
     page.wait_for_selector("#conditions", state="visible" if name in ("acgan", PAIRED_GAN, PAIRED) else "hidden")
-    page.wait_for_timeout(300)  # what is described late would clear what is drawn next
 
 
 def finish(page):
