@@ -12,8 +12,9 @@ ACDC :=
 MODELS := pretrained
 RECIPE := paper
 ARGUMENTS :=
+PYTHONS := 3.10 3.11 3.12 3.13
 
-.PHONY: demo space reproduce test docs campaign style quality
+.PHONY: demo space reproduce test test-matrix docs campaign style quality
 
 # Pairs of a trained model that comes with the package; then synthetic patients to a scored DCGAN, to show how models
 # are made. Every step keeps what is done: a second call goes on where the first one stopped.
@@ -49,6 +50,25 @@ reproduce: $(INSTALLED)
 # One process a core, one thread each. The notebook of the documentation runs too.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --nbmake tests docs/tutorials
+
+# The suite on each Python with the lowest and with the newest versions that setup.cfg allows: hours, and gigabytes in
+# .matrix/. What passed is kept. The versions of constraints.txt must be had on each Python, too. The variables
+# UV_CONSTRAINT and UV_FIND_LINKS choose another build of torch.
+MATRIX := $(foreach python,$(PYTHONS),$(python)-lowest-direct $(python)-highest)
+
+test-matrix: $(PYTHONS:%=.matrix/%/resolved) $(MATRIX:%=.matrix/%/passed)
+
+.matrix/%/resolved: $(INSTALLED) setup.cfg constraints.txt
+	@mkdir -p $(@D)
+	$(BIN)/uv pip compile --quiet --python-version $* --constraint constraints.txt --all-extras setup.cfg > $@.txt
+	mv $@.txt $@
+
+.matrix/%/passed: $(INSTALLED) setup.cfg
+	$(BIN)/uv venv --quiet --allow-existing --python $(firstword $(subst -, ,$*)) $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D) --resolution $(patsubst $(firstword $(subst -, ,$*))-%,%,$*) \
+		--only-binary :all: --no-binary hcm_hf --editable '.[test]'
+	OMP_NUM_THREADS=1 $(@D)/bin/python -m pytest --numprocesses auto --dist loadfile tests
+	touch $@
 
 # The documentation site, in site/.
 docs: $(INSTALLED)
