@@ -63,6 +63,7 @@ def test_a_table_becomes_a_dataset_with_its_own_groups(files, tmp_path):
         ("UTF-16", lambda text: text.encode("utf-16")),
         ("a mark", lambda text: text.encode("utf-8-sig")),
         ("Windows", lambda text: text.replace("\n", "\r\n").encode()),
+        ("paths of Windows", lambda text: text.replace("p1_ED.nii.gz", ".\\\\p1_ED.nii.gz").encode()),
         ("empty lines", lambda text: (text + "\n,,,,\n\n").encode()),
         ("capitals", lambda text: text.replace("patient,", "Patient ,").replace(",ED,", ", ed ,").encode()),
     ],
@@ -87,6 +88,17 @@ def test_acdc_through_its_table_is_the_same_dataset(cohort, splits, tmp_path):
         assert Slices(again[split], ("HCM",)).volumes == Slices(splits[split], ("HCM",)).volumes
     with pytest.raises(InputError, match="output .*acdc.csv exists; name a new file"):
         write_cohort_table(find_cohort(cohort), tmp_path / "acdc.csv")
+
+
+def test_a_table_on_another_drive_names_whole_paths(cohort, tmp_path, monkeypatch):
+    def on_another_drive(*_):
+        raise ValueError("path is on mount 'C:', start on mount 'D:'")
+
+    monkeypatch.setattr("os.path.relpath", on_another_drive)
+    found = find_cohort(cohort)
+    write_cohort_table(found, tmp_path / "acdc.csv")
+    scans = [scan for patient in read_table(tmp_path / "acdc.csv").patients for scan in patient.scans]
+    assert scans and all(scan.image.startswith(str(cohort)) for scan in scans)
 
 
 def test_frames_of_a_cine_are_named_by_number(tmp_path):

@@ -1,5 +1,6 @@
 import json
 from dataclasses import asdict
+from pathlib import PurePosixPath, PureWindowsPath
 
 import pytest
 from tiny import build_tiny, notes, tiny_families
@@ -10,6 +11,7 @@ from hcm_hf.hub.cards import render_card
 from hcm_hf.hub.publishable import known_training
 from hcm_hf.hub.push import push_model
 from hcm_hf.pipelines.auto import HCMPipeline, read_training
+from hcm_hf.pipelines.notes import without_paths
 from hcm_hf.training.checkpoint import Progress
 from hcm_hf.training.config import TrainingConfig
 from hcm_hf.training.loop import train
@@ -43,6 +45,14 @@ def test_published_notes_carry_the_rates_of_the_networks(run):
     (run / "training_config.json").write_text(json.dumps(written))
     HCMPipeline.from_pretrained(run).save_pretrained(run / "copy")
     assert read_training(run / "copy") == written == known_training(written)
+
+
+@pytest.mark.parametrize("system", [PureWindowsPath, PurePosixPath])
+def test_published_notes_name_no_folders_of_any_system(system):
+    home = system("C:/Users/ada" if system is PureWindowsPath else "/home/ada")
+    folders = {"dataset": str(home / "hospital" / "acdc-64"), "teacher": str(home / "runs" / "ddpm" / "best")}
+    kept = without_paths(notes(**folders))
+    assert (kept["dataset"], kept["teacher"]) == ("acdc-64", "ddpm")
 
 
 def test_losses_may_be_below_zero_or_unknown(run):

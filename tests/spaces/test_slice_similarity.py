@@ -1,5 +1,6 @@
 """The Spaces as their visitors reach them."""
 
+import configparser
 import resource
 import runpy
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import requests
 import yaml
 from gradio_client import Client, handle_file
+from packaging.requirements import Requirement
 from PIL import Image
 
 from hcm_hf.metrics.pixel import mse_matrix, ssim_matrix
@@ -22,6 +24,17 @@ def test_every_space_has_its_front_matter():
         front = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
         assert front["sdk"] == "gradio" and (folder / front["app_file"]).is_file()
         assert len(front["short_description"]) <= 60 and (folder / "requirements.txt").is_file()
+
+
+def test_spaces_need_the_versions_that_the_package_needs():
+    package = configparser.ConfigParser(interpolation=None)
+    package.read(SPACES.parent / "setup.cfg")
+    options = package["options"]["install_requires"] + package["options.extras_require"]["space"]
+    floors = {Requirement(line).name: Requirement(line).specifier for line in options.split("\n") if line}
+    for folder in SPACES.iterdir():
+        lines = (folder / "requirements.txt").read_text().splitlines()
+        for needed in (Requirement(line) for line in lines if line[:1] not in "#-"):
+            assert needed.specifier == floors.get(needed.name, needed.specifier), f"{folder.name}: {needed}"
 
 
 @pytest.fixture(scope="module")

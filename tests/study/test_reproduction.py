@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 from reproductions import QUICK, begin, interrupt, read
@@ -146,6 +146,15 @@ def test_nothing_tells_of_this_machine(reproduced):
     assert len(call["seconds"]) == STAGES - 1  # but for the one that wrote this
     assert all(seconds >= 0 for seconds in call["seconds"].values())
     assert call["environment"]["packages"].keys() > {"torch", "diffusers"} and call["environment"]["cores"] >= 1
+
+
+def test_every_file_has_a_name_that_windows_and_macos_take(reproduced):
+    for folder in reproduced:
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+        assert len(names) > 20 and len({name.lower() for name in names}) == len(names)
+        for part in (part for name in names for part in name.split("/")):
+            assert not set(part) & set('<>:"\\|?*') and part.isascii() and part[-1] not in ". ", part
+            assert not PureWindowsPath(part).is_reserved(), part
 
 
 def test_a_tuned_model_is_sampled_in_its_own_way(reproduced, tmp_path):

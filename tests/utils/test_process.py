@@ -1,11 +1,12 @@
 import os
 import signal
 
+import numpy as np
 import pytest
 
 from hcm_hf.utils import process
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.process import STOP_SIGNALS, count_cores, map_processes, stop_signals
+from hcm_hf.utils.process import STOP_SIGNALS, count_cores, map_processes, peak_memory, stop_signals
 
 
 def test_only_the_cores_that_may_be_used_are_counted(tmp_path, monkeypatch):
@@ -21,6 +22,11 @@ def test_only_the_cores_that_may_be_used_are_counted(tmp_path, monkeypatch):
     for text, expected in (("max 100000", 64), ("250000 100000", 3), ("50000 100000", 1)):
         (tmp_path / "cpu.max").write_text(text + "\n")
         assert count_cores() == expected
+
+
+def test_the_most_memory_is_that_of_this_process_in_bytes():
+    held = np.ones(2**25)
+    assert held.nbytes < peak_memory() < 2**40
 
 
 def test_processes_keep_the_order():

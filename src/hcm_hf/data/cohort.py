@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import explained, replacing
@@ -277,6 +277,7 @@ def _read_row(values: Mapping[str, str], path: Path, number: int, default: tuple
             raise InputError(f"{place} has the frame '{values['frame']}'; frames count from 1.")
     if values["half"].lower() not in ("", *HALVES):
         raise InputError(f"{place} has '{values['half']}' in column 'half'; write training, validation or testing.")
+    values = {**values, **{name: _with_slashes(path.parent, values[name]) for name in ("image", "mask")}}
     for name in ("image", "mask"):
         file = Path(path.parent, values[name])
         with explained(file):
@@ -350,5 +351,13 @@ def _ordered(patient: Patient, path: Path) -> Patient:
 
 
 def _from(table: Path, file: Path) -> str:
-    """The path of a file as a table beside it names it."""
-    return Path(os.path.relpath(file.absolute(), table.absolute().parent)).as_posix()
+    """The path of a file as a table beside it names it; a whole one where there is no way, as between drives."""
+    try:
+        return Path(os.path.relpath(file.absolute(), table.absolute().parent)).as_posix()
+    except ValueError:
+        return file.absolute().as_posix()
+
+
+def _with_slashes(folder: Path, name: str) -> str:
+    """A path as this system writes it, where the table comes from Windows."""
+    return name if "\\" not in name or os.path.exists(folder / name) else PureWindowsPath(name).as_posix()

@@ -16,6 +16,7 @@ from hcm_hf.pipelines.auto import ROOT_CONFIG, HCMPipeline, find_pipeline, hash_
 from hcm_hf.pipelines.notes import run_name
 from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.files import last_part
 from hcm_hf.utils.names import CONFIG_FILE
 from hcm_hf.utils.pictures import draw_masks, image_grid
 from hcm_hf.version import __version__
@@ -93,7 +94,7 @@ def model_files(model: TrainedModel, repo_id: str, on_hub: Callable[[str | None,
     training = known_training(model.training)
     training["dataset_repository"] = on_hub(training.get("dataset_repository"), "dataset")
     if not training["dataset_repository"]:
-        training["dataset"] = Path(training["dataset"]).name
+        training["dataset"] = last_part(training["dataset"])
     for name in ("teacher", "guide"):
         if folder := training.get(name):
             training[name] = on_hub(folder, "model") or run_name(folder)
@@ -102,9 +103,9 @@ def model_files(model: TrainedModel, repo_id: str, on_hub: Callable[[str | None,
         facts = {key: training[key] for key in ("family", "recipe", "resolution")}
         files[ROOT_CONFIG] = to_json({"library_name": pipeline.library_name} | facts)
     if report is not None:
-        name, encoder = report.dataset.name, Path(report.encoder.source).name if report.encoder else None
+        name, encoder = report.dataset.name, last_part(report.encoder.source) if report.encoder else None
         named = not Path(name).exists() and on_hub(name, "dataset")
-        report = report.renamed(repo_id, name if named else Path(name).name, encoder)
+        report = report.renamed(repo_id, name if named else last_part(name), encoder)
         files[METRICS_FILE] = to_json(report.to_json())
     if (model.run / LOSSES).exists():
         files[LOSSES] = read_regular(model.run, LOSSES)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TypeGuard
 
 from hcm_hf.data.identity import read_identities
@@ -59,7 +59,7 @@ def without_paths(training: Mapping) -> dict:
 
 def run_name(folder: str) -> str:
     """The name of a run's folder, also where its best model is named."""
-    path = Path(folder)
+    path = PureWindowsPath(folder)  # of any system
     return path.parent.name if path.name == "best" else path.name
 
 

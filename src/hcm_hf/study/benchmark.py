@@ -3,7 +3,6 @@
 import itertools
 import math
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -39,7 +38,7 @@ from hcm_hf.training.loop import train
 from hcm_hf.training.recipe import Recipe
 from hcm_hf.training.recipes import FAMILIES
 from hcm_hf.utils.names import TARGET_GROUP
-from hcm_hf.utils.process import count_cores
+from hcm_hf.utils.process import count_cores, peak_memory
 
 
 Part = Literal["preparation", "training", "sampling", "evaluation", "startup"]
@@ -316,7 +315,7 @@ def sampling(dataset: Path, num_images: int = 100, batch_size: int = 50) -> None
                     beside, taken = milliseconds(dcgan), milliseconds(bound, num_inference_steps=steps)
                     ratio = f"{taken / beside:.1f} times the DCGAN ({beside:.2f} ms)"
                     print(f"ddpm, tuned, {sampler}, {steps} calls, {dtype}: {taken:.2f} ms, {ratio}", flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_memory() / 2**30
     print(f"peak memory of the process {peak:.2f} GiB", flush=True)
 
 

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from safetensors import SafetensorError
 
@@ -195,6 +195,11 @@ def check_sums(folder: Path, *names: str) -> None:
                 f"{folder / name} has changed since it was written (its SHA-256 is not that of {SUMS_FILE}); copy it "
                 f"again, or delete {SUMS_FILE} if it was changed on purpose."
             )
+
+
+def last_part(path: str) -> str:
+    r"""The last part of a path of any system: of C:\data\acdc and of /data/acdc it is acdc."""
+    return PureWindowsPath(path).name  # takes both / and \
 
 
 def hash_file(path: Path) -> str:

@@ -4,6 +4,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +32,17 @@ def count_cores() -> int:
         if time != "max":
             cores = min(cores, math.ceil(int(time) / int(period)))
     return cores
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process has held, in bytes."""
+    if sys.platform == "win32":
+        import psutil  # accelerate brings it
+
+        return psutil.Process().memory_info().peak_wset
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def map_processes(function: Callable, *iterables: Iterable, num_proc: int) -> Iterator:
