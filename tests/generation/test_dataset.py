@@ -1,5 +1,6 @@
 import json
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -8,6 +9,7 @@ from PIL import Image
 from tiny import ACDC, build_tiny, notes, tiny_families
 
 import hcm_hf
+from hcm_hf.data import parquet
 from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.dataset import read_preparation
 from hcm_hf.data.schema import SPLITS, features
@@ -55,6 +57,16 @@ def test_every_slice_is_there_once_as_its_own_patient(images):
         assert row["pixel_spacing"] == 8 and {
             row[key] for key in ("frame", "slice_thickness", "height", "weight")
         } == {None}
+
+
+def test_many_slices_become_several_files_that_datasets_streams(images, paired_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "_ROWS_OF_FILE", 16)
+    monkeypatch.setattr(parquet, "_ROWS", 5)
+    folder = generate_images(paired_model, tmp_path / "images", 60, seed=3, save_dataset=True, **FEW_STEPS) / "dataset"
+    assert len(list(folder.glob("data/train-0000?-of-00003.parquet"))) == 3
+    whole = hcm_hf.load_dataset(images / "dataset")
+    for name, split in datasets.load_dataset(str(folder), streaming=True).items():
+        assert list(split) == list(whole[name]) and split.features == whole[name].features
 
 
 def test_labels_come_back_as_the_pipeline_drew_them(images, paired_model):

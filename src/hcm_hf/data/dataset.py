@@ -1,18 +1,17 @@
 """Open a prepared dataset: a folder, a repository of the Hub, or the synthetic cohort."""
 
-import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import datasets
 import pyarrow
-import yaml
 from filelock import FileLock
-from huggingface_hub import DatasetCard, constants
+from huggingface_hub import constants
 
 from hcm_hf.data import phantom
+from hcm_hf.data.parquet import PATTERN, holds_parquet, read_splits
 from hcm_hf.data.preparation import REPORT_FILE, build_dataset, prepare_dataset
-from hcm_hf.data.schema import SPLITS, check_preparation, check_splits
+from hcm_hf.data.schema import check_preparation, check_splits
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.files import check_name, check_sums, read_json
 from hcm_hf.utils.hub import download, parse_repository
@@ -26,8 +25,8 @@ def load_dataset(dataset: str | Path | None, resolution: int | None = None) -> d
     """Open a prepared dataset, or the synthetic cohort, which is drawn and cached on first use.
 
     Args:
-        dataset: a folder that `prepare_dataset` wrote, a Hub repository (`user/name[@revision]`), or None for the
-            synthetic cohort.
+        dataset: a folder that `prepare_dataset` or `generate_images` wrote, a Hub repository (`user/name[@revision]`),
+            or None for the synthetic cohort.
         resolution: required size in pixels; by default any. The synthetic cohort comes in any size, by default 64.
 
     Raises:
@@ -42,7 +41,11 @@ def load_dataset(dataset: str | Path | None, resolution: int | None = None) -> d
     if repository is None:
         check_sums(Path(dataset))
     try:
-        splits = datasets.load_from_disk(dataset) if repository is None else _from_hub(*repository)
+        folder = Path(dataset) if repository is None else _snapshot(*repository)
+        if repository is None and not holds_parquet(folder):
+            splits = datasets.load_from_disk(folder)
+        else:
+            splits = read_splits(folder, repository[0] if repository else str(dataset))
         splits = check_splits(splits, f"dataset {dataset}")
     except InputError:
         raise
@@ -66,30 +69,7 @@ def read_preparation(dataset: str | Path | None) -> dict:
 
 
 def _snapshot(repo_id: str, revision: str | None) -> Path:
-    return download(repo_id, [constants.REPOCARD_NAME, REPORT_FILE, "data/*.parquet"], "dataset", revision)
-
-
-def _from_hub(repo_id: str, revision: str | None) -> datasets.DatasetDict:
-    """Load a repository's Parquet files; each belongs to the split that its name starts with.
-
-    The licence comes from the card. File paths in the card are ignored: they could name any file on this machine.
-    """
-    folder = _snapshot(repo_id, revision)
-    files: dict[str, list[str]] = {}
-    for path in sorted((folder / "data").glob("*.parquet")):
-        files.setdefault(re.split(r"[-.]", path.name)[0], []).append(str(path))
-    if not files:
-        raise InputError(f"dataset {repo_id} holds no data/*.parquet; push one with scripts/push.py.")
-    order = (split for split in dict.fromkeys((*SPLITS, *files)) if split in files)
-    splits = datasets.load_dataset("parquet", data_files={split: files[split] for split in order})
-    card = folder / constants.REPOCARD_NAME
-    try:
-        license_name = DatasetCard.load(card).data.license if card.is_file() else None
-    except (ValueError, yaml.YAMLError):  # a card that cannot be read names no licence
-        license_name = None
-    for split in splits.values():
-        split.info.license = license_name if isinstance(license_name, str) else ""
-    return splits
+    return download(repo_id, [constants.REPOCARD_NAME, REPORT_FILE, PATTERN], "dataset", revision)
 
 
 def _synthetic_dataset(resolution: int) -> Path:

@@ -30,6 +30,7 @@ from hcm_hf.data.cropping import FIELD_OF_VIEW, PERCENTILES
 from hcm_hf.data.identity import find_copies
 from hcm_hf.data.layouts import read_cohort
 from hcm_hf.data.location import Segmenter
+from hcm_hf.data.parquet import to_table
 from hcm_hf.data.preprocessing import LOCATED_BY, PreparedPatient, prepare_patient
 from hcm_hf.data.schema import features
 from hcm_hf.data.splits import check_group_sizes, drop_copies, split_patients
@@ -106,38 +107,9 @@ def build_dataset(
         return _open_splits(report, info, Path(folder), in_memory=True), report
 
 
-def join_splits(
-    rows: dict[str, list[dict]], report: PreparationReport, info: dict, groups: Sequence[str]
-) -> datasets.DatasetDict:
-    """Turn the rows of each split into a dataset and add their counts to the report.
-
-    Args:
-        rows: for each split one dict per slice with the columns of `features`; images and masks as PNG bytes.
-        report: report of the whole dataset; names the patients of each split.
-        info: fields of `datasets.DatasetInfo`.
-        groups: names of all groups; the classes of the column `group`.
-    """
-    schema, splits = features(groups), datasets.DatasetDict()
-    for split, names in report.patients.items():
-        table = datasets.table.InMemoryTable(_to_table(rows[split], schema))
-        splits[split] = datasets.Dataset(
-            table, datasets.DatasetInfo(features=schema, **info), datasets.NamedSplit(split)
-        )
-        group_of = {row["patient"]: row["group"] for row in rows[split]}
-        phases = {group: Counter(row["phase"] for row in rows[split] if row["group"] == group) for group in groups}
-        _count(report, split, {name: group_of[name] for name in names}, phases)
-    return splits
-
-
-def _to_table(rows: Sequence[dict], schema: datasets.Features) -> pyarrow.Table:
-    """Rows as a dataset stores them; a `datasets.Dataset` for each patient would take longer than his pixels."""
-    columns = {key: [row[key] for row in rows] for key in schema}
-    for key in ("image", "mask"):
-        columns[key] = [png and {"bytes": png, "path": None} for png in columns[key]]
-    return pyarrow.Table.from_pydict(schema.encode_batch(columns), schema=schema.arrow_schema)
-
-
-def _count(report: PreparationReport, split: str, group_of: Mapping[str, str], phases: Mapping[str, Counter]) -> None:
+def count_slices(
+    report: PreparationReport, split: str, group_of: Mapping[str, str], phases: Mapping[str, Counter]
+) -> None:
     """Add the number of patients and slices of each group of a split to the report."""
     for group in sorted(phases):
         if phases[group]:
@@ -241,7 +213,7 @@ class _Preparation:
 
     def __call__(self, index: int, patient: Patient) -> tuple[PreparedPatient, Counter]:
         prepared = prepare_patient(patient, self.resolution, self.all_frames, self.segmenter)
-        table = _to_table(prepared.rows, features(self.groups))
+        table = to_table(prepared.rows, features(self.groups))
         stream = pyarrow.BufferOutputStream()
         with pyarrow.ipc.new_stream(stream, table.schema) as writer:
             writer.write_table(table)
@@ -320,7 +292,7 @@ def _prepare(
             _join_files([_rows_file(prepare.folder, index_of[name]) for name in members], file)
         for name in members:
             counts[group_of[name]] += phases[name]
-        _count(report, split, {name: group_of[name] for name in members}, counts)
+        count_slices(report, split, {name: group_of[name] for name in members}, counts)
     info = {
         "description": f"Short-axis cine slices, {FIELD_OF_VIEW:g} mm around the heart, clipped to percentiles "
         f"{PERCENTILES} of the volume; prepared by hcm_hf {__version__}.",

@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import nibabel
@@ -37,6 +38,7 @@ STACK_FILE, MASK_STACK_FILE, DATASET_FOLDER = "images.nii.gz", "masks.nii.gz", "
 MASK_SUFFIX = "_mask.png"  # of the segmentation beside an image
 NIFTI_LIMIT = 32767  # a NIfTI-1 axis is counted in 16 bits
 TRAINED_IN = "training_precision"  # under this key the settings hold the precision of the model's training
+_AT_ONCE = 1000  # sources of randomness in memory
 _ALIGNED = 2  # NIfTI's code for what the axes refer to, as in ACDC's volumes
 _SHOWN = "hcm_hf"  # under this key an image's PNG holds what it shows
 
@@ -61,7 +63,7 @@ def generate_images(
     `phase` and `level`. The image's PNG says so too, so that images of earlier calls keep their labels.
 
     Under `accelerate launch` or `torchrun` the processes share the work, in the precision that accelerate is told.
-    Memory does not grow with `num_images`, except with `save_dataset`.
+    Memory does not grow with `num_images`.
 
     Args:
         model: folder of a saved pipeline or of a training run, or a repository of the Hub, `user/name[@revision]`.
@@ -74,8 +76,9 @@ def generate_images(
         save_npy: also save each image as float32 (H, W, 1) in [0, 1], `000000.npy` and so on.
         save_nifti: also save all images as one NIfTI volume (W, H, N), uint8, with the pixel spacing in mm and the
             orientation of ACDC, and all segmentations as another.
-        save_dataset: also save images and segmentations as a prepared dataset, `dataset/`, that is split 70/10/20;
-            each slice stands for a patient, and for the first, middle or last of three slices as its level says.
+        save_dataset: also save images and segmentations as a dataset of Parquet files, `dataset/`, that is split
+            70/10/20, and that `datasets.load_dataset` opens too, streaming or not; each slice stands for a patient,
+            and for the first, middle or last of three slices as its level says.
         device: where to compute, such as cpu or cuda:1; by default the accelerator if there is one.
 
     Returns:
@@ -105,11 +108,7 @@ def generate_images(
         seen[TRAINED_IN] = training["mixed_precision"]
     if save_dataset:  # what is wrong with it shows before an image is made
         check_labels(pipeline, sampling)
-        generators = [image_generator(seed, index) for index in range(num_images)]
-        drawn = pipeline.draw_labels(num_images, generators, sampling.conditions).tolist()
-        foreseen = [
-            _names(index, masked=True) | pipeline.conditions.describe(label) for index, label in enumerate(drawn)
-        ]
+        foreseen = list(_foreseen_groups(pipeline, num_images, seed, sampling))
         plan_dataset(foreseen, pipeline.sample_size, seed, settings, training)
     _check(output_dir, settings)
     state.wait_for_everyone()
@@ -137,17 +136,18 @@ def generate_images(
 
     if state.is_main_process:
         with replacing(output_dir / MANIFEST_FILE) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            for entry in _entries(output_dir, num_images, masked):
-                file.write(json.dumps(entry | settings) + "\n")
+            for index in range(num_images):
+                file.write(json.dumps(_entry(output_dir, index, masked) | settings) + "\n")
         if save_nifti:
             write_stack(output_dir, num_images, output_dir / STACK_FILE)
             if masked:
                 write_stack(output_dir, num_images, output_dir / MASK_STACK_FILE, MASK_SUFFIX)
         if save_dataset:
-            entries = list(_entries(output_dir, num_images, masked))
-            report = plan_dataset(entries, pipeline.sample_size, seed, settings, training)
             groups = pipeline.conditions.axes["group"]
-            write_dataset(output_dir, entries, report, groups, output_dir / DATASET_FOLDER)
+            entry_of = partial(_entry, output_dir, masked=True)
+            shown = [entry_of(index)["group"] for index in range(num_images)]
+            report = plan_dataset(shown, pipeline.sample_size, seed, settings, training)
+            write_dataset(output_dir, entry_of, report, groups, output_dir / DATASET_FOLDER)
     state.wait_for_everyone()
     return output_dir
 
@@ -204,15 +204,20 @@ def _path(folder: Path, index: int, suffix: str) -> Path:
     return folder / f"{index:06d}{suffix}"
 
 
-def _names(index: int, masked: bool) -> dict:
-    """What the manifest calls the files of image `index`."""
-    return {"file": f"{index:06d}.png"} | ({"mask": f"{index:06d}{MASK_SUFFIX}"} if masked else {})
+def _entry(folder: Path, index: int, masked: bool) -> dict:
+    """The files of an image and, of one with a segmentation, what it says that it shows."""
+    entry = {"file": f"{index:06d}.png"}
+    if not masked:
+        return entry
+    return entry | {"mask": f"{index:06d}{MASK_SUFFIX}"} | _read_shown(_path(folder, index, ".png"))
 
 
-def _entries(folder: Path, num_images: int, masked: bool) -> Iterator[dict]:
-    """The files of each image and, of one with a segmentation, what it says that it shows."""
-    for index in range(num_images):
-        yield _names(index, masked) | (_read_shown(_path(folder, index, ".png")) if masked else {})
+def _foreseen_groups(pipeline: HCMPipeline, num_images: int, seed: int, sampling: Sampling) -> Iterator[str]:
+    """The group of each image, before any is made."""
+    for first in range(0, num_images, _AT_ONCE):
+        generators = [image_generator(seed, index) for index in range(first, min(first + _AT_ONCE, num_images))]
+        for label in pipeline.draw_labels(len(generators), generators, sampling.conditions).tolist():
+            yield str(pipeline.conditions.describe(label)["group"])
 
 
 def _is_made(folder: Path, index: int, suffixes: Sequence[str]) -> bool:

@@ -1,0 +1,74 @@
+"""Datasets as a repository of the Hub holds them: a card, and `data/train-00000-of-00002.parquet` and so on."""
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+import yaml
+from huggingface_hub import DatasetCard, constants
+
+from hcm_hf.data.schema import SPLITS
+from hcm_hf.utils.errors import InputError
+
+
+PATTERN = "data/*.parquet"
+_ROWS = 1000  # that are in memory at once
+_ROWS_OF_FILE = 10_000
+
+
+def to_table(rows: Sequence[dict], schema: datasets.Features) -> pyarrow.Table:
+    """Rows as a dataset stores them, images and masks as PNG bytes; a `datasets.Dataset` would take longer."""
+    columns = {key: [row[key] for row in rows] for key in schema}
+    for key in ("image", "mask"):
+        columns[key] = [png and {"bytes": png, "path": None} for png in columns[key]]
+    return pyarrow.Table.from_pydict(schema.encode_batch(columns), schema=schema.arrow_schema)
+
+
+def write_split(folder: Path, split: str, rows: Iterable[dict], num_rows: int, schema: datasets.Features) -> None:
+    """Write the rows of a split into files of 10,000, 1,000 in memory at a time.
+
+    `datasets.load_dataset(folder, streaming=True)` reads them, too.
+    """
+    rows, num_files = iter(rows), max(1, math.ceil(num_rows / _ROWS_OF_FILE))
+    (folder / PATTERN).parent.mkdir(exist_ok=True)
+    for index in range(num_files):
+        path = (folder / PATTERN).with_name(f"{split}-{index:05d}-of-{num_files:05d}.parquet")
+        of_file = itertools.islice(rows, _ROWS_OF_FILE)
+        with pyarrow.parquet.ParquetWriter(path, schema.arrow_schema) as writer:
+            while some := list(itertools.islice(of_file, _ROWS)):
+                writer.write_table(to_table(some, schema))
+
+
+def holds_parquet(folder: Path) -> bool:
+    """Whether a folder is a dataset of this kind."""
+    return any(folder.glob(PATTERN))
+
+
+def read_splits(folder: Path, name: str) -> datasets.DatasetDict:
+    """Open a folder's Parquet files; each belongs to the split that its name starts with.
+
+    The licence comes from the card. File paths in the card are ignored: they could name any file on this machine.
+
+    Raises:
+        InputError: if there are none; calls the folder `name`.
+    """
+    files: dict[str, list[str]] = {}
+    for path in sorted(folder.glob(PATTERN)):
+        files.setdefault(re.split(r"[-.]", path.name)[0], []).append(str(path))
+    if not files:
+        raise InputError(f"dataset {name} holds no {PATTERN}; push one with scripts/push.py.")
+    order = (split for split in dict.fromkeys((*SPLITS, *files)) if split in files)
+    splits = datasets.load_dataset("parquet", data_files={split: files[split] for split in order})
+    card = folder / constants.REPOCARD_NAME
+    try:
+        license_name = DatasetCard.load(card).data.license if card.is_file() else None
+    except (ValueError, yaml.YAMLError):  # a card that cannot be read names no licence
+        license_name = None
+    for split in splits.values():
+        split.info.license = license_name if isinstance(license_name, str) else ""
+    return splits
