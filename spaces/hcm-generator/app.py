@@ -50,9 +50,10 @@ CSS = """
 #banner {border-left: 4px solid #c33; padding-left: .8em}
 .gallery img {image-rendering: pixelated}
 .gallery .grid-wrap img {image-rendering: auto}
+.gallery .caption-label {font-size: 11px; padding: 2px 4px; max-width: 100%; white-space: normal; line-height: 1.2}
 @media (max-width: 640px) {
 .gallery .grid-container {grid-template-columns: repeat(3, 1fr) !important}
-.gallery .caption-label {font-size: 10px; padding: 2px 4px; max-width: 100%}
+.gallery .caption-label {font-size: 10px}
 }
 """ + "".join(f"#legend b.{name} {{color: rgb{color}}}\n" for name, color in STRUCTURE_COLORS.items())
 

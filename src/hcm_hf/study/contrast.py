@@ -126,10 +126,14 @@ def _plot(pairs: dict[str, tuple[np.ndarray, np.ndarray]], walls: dict[str, np.n
     """A block of outlined slices for each group, each with its wall in mm, and below them all the walls."""
     shown = min(_MOST_SHOWN, len(next(iter(walls.values()))))
     rows = -(-shown // _COLUMNS)
-    figure = new_figure(1.25 * _COLUMNS, len(pairs) * (1.45 * rows + 0.4) + 2.4)
-    *blocks, below = figure.subfigures(len(pairs) + 1, 1, height_ratios=[*[1.45 * rows + 0.4] * len(pairs), 2.4])
+    figure = new_figure(1.25 * _COLUMNS, len(pairs) * (1.45 * rows + 0.6) + 2.4)
+    *blocks, below = figure.subfigures(len(pairs) + 1, 1, height_ratios=[*[1.45 * rows + 0.6] * len(pairs), 2.4])
     for block, (group, (images, masks)) in zip(blocks, pairs.items(), strict=True):
-        block.suptitle(f"{group}: synthetic slices at end diastole, the wall's greatest thickness below each")
+        block.suptitle(
+            f"{group}: synthetic slices at end diastole; below each the wall's greatest thickness\n"
+            "(open ring: the wall does not close around the cavity, and is not measured)",
+            fontsize=10,
+        )
         panels = block.subplots(rows, _COLUMNS, squeeze=False).ravel()
         pictures = draw_masks(images[:shown], masks[:shown], scale=4)
         for panel in panels:
