@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 from parallel import in_two_processes, needs_a_fork
 from runs import assert_same_run, metrics, small_config, tensors, written
-from tiny import build_tiny
+from tiny import build_tiny, files_of
 
 from hcm_hf.generation.images import generate_images
 from hcm_hf.training.loop import _agreed, _average_gradients, batch_indices, train
@@ -92,12 +92,20 @@ def test_gradients_of_two_processes_are_averaged():
     in_two_processes(average_gradients)
 
 
-def test_the_processes_of_torchrun_are_joined():
-    code = "from hcm_hf.utils.devices import make_accelerator; assert make_accelerator().num_processes == 2"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "--no-python"]
-    command = [*torchrun, sys.executable, "-c", code]
-    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+def test_the_processes_of_torchrun_share_the_images(tmp_path):
+    build_tiny("dcgan").pipeline().save_pretrained(tmp_path / "model")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    asked = ["--model", str(tmp_path / "model"), "--num_images", "3", "--output_dir", str(tmp_path / "two")]
+    result = subprocess.run(
+        [*torchrun, str(SCRIPT.with_name("generate.py")), *asked],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=120,
+    )
     assert result.returncode == 0, result.stderr
+    generate_images(tmp_path / "model", tmp_path / "one", 3)
+    assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
