@@ -69,6 +69,13 @@ def test_many_slices_become_several_files_that_datasets_streams(images, paired_m
         assert list(split) == list(whole[name]) and split.features == whole[name].features
 
 
+def test_a_cache_that_cannot_be_written_is_named(images, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "datasets")
+    with pytest.raises(InputError, match=r"Cannot write .*file/datasets"):
+        hcm_hf.load_dataset(images / "dataset")
+
+
 def test_labels_come_back_as_the_pipeline_drew_them(images, paired_model):
     pipeline, pairs = HCMPipeline.from_pretrained(paired_model), read_pairs(images)
     for name, split in hcm_hf.load_dataset(images / "dataset").items():

@@ -14,6 +14,7 @@ from huggingface_hub import DatasetCard, constants
 
 from hcm_hf.data.schema import SPLITS
 from hcm_hf.utils.errors import InputError
+from hcm_hf.utils.files import explained
 
 
 PATTERN = "data/*.parquet"
@@ -55,7 +56,7 @@ def read_splits(folder: Path, name: str) -> datasets.DatasetDict:
     The licence comes from the card. File paths in the card are ignored: they could name any file on this machine.
 
     Raises:
-        InputError: if there are none; calls the folder `name`.
+        InputError: if there are none, calls the folder `name`; or if the cache of `datasets` cannot be written.
     """
     files: dict[str, list[str]] = {}
     for path in sorted(folder.glob(PATTERN)):
@@ -63,7 +64,8 @@ def read_splits(folder: Path, name: str) -> datasets.DatasetDict:
     if not files:
         raise InputError(f"dataset {name} holds no {PATTERN}; push one with scripts/push.py.")
     order = (split for split in dict.fromkeys((*SPLITS, *files)) if split in files)
-    splits = datasets.load_dataset("parquet", data_files={split: files[split] for split in order})
+    with explained(datasets.config.HF_DATASETS_CACHE, "write"):  # the rows are unpacked there
+        splits = datasets.load_dataset("parquet", data_files={split: files[split] for split in order})
     card = folder / constants.REPOCARD_NAME
     try:
         license_name = DatasetCard.load(card).data.license if card.is_file() else None
