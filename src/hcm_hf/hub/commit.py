@@ -2,16 +2,17 @@
 
 import fnmatch
 import hashlib
-import json
 import re
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, constants
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import get_session, hf_raise_for_status
 
 from hcm_hf.utils.errors import InputError
 from hcm_hf.utils.hub import HUB_ERRORS, explain, explained, first_line, page_of
@@ -259,14 +260,15 @@ def merge_cards(there: str, text: str) -> tuple[str | None, list[str]]:
 
 
 def _check_card(target: Target, text: str) -> None:
-    """Ask the Hub whether the card is valid."""
+    """Ask the Hub whether the card is valid, as `RepoCard.validate` does, which asks huggingface.co in old versions."""
     with explained(target.repo_id, target.repo_type):
-        try:
-            RepoCard(text).validate(repo_type=target.repo_type)
-        except ValueError as error:
+        asked = {"repoType": target.repo_type, "content": text}
+        response = get_session().post(f"{constants.ENDPOINT}/api/validate-yaml", json=asked)
+        if response.status_code == HTTPStatus.BAD_REQUEST:
             try:
-                reasons = [one["message"] for one in json.loads(str(error))["errors"]]
+                reasons = [one["message"] for one in response.json()["errors"]]
             except (ValueError, KeyError, TypeError):
-                reasons = [first_line(error)]
+                reasons = [first_line(ValueError(response.text))]
             reason = "; ".join(reasons)
-            raise InputError(f"The Hub rejects the card of {target.repo_id} ({reason}); nothing was pushed.") from None
+            raise InputError(f"The Hub rejects the card of {target.repo_id} ({reason}); nothing was pushed.")
+        hf_raise_for_status(response)
