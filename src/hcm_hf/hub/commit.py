@@ -260,7 +260,7 @@ def merge_cards(there: str, text: str) -> tuple[str | None, list[str]]:
 
 
 def _check_card(target: Target, text: str) -> None:
-    """Ask the Hub whether the card is valid, as `RepoCard.validate` does, which asks huggingface.co in old versions."""
+    """Ask the Hub whether the card is valid. Before 2.4 `RepoCard.validate` asks huggingface.co, whatever the Hub."""
     with explained(target.repo_id, target.repo_type):
         asked = {"repoType": target.repo_type, "content": text}
         response = get_session().post(f"{constants.ENDPOINT}/api/validate-yaml", json=asked)
