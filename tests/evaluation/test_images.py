@@ -7,7 +7,7 @@ from PIL import Image
 
 from hcm_hf.data.acdc import GROUPS
 from hcm_hf.data.schema import features
-from hcm_hf.evaluation.images import find_levels, fingerprint, read_images, read_pairs, read_split
+from hcm_hf.evaluation.images import count_images, find_levels, fingerprint, read_images, read_pairs, read_split
 from hcm_hf.evaluation.report import Source
 from hcm_hf.utils.errors import InputError
 
@@ -163,6 +163,22 @@ def test_images_are_read_with_their_manifest(tmp_path):
     assert images.shape == (3, SIZE, SIZE) and images.dtype == np.float32
     np.testing.assert_allclose(images[:, 0, 0], np.array([0, 50, 100]) / 255, rtol=1e-6)
     assert source == Source("runs/dcgan", version="0.1.0", classes=["HCM"])
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_of_very_many_images_the_same_ones_are_read_with_their_masks(tmp_path, monkeypatch, manifest):
+    folder = write_pairs(tmp_path / "images")
+    if not manifest:
+        (folder / "manifest.jsonl").unlink()
+    everything, _ = read_images(folder)
+    pairs = read_pairs(folder)
+    monkeypatch.setattr("hcm_hf.evaluation.images.MOST_IMAGES", 2)
+    some, _ = read_images(folder)
+    assert count_images(folder) == 3 and len(some) == 2 and np.array_equal(some, read_images(folder)[0])
+    places = [next(index for index, one in enumerate(everything) if np.array_equal(one, image)) for image in some]
+    assert places == sorted(set(places))
+    if manifest:
+        np.testing.assert_array_equal(read_pairs(folder).masks, pairs.masks[places])
 
 
 def test_a_plain_folder_of_images_is_named_after_itself(tmp_path):

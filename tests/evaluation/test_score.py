@@ -53,10 +53,12 @@ def test_who_was_trained_on_is_told_by_the_images_not_by_what_lies_at_a_path(
         score("report", images="images", model="run", dataset=dataset_dir)
 
 
-def test_the_report_says_so_where_nobody_knows_who_was_trained_on(dataset_dir, tmp_path):
+def test_the_report_says_who_and_what_is_not_known(dataset_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("hcm_hf.evaluation.images.MOST_IMAGES", 3)
     build_tiny("dcgan").pipeline().save_pretrained(tmp_path / "model")
-    report = score(tmp_path / "report", model=tmp_path / "model", dataset=dataset_dir, num_images=3)
+    report = score(tmp_path / "report", model=tmp_path / "model", dataset=dataset_dir, num_images=4)
     assert "neither the images nor a model say whom it has seen" in report.left_out["patients"]
+    assert "1 of 4 images: 3 were drawn at random" in report.left_out["images"] and report.n_generated == 3
 
 
 def test_images_of_another_model_are_refused(dataset_dir, tmp_path):

@@ -22,6 +22,7 @@ from hcm_hf.utils.pictures import read_picture
 
 
 MANIFEST_KEYS = ("file", "seed", "class", "model", "version")
+MOST_IMAGES = 10_000  # of a folder that are read
 THIRDS = len(LEVELS)  # parts of the heart from the first slice to the last
 
 
@@ -169,6 +170,8 @@ def fingerprint(*sets: RealSlices) -> str:
 def read_images(folder: str | Path) -> tuple[np.ndarray, Source]:
     """Read generated images: a folder with `manifest.jsonl`, or of PNG files alone. `read_pairs` reads the masks.
 
+    Of more than 10,000 images so many are drawn at random, always the same ones; the rest is not looked at.
+
     Returns:
         float32 (N, H, W) in [0, 1], and what made them.
 
@@ -184,7 +187,9 @@ def read_images(folder: str | Path) -> tuple[np.ndarray, Source]:
     elif (folder / SETTINGS_FILE).is_file():
         raise InputError(f"{folder} lacks its {MANIFEST_FILE}; generate its images to the end, with the same command.")
     else:
-        entries = [{"file": path.name, "model": folder.resolve().name} for path in find_images(folder)]
+        names = find_images(folder)
+        model = folder.resolve().name
+        entries = [{"file": names[index].name, "model": model} for index in _drawn(len(names))]
     if not entries:
         raise InputError(f"{folder} holds no images; generate some there first.")
     known: dict = {}
@@ -245,12 +250,28 @@ def read_pairs(folder: str | Path) -> GeneratedPairs | None:
     return GeneratedPairs(masks, names, indices(PHASES, "phase"), indices(LEVELS, "level"))
 
 
+def count_images(folder: str | Path) -> int:
+    """How many images a folder of `read_images` holds, also where it reads some of them."""
+    path = Path(folder, MANIFEST_FILE)
+    if not path.is_file():
+        return len(find_images(Path(folder)))
+    with explained(path), open(path, encoding="utf-8") as file:
+        return sum(1 for _ in file)
+
+
+def _drawn(count: int) -> np.ndarray:
+    """The places of the images that are read, in order."""
+    random = np.random.default_rng(0)
+    return np.sort(random.choice(count, MOST_IMAGES, replace=False)) if count > MOST_IMAGES else np.arange(count)
+
+
 def _read_manifest(path: Path) -> list[dict]:
-    """The lines of a manifest, which name files of its own folder and hold plain values only."""
-    with explained(path):
-        lines = path.read_text(encoding="utf-8").splitlines()
+    """The lines of a manifest that are read; they name files of its own folder and hold plain values only."""
+    drawn = set(_drawn(count_images(path.parent)).tolist())
+    with explained(path), open(path, encoding="utf-8") as file:
+        lines = [(number, line) for number, line in enumerate(file, 1) if number - 1 in drawn]
     entries = []
-    for number, line in enumerate(lines, 1):
+    for number, line in lines:
         try:
             entry = json.loads(line, parse_constant=_refuse)
         except ValueError as error:

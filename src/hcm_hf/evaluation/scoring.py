@@ -22,7 +22,7 @@ from hcm_hf.data.vocabulary import Vocabulary
 from hcm_hf.evaluation.comparison import Comparison, Reference
 from hcm_hf.evaluation.definitions import ARTEFACT, FIGURES
 from hcm_hf.evaluation.encoder import Encoder, check_encoder, encoder_quality, load_encoder
-from hcm_hf.evaluation.images import GeneratedImages, read_images, read_pairs
+from hcm_hf.evaluation.images import GeneratedImages, count_images, read_images, read_pairs
 from hcm_hf.evaluation.kept import PARTS_FOLDER, KeptParts
 from hcm_hf.evaluation.parts import PARTS
 from hcm_hf.evaluation.parts.masks import asked_groups, check_pairs
@@ -138,6 +138,11 @@ def score(
     if not known:
         report.left_out["patients"] = (
             "whether the model was trained on held-out patients: neither the images nor a model say whom it has seen."
+        )
+    if (count := count_images(images)) > len(generated.images):
+        report.left_out["images"] = (
+            f"{count - len(generated.images):,} of {count:,} images: {len(generated.images):,} were drawn at random, "
+            "for memory and time. Copies among the others are not found."
         )
     if pipeline is not None and (source.scheduler is not None) == pipeline.denoises:
         report.speed = measure_speed(pipeline, source)
