@@ -42,6 +42,7 @@ _DAMAGE = (
 SUMS_FILE = "SHA256SUMS"
 MOST_JSON_BYTES = 8 * 2**20
 _PREVIOUS = "*previous"  # ending of a folder's name between the two renames that replace it
+_LEFT = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # the name of a temporary
 _LONGEST = 100  # most bytes of a name to keep in that of a hidden sibling; some file systems allow 143 in all
 
 
@@ -214,13 +215,15 @@ def hash_file(path: Path) -> str:
 def require_empty(path: str | Path, argument: str, besides: str | None = None) -> None:
     """Raise an `InputError` unless `path` is an empty folder or can be made; call it before long work.
 
-    `argument` is what the user calls it; a file of the name `besides` may lie there.
+    `argument` is what the user calls it; a file of the name `besides` may lie there, and what `replacing` leaves when
+    its process is killed.
     """
     path = check_name(path, argument).absolute()
     with explained(path, "write"):
         with suppress(FileNotFoundError):
             path.lstat()  # fails for a name that is too long or lies below a file
-        if path.exists() and (not path.is_dir() or any(child.name != besides for child in path.iterdir())):
+        names = {child.name for child in path.iterdir()} - {besides} if path.is_dir() else set()
+        if (path.exists() and not path.is_dir()) or not all(map(_LEFT.fullmatch, names)):
             raise InputError(f"{argument} {path} exists and holds something else; name an empty or new folder.")
         there = next(folder for folder in (path, *path.parents) if folder.exists())
         if not os.access(there, os.W_OK | os.X_OK):
