@@ -52,7 +52,7 @@ test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --nbmake tests docs/tutorials
 
 # The suite on each Python with the lowest and with the newest versions that setup.cfg allows: hours, and gigabytes in
-# .matrix/. What passed is kept. The versions of constraints.txt must be had on each Python, too. The variables
+# .matrix/. What passed is kept until the code changes. The versions of constraints.txt must be had on each Python, too. The variables
 # UV_CONSTRAINT and UV_FIND_LINKS choose another build of torch.
 MATRIX := $(foreach python,$(PYTHONS),$(python)-lowest-direct $(python)-highest)
 
@@ -63,7 +63,7 @@ test-matrix: $(PYTHONS:%=.matrix/%/resolved) $(MATRIX:%=.matrix/%/passed)
 	$(BIN)/uv pip compile --quiet --python-version $* --constraint constraints.txt --all-extras setup.cfg > $@.txt
 	mv $@.txt $@
 
-.matrix/%/passed: $(INSTALLED) setup.cfg
+.matrix/%/passed: $(INSTALLED) setup.cfg $(shell find src tests -name "*.py")
 	$(BIN)/uv venv --quiet --allow-existing --python $(firstword $(subst -, ,$*)) $(@D)
 	$(BIN)/uv pip install --quiet --python $(@D) --resolution $(patsubst $(firstword $(subst -, ,$*))-%,%,$*) \
 		--only-binary :all: --no-binary hcm_hf --editable '.[test]'

@@ -43,7 +43,7 @@ from hcm_hf.utils.pictures import STRUCTURE_COLORS
 
 
 KEEP_SECONDS = 3600  # how long files and what a visitor has made are kept
-WAIT = "() => Array(2).fill({__type__: 'update', interactive: false})"  # in the browser: both buttons are off
+WAIT = "() => Array(3).fill({__type__: 'update', interactive: false})"  # in the browser, at once
 CSS = """
 #legend {margin-top: 6px}
 #legend span {display: inline-block; margin-right: 1em}
@@ -212,10 +212,11 @@ def _build_page(generators: Mapping[str, Generator], dataset: str | None, visibi
     page = {"inputs": model, "outputs": [*controls, *facts, *leftovers]}
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     # Nothing can be asked until the page is that of the model: what is described late would clear what is drawn.
-    model.change(None, None, [quick, slow], js=WAIT, api_visibility="private")
-    model.change(handlers.describe, **page, **quiet)
+    model.change(None, None, [model, quick, slow], js=WAIT, api_visibility="private")
+    described = model.change(handlers.describe, **page, **quiet)
     opened = gr.context.Context.root_block.load(handlers.open, **page, **quiet)
-    opened.then(lambda: gr.update(interactive=True), None, model, **quiet)
+    for shown in (opened, described):
+        shown.then(lambda: gr.update(interactive=True), None, model, **quiet)
     dice.click(lambda: random.randrange(2**31), None, seed, api_visibility="private", show_progress="hidden")
 
     shape = [fix_codes, category, code_1, code_2]

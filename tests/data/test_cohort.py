@@ -63,7 +63,7 @@ def test_a_table_becomes_a_dataset_with_its_own_groups(files, tmp_path):
         ("UTF-16", lambda text: text.encode("utf-16")),
         ("a mark", lambda text: text.encode("utf-8-sig")),
         ("Windows", lambda text: text.replace("\n", "\r\n").encode()),
-        ("paths of Windows", lambda text: text.replace("p1_ED.nii.gz", ".\\\\p1_ED.nii.gz").encode()),
+        ("paths of Windows", lambda text: text.replace("p1_ED.nii.gz", ".\\p1_ED.nii.gz").encode()),
         ("empty lines", lambda text: (text + "\n,,,,\n\n").encode()),
         ("capitals", lambda text: text.replace("patient,", "Patient ,").replace(",ED,", ", ed ,").encode()),
     ],

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import datasets
 import numpy as np
@@ -15,6 +16,7 @@ from hcm_hf.data.dataset import read_preparation
 from hcm_hf.data.schema import SPLITS, features
 from hcm_hf.data.slices import Slices
 from hcm_hf.evaluation.images import read_pairs, read_split
+from hcm_hf.generation.dataset import plan_dataset, write_dataset
 from hcm_hf.generation.images import generate_images, image_generator
 from hcm_hf.hub.cards import render_card
 from hcm_hf.hub.push import push_dataset
@@ -67,6 +69,27 @@ def test_many_slices_become_several_files_that_datasets_streams(images, paired_m
     whole = hcm_hf.load_dataset(images / "dataset")
     for name, split in datasets.load_dataset(str(folder), streaming=True).items():
         assert list(split) == list(whole[name]) and split.features == whole[name].features
+    moved = folder.rename(tmp_path / "draws [1] of *")  # no pattern
+    assert list(hcm_hf.load_dataset(moved)["test"]) == list(whole["test"])
+    (moved / "data" / "train-00001-of-00003.parquet").unlink()
+    with pytest.raises(InputError, match="train-00001-of-00003.parquet is missing, and train-00000-of-00003.parquet"):
+        hcm_hf.load_dataset(moved)
+
+
+def test_the_slices_are_not_held_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "_ROWS", 50)
+    Image.effect_noise((64, 64), 50).save(tmp_path / "image.png")
+    Image.new("L", (64, 64)).save(tmp_path / "mask.png")
+    count, size = 2000, (tmp_path / "image.png").stat().st_size
+    entry = {"file": "image.png", "mask": "mask.png", "group": "HCM", "phase": "ED", "level": "mid"}
+    report = plan_dataset(["HCM"] * count, 64, 0, {"model": "ada/hearts"}, {})
+    tracemalloc.start()
+    try:
+        write_dataset(tmp_path, lambda index: entry, report, GROUPS, tmp_path / "dataset")
+        assert tracemalloc.get_traced_memory()[1] < count * size / 4
+    finally:
+        tracemalloc.stop()
+    assert sum(map(len, hcm_hf.load_dataset(tmp_path / "dataset").values())) == count
 
 
 def test_a_cache_that_cannot_be_written_is_named(images, tmp_path, monkeypatch):
@@ -99,6 +122,7 @@ def test_the_preparation_says_where_the_slices_come_from(images, paired_model):
     )
     assert (generator["model"], generator["dataset_source"]) == ("paired", "acdc")  # and no path of this machine
     assert sum(row["slices"] for row in preparation["slices"]) == 60
+    assert "10.1109/TMI.2018.2837502" in (images / "dataset" / "README.md").read_text()
     license_of = {split.info.license for split in hcm_hf.load_dataset(images / "dataset").values()}
     assert generator["license"] == "cc-by-nc-sa-4.0" and license_of == {"cc-by-nc-sa-4.0"}
 
@@ -147,6 +171,7 @@ def test_a_model_of_the_synthetic_cohort_gives_free_slices_and_one_of_nowhere_un
         folder = generate_images(tmp_path / shown, tmp_path / f"of-{shown}", 20, save_dataset=True, **ONE_STEP)
         split = hcm_hf.load_dataset(folder / "dataset")["train"]
         assert split.info.license == shown and not split.info.citation
+        assert "10.1109/TMI" not in (folder / "dataset" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -233,9 +233,8 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     torch.manual_seed(0)
     LatentPipeline(GANGenerator(128, **TINY["gan"]["generator"])).save_pretrained(tmp_path / "model")
     code = (
-        "import resource, sys, torch; torch.set_num_threads(1); from hcm_hf import generate_images\n"
-        "unit = 1 if sys.platform == 'darwin' else 1024\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit\n"
+        "import torch; torch.set_num_threads(1); from hcm_hf import generate_images\n"
+        "from hcm_hf.utils.process import peak_memory as peak\n"
         f"model, folder = {str(tmp_path / 'model')!r}, {str(tmp_path)!r}\n"
         "generate_images(model, folder + '/few', 32, save_nifti=True); few = peak()\n"
         "generate_images(model, folder + '/many', 512, save_nifti=True); print(peak() - few)"

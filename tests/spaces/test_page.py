@@ -225,6 +225,21 @@ def test_the_language_can_be_switched(page):
 
 
 @in_browser
+def test_nothing_can_be_asked_before_the_page_is_that_of_the_model(page):
+    held, released = [], False
+    page.route("**/queue/join*", lambda route: route.continue_() if released else held.append(route))
+    page.click("#model input")
+    page.get_by_role("option", name=re.compile("^dcgan ·")).click()
+    for control in ("#model input", "button#generate"):
+        page.wait_for_selector(f"{control}[disabled]", state="attached")
+    released = True
+    for route in held:
+        route.continue_()
+    page.wait_for_selector("button#generate:not([disabled])")
+    page.wait_for_selector("#model input:not([disabled])")
+
+
+@in_browser
 def test_it_fits_a_telephone(chromium, url):
     context = chromium.new_context(viewport={"width": 390, "height": 844})
     page = context.new_page()

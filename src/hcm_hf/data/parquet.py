@@ -1,5 +1,6 @@
-"""Datasets as a repository of the Hub holds them: a card, and `data/train-00000-of-00002.parquet` and so on."""
+"""Datasets as the Hub takes them: a card, and Parquet files such as `data/train-00000-of-00002.parquet`."""
 
+import glob
 import itertools
 import math
 import re
@@ -10,6 +11,7 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import yaml
+from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import DatasetCard, constants
 
 from hcm_hf.data.schema import SPLITS
@@ -18,6 +20,7 @@ from hcm_hf.utils.files import explained
 
 
 PATTERN = "data/*.parquet"
+_OF_SEVERAL = re.compile(r"(.+)-\d{5}-of-(\d{5})\.parquet")
 _ROWS = 1000  # that are in memory at once
 _ROWS_OF_FILE = 10_000
 
@@ -31,7 +34,7 @@ def to_table(rows: Sequence[dict], schema: datasets.Features) -> pyarrow.Table:
 
 
 def write_split(folder: Path, split: str, rows: Iterable[dict], num_rows: int, schema: datasets.Features) -> None:
-    """Write the rows of a split into files of 10,000, 1,000 in memory at a time.
+    """Write the rows of a split into files of 10,000 rows; at most 1,000 rows are in memory.
 
     `datasets.load_dataset(folder, streaming=True)` reads them, too.
     """
@@ -54,18 +57,23 @@ def read_splits(folder: Path, name: str) -> datasets.DatasetDict:
     """Open a folder's Parquet files; each belongs to the split that its name starts with.
 
     The licence comes from the card. File paths in the card are ignored: they could name any file on this machine.
+    Messages call the folder `name`.
 
     Raises:
-        InputError: if there are none, calls the folder `name`; or if the cache of `datasets` cannot be written.
+        InputError: if there are none, if one is missing, or if the cache of `datasets` cannot be written.
     """
     files: dict[str, list[str]] = {}
     for path in sorted(folder.glob(PATTERN)):
-        files.setdefault(re.split(r"[-.]", path.name)[0], []).append(str(path))
+        files.setdefault(re.split(r"[-.]", path.name)[0], []).append(glob.escape(str(path)))
+        _check_siblings(path)
     if not files:
         raise InputError(f"dataset {name} holds no {PATTERN}; push one with scripts/push.py.")
     order = (split for split in dict.fromkeys((*SPLITS, *files)) if split in files)
     with explained(datasets.config.HF_DATASETS_CACHE, "write"):  # the rows are unpacked there
-        splits = datasets.load_dataset("parquet", data_files={split: files[split] for split in order})
+        try:
+            splits = datasets.load_dataset("parquet", data_files={split: files[split] for split in order})
+        except DatasetGenerationError as error:
+            raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
     card = folder / constants.REPOCARD_NAME
     try:
         license_name = DatasetCard.load(card).data.license if card.is_file() else None
@@ -74,3 +82,13 @@ def read_splits(folder: Path, name: str) -> datasets.DatasetDict:
     for split in splits.values():
         split.info.license = license_name if isinstance(license_name, str) else ""
     return splits
+
+
+def _check_siblings(path: Path) -> None:
+    """Raise an `InputError` if a file names itself as one of several, and another of them is not there."""
+    if not (found := _OF_SEVERAL.fullmatch(path.name)):
+        return
+    for index in range(int(found[2])):
+        other = path.with_name(f"{found[1]}-{index:05d}-of-{found[2]}.parquet")
+        if not other.is_file():
+            raise InputError(f"{other} is missing, and {path.name} is there; copy the dataset again.")

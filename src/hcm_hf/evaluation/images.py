@@ -170,7 +170,7 @@ def fingerprint(*sets: RealSlices) -> str:
 def read_images(folder: str | Path) -> tuple[np.ndarray, Source]:
     """Read generated images: a folder with `manifest.jsonl`, or of PNG files alone. `read_pairs` reads the masks.
 
-    Of more than 10,000 images so many are drawn at random, always the same ones; the rest is not looked at.
+    Reads at most 10,000 images: of a larger folder, a fixed random sample.
 
     Returns:
         float32 (N, H, W) in [0, 1], and what made them.

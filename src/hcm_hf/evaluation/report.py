@@ -179,7 +179,7 @@ class Report:
         n_train: training slices of the groups compared with, likewise.
         n_heldout: held-out slices of these groups, likewise.
         encoder: the feature encoder; None where there was none.
-        left_out: a reason by each part that was not assessed.
+        left_out: a reason by each part, and by images or patients, that was not assessed.
         parts: the names of numbers by part.
         rows: the numbers: `generated` for the images, the other rows to compare with.
         seen_groups_assumed: whether the generator's groups are not known.

@@ -62,7 +62,8 @@ def score(
 
     Args:
         output_dir: a new folder, or one with a report on the same images, which is written anew.
-        images: folder of generated images, with their segmentations where their model makes them.
+        images: folder of generated images, with their segmentations where their model makes them; of more than
+            10,000 so many are drawn at random.
         model: folder or repository (user/name) of a model to generate the images with, into OUTPUT_DIR/images; with
             images, the model that made them. The test of what the study's DDPM remembers needs the model.
         dataset: folder of the prepared dataset that the model was trained on; by default the synthetic cohort.
@@ -72,7 +73,7 @@ def score(
         cohort: compare with the held-out patients of this cohort alone, for a dataset of several.
         encoder: folder of an encoder trained on this dataset with train_encoder; without one, distances of
             distributions and anatomy are left out.
-        num_images: number of images to generate.
+        num_images: number of images to generate; 10,000 at most are scored.
         sampling: what the images show and how they are sampled; by default as the model says.
         paper_compat: also score with a wrong data range, labelled as an artefact, to show what it gives.
         seed: seed of generation, pairs and resamples.
@@ -142,7 +143,7 @@ def score(
     if (count := count_images(images)) > len(generated.images):
         report.left_out["images"] = (
             f"{count - len(generated.images):,} of {count:,} images: {len(generated.images):,} were drawn at random, "
-            "for memory and time. Copies among the others are not found."
+            "and copies among the others are not found."
         )
     if pipeline is not None and (source.scheduler is not None) == pipeline.denoises:
         report.speed = measure_speed(pipeline, source)

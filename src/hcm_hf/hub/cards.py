@@ -1,6 +1,7 @@
 """Model and dataset cards: what a run, a report and a prepared dataset say of themselves, as the Hub shows it."""
 
 import html
+import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from hcm_hf.version import INSTALL, SOURCE_URL
 TASK = "unconditional-image-generation"
 DISEASE = "hypertrophic-cardiomyopathy"
 SYNTHETIC = "synthetic-data"
+_SIZES = {1000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", math.inf: "n>1M"}  # rows
 TAGS = ("cardiac-mri", "medical-imaging", DISEASE, SYNTHETIC, "hcm_hf")
 LOSSES, SAMPLES = "losses.png", "samples.png"
 TEMPLATES = Path(__file__).parents[1] / "model_cards"
@@ -197,7 +199,7 @@ def render_dataset_card(repo_id: str, preparation: Mapping, splits: datasets.Dat
         tags=[tag for tag in TAGS if tag != SYNTHETIC or preparation["source"] in ("synthetic", "generated")],
         pretty_name=f"{'Synthetic short' if preparation['source'] == 'generated' else 'Short'}-axis cine MR slices of "
         f"the heart, {preparation['resolution']} px",
-        size_categories="n<1K" if rows < 1000 else "1K<n<10K" if rows < 10_000 else "10K<n<100K",
+        size_categories=next(name for most, name in _SIZES.items() if rows < most),
         configs=[{"config_name": "default", "data_files": paths}],
     )
     datasets.info.DatasetInfosDict({"default": info}).to_dataset_card_data(data)

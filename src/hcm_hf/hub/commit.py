@@ -268,7 +268,7 @@ def _check_card(target: Target, text: str) -> None:
             try:
                 reasons = [one["message"] for one in response.json()["errors"]]
             except (ValueError, KeyError, TypeError):
-                reasons = [first_line(ValueError(response.text))]
+                reasons = [response.text.partition("\n")[0]]
             reason = "; ".join(reasons)
             raise InputError(f"The Hub rejects the card of {target.repo_id} ({reason}); nothing was pushed.")
         hf_raise_for_status(response)

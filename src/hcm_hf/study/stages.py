@@ -15,6 +15,7 @@ from hcm_hf.data.slices import Slices
 from hcm_hf.data.vocabulary import Chosen
 from hcm_hf.evaluation.encoder import hash_encoder
 from hcm_hf.evaluation.extractors import is_installed
+from hcm_hf.evaluation.images import MOST_IMAGES
 from hcm_hf.evaluation.kept import PARTS_FOLDER
 from hcm_hf.evaluation.report import REPORT_FILE, Report, Source
 from hcm_hf.evaluation.scoring import measure_speed, score
@@ -256,7 +257,7 @@ class Family(Training):
             return False
         return (
             report.generator.model_hash == read_json(self.image_dir / SETTINGS_FILE)["model_hash"]
-            and report.n_generated == len(self._manifest())
+            and report.n_generated == min(len(self._manifest()), MOST_IMAGES)
             and (report.encoder.hash, report.segmenter.hash) == hash_encoder(self.encoder.run_dir)
             and (report.hcm_hf_version, report.seed) == (__version__, self.plan.settings["seed"])
             and report.paper_compat_artefact is not None

@@ -22,7 +22,7 @@ from hcm_hf.pipelines.auto import HCMPipeline
 from hcm_hf.pipelines.sampling import Sampling
 from hcm_hf.utils.devices import find_device
 from hcm_hf.utils.errors import InputError
-from hcm_hf.utils.files import write_text
+from hcm_hf.utils.files import last_part, write_text
 from hcm_hf.utils.hub import parse_repository
 from hcm_hf.utils.names import TARGET_GROUP
 from hcm_hf.version import __version__
@@ -146,7 +146,7 @@ def sweep_steps(
     generator, data = first.generator, first.dataset
     assert generator.model is not None  # it made the images
     made_by, compared_with = (  # not where they are on this machine
-        name if parse_repository(name) else Path(name).name for name in (generator.model, data.name)
+        name if parse_repository(name) else last_part(name) for name in (generator.model, data.name)
     )
     title, warning = "Quality and time by the number of steps", STEPS_WARNING
     if ONCE in settings:

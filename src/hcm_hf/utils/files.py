@@ -42,7 +42,7 @@ _DAMAGE = (
 SUMS_FILE = "SHA256SUMS"
 MOST_JSON_BYTES = 8 * 2**20
 _PREVIOUS = "*previous"  # ending of a folder's name between the two renames that replace it
-_LEFT = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # the name of a temporary
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 _LONGEST = 100  # most bytes of a name to keep in that of a hidden sibling; some file systems allow 143 in all
 
 
@@ -222,8 +222,8 @@ def require_empty(path: str | Path, argument: str, besides: str | None = None) -
     with explained(path, "write"):
         with suppress(FileNotFoundError):
             path.lstat()  # fails for a name that is too long or lies below a file
-        names = {child.name for child in path.iterdir()} - {besides} if path.is_dir() else set()
-        if (path.exists() and not path.is_dir()) or not all(map(_LEFT.fullmatch, names)):
+        others = [child for child in path.iterdir() if child.name != besides] if path.is_dir() else []
+        if (path.exists() and not path.is_dir()) or not all(map(_is_left, others)):
             raise InputError(f"{argument} {path} exists and holds something else; name an empty or new folder.")
         there = next(folder for folder in (path, *path.parents) if folder.exists())
         if not os.access(there, os.W_OK | os.X_OK):
@@ -249,6 +249,11 @@ def _sibling(path: Path, ending: str) -> Path:
     if len(os.fsencode(name)) > _LONGEST:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
     return path.with_name(f".{name}.{ending}")
+
+
+def _is_left(path: Path) -> bool:
+    """Whether this is a temporary file, of `_sibling`; a folder could be somebody's long work."""
+    return _TEMPORARY.fullmatch(path.name) is not None and path.is_file()
 
 
 def _siblings(path: Path, ending: str) -> list[Path]:
