@@ -278,7 +278,7 @@ def realism_table() -> str:
     """What the ImageNet features say of the shipped models, each beside real patients."""
     names = {"c2st_auc": 2, "kid_imagenet": 2, "patient_recall": 2, "noise_level": 3, "edge_kurtosis": 1}
     lines = []
-    for model, folder in (("hcm-dcgan-64", "dcgan"), ("hcm-acgan-64", "acgan")):
+    for model, folder in (("hcm-dcgan-64", "dcgan"), ("hcm-acgan-64", "acgan"), ("hcm-ddpm-64", "ddpm")):
         found = _read(f"acdc-64-pretrained/{folder}/report.json")
         on = f"{found['n_heldout_patients']} {found['dataset']['split']} patients"
         for row, label in (("generated", f"`{model}`"), ("real", f"real, {on}")):
