@@ -62,8 +62,8 @@ def score(
 
     Args:
         output_dir: a new folder, or one with a report on the same images, which is written anew.
-        images: folder of generated images, with their segmentations where their model makes them; of more than
-            10,000 so many are drawn at random.
+        images: folder of generated images, with their segmentations where their model makes them. Of a folder
+            with more than 10,000, a random sample of 10,000 is scored.
         model: folder or repository (user/name) of a model to generate the images with, into OUTPUT_DIR/images; with
             images, the model that made them. The test of what the study's DDPM remembers needs the model.
         dataset: folder of the prepared dataset that the model was trained on; by default the synthetic cohort.

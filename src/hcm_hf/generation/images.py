@@ -63,7 +63,7 @@ def generate_images(
     `phase` and `level`. The image's PNG says so too, so that images of earlier calls keep their labels.
 
     Under `accelerate launch` or `torchrun` the processes share the work, in the precision that accelerate is told.
-    No images are held in memory, only what each is of.
+    Images are not kept in memory.
 
     Args:
         model: folder of a saved pipeline or of a training run, or a repository of the Hub, `user/name[@revision]`.
