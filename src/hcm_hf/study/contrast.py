@@ -131,7 +131,7 @@ def _plot(pairs: dict[str, tuple[np.ndarray, np.ndarray]], walls: dict[str, np.n
     for block, (group, (images, masks)) in zip(blocks, pairs.items(), strict=True):
         block.suptitle(
             f"{group}: synthetic slices at end diastole; below each the wall's greatest thickness\n"
-            "(open ring: the wall does not close around the cavity, and is not measured)",
+            "(open ring: the wall is not one closed ring, and is not measured)",
             fontsize=10,
         )
         panels = block.subplots(rows, _COLUMNS, squeeze=False).ravel()
